@@ -1,0 +1,1 @@
+"""Geometries with named groups, meshed by gmsh; imports gmsh and numpy only."""
