@@ -1,0 +1,1 @@
+"""Macro solvers on DOLFINx: classical laws, exported laws, explicit dynamics."""
