@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# Settings that every engine of docker/run shares. Sourced, never run; ANVILX_PROJECT is the clone.
+
+# Open MPI: as root, and with more ranks than cores (the first name is Open MPI 5's, the second Open MPI 4's).
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export PRTE_MCA_rmaps_default_mapping_policy=${PRTE_MCA_rmaps_default_mapping_policy-:oversubscribe}
+export OMPI_MCA_rmaps_base_oversubscribe=${OMPI_MCA_rmaps_base_oversubscribe-1}
+# One machine: ranks talk through shared memory. Open MPI would try TCP too and warn about pairs it cannot reach.
+export OMPI_MCA_btl=${OMPI_MCA_btl-self,sm}
+
+# The packages of the clone, wherever the command stands.
+case ":${PYTHONPATH-}:" in
+    *":$ANVILX_PROJECT:"*) ;;
+    *) export PYTHONPATH=$ANVILX_PROJECT${PYTHONPATH:+:$PYTHONPATH} ;;
+esac
