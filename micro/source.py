@@ -1,0 +1,73 @@
+"""Source: what makes the samples of a data set, one block of sample ids at a time."""
+
+import argparse
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a data set.
+
+    Attributes:
+        units: unit of its numbers, "1" where there is none.
+        shape: shape of one sample.
+        axes: meaning of the axes of one sample, in words.
+    """
+
+    units: str
+    shape: tuple[int, ...]
+    axes: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The samples of one block.
+
+    Attributes:
+        arrays: array (s, ...) by name, float64.
+        reason: why a sample failed, empty where it is good, (s,).
+    """
+
+    arrays: dict[str, np.ndarray]
+    reason: list[str] = field(default_factory=list)
+
+
+class Source(ABC):
+    """A solver that makes samples; content must depend on the parameters, the seed and the ids alone.
+
+    A block is always solved whole and alone, so that a sample sees the same batch on any number of ranks.
+
+    Attributes:
+        name: name of the source, its subcommand in ``micro.generate``.
+        seed: seed of the random streams, one stream a sample id.
+        parameters: what determines the content beside the seed, JSON.
+        tolerances: solver tolerances, JSON.
+        fields: the arrays it makes, by name.
+    """
+
+    name: str
+    seed: int
+    parameters: dict
+    tolerances: dict
+    fields: dict[str, Field]
+
+    @staticmethod
+    @abstractmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the source's own options to its subcommand."""
+
+    @classmethod
+    @abstractmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> "Source":
+        """Make the source from parsed options; ValueError names the option that does not fit."""
+
+    @abstractmethod
+    def solve(self, ids: np.ndarray) -> Block:
+        """Make the samples of one block.
+
+        Args:
+            ids: sample ids (s,), int64.
+        """

@@ -1,0 +1,34 @@
+"""Fixtures of the tests of data sets."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from micro import generate
+
+FAKE_JOB = Path(__file__).with_name("fake_job.py")
+
+
+@pytest.fixture(scope="session")
+def fake_job() -> Path:
+    """The script that runs the data job with the fake source."""
+    return FAKE_JOB
+
+
+@pytest.fixture(scope="session")
+def make_set() -> Callable[..., int]:
+    """A function that makes a set of the fake source in this process and returns the job's exit code."""
+    spec = importlib.util.spec_from_file_location("fake_job", FAKE_JOB)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_job"] = module  # the job asks for the file of the source's class
+    spec.loader.exec_module(module)
+
+    def make(output: Path, **options: object) -> int:
+        chosen = {"samples": 20, "seed": 3, "block": 4} | options
+        argv = ["fake", f"--output={output}", *(f"--{name}={value}" for name, value in chosen.items())]
+        return generate.main(argv, sources=[module.FakeSource])
+
+    return make
