@@ -1,0 +1,60 @@
+"""Checkpoint of a training run: written whole or not at all, and resumed only by the run that it belongs to."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training run keeps its state.
+
+    Attributes:
+        path: the file.
+        every: epochs between two writes.
+        resume: whether to go on from the file if it is there.
+        fingerprint: what the run depends on (configuration, data); a file of another run is refused.
+    """
+
+    path: Path
+    every: int = 10
+    resume: bool = False
+    fingerprint: str = ""
+
+    def load(self) -> dict[str, Any] | None:
+        """The stored state, or None to begin anew.
+
+        Raises:
+            ValueError: the file cannot be read or belongs to another run.
+        """
+        if not self.resume or not self.path.is_file():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            fingerprint = state.pop("fingerprint")
+        except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+            raise ValueError(f"{self.path} is not a checkpoint, or it is truncated.") from error
+        if fingerprint != self.fingerprint:
+            raise ValueError(f"{self.path} belongs to a run with another configuration or other data.")
+        return dict(state)
+
+    def due(self, epoch: int, epochs: int) -> bool:
+        """Whether to write after `epoch` (counted from 1) of `epochs`."""
+        return epoch % self.every == 0 or epoch == epochs
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write tensors, numbers, and dicts and lists of them (weights, optimiser, scheduler, generator states)."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save({**state, "fingerprint": self.fingerprint}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)

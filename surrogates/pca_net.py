@@ -1,0 +1,312 @@
+"""PCA-Net, the history map of paper 1: encode the strain history in principal components, map, decode the stress.
+
+As the authors trained it: a separate uncentred SVD for each component, SELU layers, relative L2 loss of the decoded
+stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Three changes of ours, each an option:
+
+- `stress="deviator"` learns the deviatoric Cauchy stress alone, the pressure K (J - 1) being exact; "full" is the paper's.
+- `measure="isochoric"` maps the history of the isochoric stretch to the Kirchhoff deviator, of which it is a function
+  exactly; "stretch" maps U to the Cauchy stress, as the paper.
+- `augment` turns each path by a random rotation, for a polycrystal of many random grains is nearly isotropic.
+
+Stress is the difference of the network at a history and at the history that stays at the identity, in training and
+on-line, so that a virgin material bears none. Where the durations of the data differ, the network sees the logarithm
+of the duration besides, and the window of the exported law is chosen (`window`; the longest duration by default).
+
+References:
+    Eq. (25), (26) of doi:10.1016/j.jmps.2021.104668.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from surrogates import kinematics
+from surrogates.checkpoint import Checkpoint
+from surrogates.errors import relative_errors, report
+from surrogates.pca_law import PCALaw, Shifted
+from surrogates.samples import Samples, mandel, matrices, moduli
+
+GPA = 1e9
+
+
+def option(default: Any, text: str) -> Any:
+    """A configuration field with the help that the command line prints."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class PCANetConfig:
+    """Configuration of a PCA-Net; the defaults are the paper's, but for the deviator."""
+
+    modes: int = option(100, "modes a component")
+    width: int = option(1000, "width of the hidden layers")
+    depth: int = option(4, "hidden layers")
+    epochs: int = option(200, "epochs; the paper goes up to 1500")
+    batch: int = option(16, "paths a batch")
+    learning_rate: float = option(1e-4, "learning rate at the start")
+    final_rate: float = option(1e-6, "learning rate at the end of the cosine")
+    seed: int = option(0, "seed of weights, order and rotations")
+    stress: Literal["deviator", "full"] = option("deviator", "what the network learns")
+    measure: Literal["stretch", "isochoric"] = option("stretch", "what the network sees")
+    augment: bool = option(False, "turn paths at random in training")
+    continuation: Literal["hold", "linear"] = option("hold", "history to come, on-line")
+    window: float = option(0.0, "time window of the exported law, s; 0: the longest path")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        for name in ("modes", "width", "depth", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not 0 <= self.final_rate <= self.learning_rate:
+            raise ValueError(f"final_rate must lie between 0 and learning_rate, got {self.final_rate}.")
+        if self.window < 0:
+            raise ValueError(f"window must not be negative, got {self.window}.")
+        if self.stress == "full" and self.measure == "isochoric":
+            raise ValueError("stress full needs measure stretch: an isochoric history knows no pressure.")
+
+
+class PCANet(torch.nn.Module):
+    """Encoder, network and decoder. Histories are V = U - I (s, T, 6) and stress (s, T, 6) in Mandel form, GPa."""
+
+    def __init__(self, phi: Tensor, psi: Tensor, config: PCANetConfig, *, log_spread: float, log_mean: float) -> None:
+        super().__init__()
+        times, _, modes = phi.shape
+        self.phi, self.psi = torch.nn.Buffer(phi.float()), torch.nn.Buffer(psi.float())
+        self.log_spread, self.log_mean = log_spread, log_mean  # of log duration; spread 0: one duration, no input
+        sizes = [6 * modes + (log_spread > 0)] + [config.width] * config.depth
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.output = torch.nn.Linear(config.width, 6 * modes, bias=False)
+        identity = torch.tensor([1.0, 1, 1, 0, 0, 0]).expand(1, times, 6)
+        self.identity = torch.nn.Buffer(self.encode(identity))
+
+    def encode(self, history: Tensor) -> Tensor:
+        """Code (s, 6, d) of a history (s, T, 6)."""
+        return torch.einsum("stc,tcd->scd", history, self.phi)
+
+    def hidden(self, code: Tensor, duration: Tensor) -> Tensor:
+        """Last hidden layer (s, width) for codes (s, 6, d) of U and durations (s,)."""
+        x = code.flatten(1)
+        if self.log_spread > 0:
+            x = torch.cat([x, (duration.log() - self.log_mean).unsqueeze(1) / self.log_spread], dim=1)
+        for layer in self.layers:
+            x = torch.selu(layer(x))
+        return x
+
+    def forward(self, code: Tensor, duration: Tensor) -> Tensor:
+        """Code of the stress (s, 6, d) for the code of V = U - I (s, 6, d) and durations (s,)."""
+        if self.log_spread > 0:
+            still = self.hidden(self.identity.expand_as(code), duration)
+        else:
+            still = self.hidden(self.identity, duration[:1])
+        return self.output(self.hidden(self.identity + code, duration) - still).reshape_as(code)
+
+
+def histories(samples: Samples, config: PCANetConfig) -> tuple[Tensor, Tensor]:
+    """What the network maps: V = U - I and the stress in GPa, (s, T, 6) in Mandel form, float64."""
+    U, sigma = mandel(samples.U), mandel(samples.stress) / GPA
+    if config.stress == "deviator":
+        sigma = kinematics.deviator(sigma)
+    if config.measure == "isochoric":
+        J = kinematics.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*U.shape[:2], 1)
+        U, sigma = U * J ** (-1 / 3), sigma * J
+    return U - torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=U.dtype), sigma
+
+
+def principal_modes(history: Tensor, modes: int) -> Tensor:
+    """Modes (T, 6, d) of histories (s, T, 6): for each component the leading right singular vectors, not centred."""
+    columns = []
+    for c in range(6):
+        # The Gram matrix is T x T, small however many the paths; its eigenvectors are the right singular vectors.
+        gram = history[:, :, c].t() @ history[:, :, c]
+        _, vectors = torch.linalg.eigh(gram)
+        columns.append(vectors.flip(1)[:, :modes])
+    return torch.stack(columns, dim=1)
+
+
+def build(config: PCANetConfig, train: Samples) -> PCANet:
+    """A network with the modes of the training paths and fresh weights.
+
+    Raises:
+        ValueError: the times are not evenly spaced or fewer than the modes.
+    """
+    T = train.U.shape[1]
+    grid = torch.linspace(0, 1, T, dtype=torch.float64)
+    if not torch.allclose(torch.from_numpy(train.time), grid.expand(len(train), T), atol=1e-9):
+        raise ValueError("PCA-Net needs evenly spaced times, the data has others.")
+    if config.modes > T:
+        raise ValueError(f"modes must not exceed the {T} times of a path, got {config.modes}.")
+    V, sigma = histories(train, config)
+    U = V + torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=V.dtype)
+    logs = torch.from_numpy(train.duration).log()
+    spread = float(logs.max() - logs.min())
+    torch.manual_seed(config.seed)
+    return PCANet(
+        principal_modes(U, config.modes),
+        principal_modes(sigma, config.modes),
+        config,
+        log_spread=spread / 4 if spread > 0.01 else 0.0,
+        log_mean=float(logs.max() + logs.min()) / 2,
+    )
+
+
+def fit(
+    model: PCANet,
+    train: Samples,
+    held_out: Samples,
+    config: PCANetConfig,
+    *,
+    progress: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, float]:
+    """Train; the state of the last epoch stays in `model`.
+
+    Returns:
+        The mean training loss of the last epoch.
+    """
+    device = model.phi.device
+    V, sigma = (x.float().to(device) for x in histories(train, config))
+    duration = torch.from_numpy(train.duration).float().to(device)
+    generator = torch.Generator().manual_seed(config.seed)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.final_rate)
+    first, loss_mean = 0, float("nan")
+    stored = checkpoint.load() if checkpoint else None
+    if stored is not None:
+        model.load_state_dict(stored["model"])
+        optimiser.load_state_dict(stored["optimiser"])
+        schedule.load_state_dict(stored["schedule"])
+        generator.set_state(stored["generator"])
+        first, loss_mean = stored["epoch"], stored["loss"]
+    bar = tqdm(range(first, config.epochs), initial=first, total=config.epochs, disable=not progress, unit="epoch")
+    for epoch in bar:
+        total = 0.0
+        for rows in torch.randperm(len(V), generator=generator).split(config.batch):
+            rows = rows.to(device)
+            history, truth = V[rows], sigma[rows]
+            if config.augment:
+                turn = turns(len(rows), generator).to(device)
+                history, truth = torch.einsum("sij,stj->sti", turn, history), torch.einsum("sij,stj->sti", turn, truth)
+            code = model(model.encode(history), duration[rows])
+            decoded = torch.einsum("scd,tcd->stc", code, model.psi)
+            loss = relative_errors(decoded, truth).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(rows)
+        schedule.step()
+        loss_mean = total / len(V)
+        shown = {"train": f"{loss_mean:.4f}"}
+        if progress and (epoch % 10 == 9 or epoch + 1 == config.epochs):
+            shown["held out"] = f"{evaluate(model, held_out, config, 'whole')['deviatoric']:.4f}"
+        bar.set_postfix(shown)
+        if checkpoint and checkpoint.due(epoch + 1, config.epochs):
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1}
+            state |= {"schedule": schedule.state_dict(), "generator": generator.get_state(), "loss": loss_mean}
+            checkpoint.save(state)
+    return {"training_loss": loss_mean}
+
+
+def turns(n: int, generator: torch.Generator) -> Tensor:
+    """Random rotations of Mandel vectors, (n, 6, 6), orthogonal."""
+    q = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=1)
+    w, x, y, z = q.unbind(1)
+    Q = torch.stack(
+        [
+            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+        ],
+        dim=1,
+    ).reshape(n, 1, 3, 3)  # fmt: skip
+    basis = kinematics.to_matrix(torch.eye(6, dtype=torch.float64))
+    turned = torch.matmul(torch.matmul(Q, basis), Q.transpose(2, 3))
+    return kinematics.to_vector(turned.reshape(-1, 3, 3)).reshape(n, 6, 6).transpose(1, 2).float()
+
+
+def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation: str = "") -> dict[str, float]:
+    """Errors on paths, each path's own duration being the window.
+
+    Args:
+        model: the network.
+        samples: the paths.
+        config: its configuration.
+        continuation: "whole" gives the network the whole path, future included, as in training; "hold" and "linear"
+            only the path so far at each time, as on-line; none for that of the configuration.
+    """
+    continuation = continuation or config.continuation
+    device = model.phi.device
+    V = histories(samples, config)[0].float().to(device)
+    duration = torch.from_numpy(samples.duration).float().to(device)
+    n, T = V.shape[:2]
+    stress = torch.zeros(n, T, 6)
+    with torch.no_grad():
+        if continuation == "whole":
+            code = model(model.encode(V), duration)
+            stress = torch.einsum("scd,tcd->stc", code, model.psi).cpu()
+        else:
+            for k in range(1, T):
+                past = V[:, : k + 1]
+                steps = torch.arange(1, T - k, device=device).reshape(1, -1, 1)
+                rate = past[:, k:] - past[:, k - 1 : k] if continuation == "linear" else torch.zeros_like(past[:, k:])
+                code = model(model.encode(torch.cat([past, past[:, k:] + steps * rate], dim=1)), duration)
+                stress[:, k] = torch.einsum("scd,cd->sc", code, model.psi[k]).cpu()
+    return report(cauchy(stress.double() * GPA, samples, config), samples)
+
+
+def errors(model: PCANet, law: PCALaw, held_out: Samples, config: PCANetConfig) -> dict[str, float]:
+    """Held-out errors: on-line, with the continuation exported; of both continuations; and of whole paths, off-line.
+
+    On-line errors are those of the exported law driven along each path with the path's duration as its window (a test
+    holds the law to that); the deviatoric error is also given on paths known at every second and fourth time.
+    """
+    found = evaluate(model, held_out, config)
+    for name in ("hold", "linear", "whole"):
+        found |= {f"{key}_{name}": error for key, error in evaluate(model, held_out, config, name).items() if "_" not in key}
+    return found
+
+
+def cauchy(stress: Tensor, samples: Samples, config: PCANetConfig) -> Tensor:
+    """Cauchy stress (s, T, 6), Pa, from what the network gives, with the exact pressure where it gives the deviator."""
+    if config.stress == "full":
+        return stress
+    J = kinematics.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*stress.shape[:2], 1)
+    stress = kinematics.deviator(stress)
+    if config.measure == "isochoric":
+        stress = stress / J
+    pressure = moduli(samples)[0] * (J - 1)
+    return stress + pressure * torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=stress.dtype)
+
+
+def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
+    """The on-line law of a trained network: the identity's code and the duration go into the first layer's base."""
+    window = config.window or float(train.duration.max())
+    model = model.cpu()
+    single = model.output.weight.dtype
+    hidden = []
+    with torch.no_grad():
+        x = model.identity.double().flatten(1)
+        if model.log_spread > 0:
+            log = (torch.tensor(window, dtype=torch.float64).log() - model.log_mean) / model.log_spread
+            x = torch.cat([x, log.reshape(1, 1)], dim=1)
+        for k, layer in enumerate(model.layers):
+            base = x @ layer.weight.double().t() + layer.bias.double()
+            weight = layer.weight[:, : 6 * config.modes] if k == 0 else layer.weight
+            hidden.append(Shifted(weight.detach().clone(), base.to(single)))
+            x = torch.selu(base)
+    V = histories(train, config)[0]
+    return PCALaw(
+        model.phi.detach(),
+        model.psi.detach(),
+        hidden,
+        model.output.weight.detach(),
+        window=window,
+        stress_scale=GPA,
+        bulk=moduli(train)[0],
+        strain_max=float(V.norm(dim=-1).max()),
+        linear=config.continuation == "linear",
+        isochoric_measure=config.measure == "isochoric",
+        full_stress=config.stress == "full",
+    ).eval()

@@ -1,0 +1,39 @@
+"""Paths with a closed-form law behind them, so that no test here waits for the polycrystal."""
+
+import numpy as np
+import pytest
+import torch
+from micro.paths import random_walk
+from surrogates import kinematics
+from surrogates.samples import Samples, matrices
+
+
+def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 1e-6), strain: float = 0.2) -> Samples:
+    """Maxwell material on random walks: tau_hat' = 2 G E' - tau_hat / relaxation, pressure K (J - 1)."""
+    paths = random_walk(range(count), seed, strain=strain, steps=steps, duration=duration)
+    U = matrices(paths.U)
+    flat = U.reshape(-1, 3, 3)
+    J = kinematics.determinant(flat)
+    E = kinematics.to_vector(kinematics.rational_strain(kinematics.isochoric(flat, J))).reshape(count, -1, 6)
+    E = kinematics.deviator(E)
+    decay = torch.exp(-torch.from_numpy(np.diff(paths.time, axis=1) * paths.duration[:, None]) / 3e-7)[..., None]
+    tau = torch.zeros_like(E)
+    for k in range(1, E.shape[1]):
+        tau[:, k] = decay[:, k - 1] * tau[:, k - 1] + 2 * 2.5e9 * (E[:, k] - E[:, k - 1])
+    J = J.reshape(count, -1, 1)
+    stress = tau / J
+    stress[..., 3:] /= 2**0.5
+    stress[..., :3] += 48e9 * (J - 1)
+    return Samples(paths.U, stress.numpy(), paths.duration, paths.time, np.arange(count))
+
+
+@pytest.fixture(scope="session")
+def samples() -> Samples:
+    """Sixty paths of 41 times and one duration."""
+    return make_samples(60)
+
+
+@pytest.fixture(scope="session")
+def uneven_samples() -> Samples:
+    """Forty paths whose durations spread over a factor of ten."""
+    return make_samples(40, duration=(1e-6, 1e-5))
