@@ -21,7 +21,7 @@ def relative_errors(stress: Tensor, truth: Tensor) -> Tensor:
 
 
 def report(stress: Tensor, samples: Samples, suffix: str = "") -> dict[str, float]:
-    """Mean errors of Cauchy stress histories (s, T, 6) (Mandel, Pa) against the data: full, deviatoric and its spread."""
+    """Mean errors of Cauchy stress (s, T, 6) (Mandel, Pa) against the data: full, deviatoric and its spread."""
     truth = mandel(samples.stress)
     full = relative_errors(stress, truth)
     deviatoric = relative_errors(kinematics.deviator(stress), kinematics.deviator(truth))
@@ -72,6 +72,16 @@ def follow(law: Any, samples: Samples) -> Tensor:
                 sigma = torch.matmul(P, F_k.transpose(1, 2)) / kinematics.determinant(F_k)[:, None, None]
                 stress[rows, k] = kinematics.to_vector(0.5 * (sigma + sigma.transpose(1, 2))).cpu()
     return stress
+
+
+def resolution_report(law: Any, samples: Samples) -> dict[str, float]:
+    """Errors of a law driven along the paths at every time, every second (`_half`) and fourth (`_quarter`)."""
+    found = report(follow(law, samples), samples)
+    for stride, suffix in ((2, "_half"), (4, "_quarter")):
+        coarse = coarsen(samples, stride)
+        other = report(follow(law, coarse), coarse)
+        found |= {f"full{suffix}": other["full"], f"deviatoric{suffix}": other["deviatoric"]}
+    return found
 
 
 def certificate(law: Any, samples: Samples, *, points: int = 8) -> dict[str, float | bool]:

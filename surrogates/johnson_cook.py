@@ -167,8 +167,8 @@ def fit(train: Samples, shear: float, bulk: float, *, iterations: int, progress:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; 2 where the input is refused."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="surrogates.johnson_cook", description="Fit Johnson-Cook to polycrystal data.")
-    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; give it again for more")
+    parser = argparse.ArgumentParser(prog="surrogates.johnson_cook", description="Fit Johnson-Cook to a data set.")
+    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; repeat for more")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     parser.add_argument("--paths", type=int, default=256, metavar="N", help="training paths drawn for the fit")
     parser.add_argument("--stride", type=int, default=2, metavar="N", help="every N-th time of a path in the fit")
@@ -196,7 +196,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "parameters": dict(zip(UNITS, constants, strict=True)),
             "units": UNITS,
             "errors": {**errors, "training": training_error, "held_out_paths": len(held_out)},
-            "data": {"hash": train.hash, "samples": len(some), "commands": [meta.get("command") for meta in train.meta]},
+            "data": {
+                "hash": train.hash,
+                "samples": len(some),
+                "commands": [meta.get("command") for meta in train.meta],
+            },
             "training": {"command": "python3 -m surrogates.johnson_cook " + " ".join(words), "seed": options.seed},
         }
         options.output.parent.mkdir(parents=True, exist_ok=True)

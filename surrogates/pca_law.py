@@ -107,7 +107,12 @@ class PCALaw(torch.nn.Module):
     def describe(self) -> dict[str, Any]:
         """What the manifest says of the state, of the observed fields and of the window."""
         size = 6 * self.modes
-        fields = [("code", 0, [6, self.modes]), ("strain", size, [6]), ("time", size + 6, []), ("strain_peak", size + 7, [])]
+        fields = [
+            ("code", 0, [6, self.modes]),
+            ("strain", size, [6]),
+            ("time", size + 6, []),
+            ("strain_peak", size + 7, []),
+        ]
         return {
             "state": {"size": size + 8, "fields": [{"name": n, "offset": o, "shape": s} for n, o, s in fields]},
             "observe": ["window_used", "strain_used"],

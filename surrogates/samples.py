@@ -1,4 +1,4 @@
-"""Samples: the strain paths and stresses a law is trained on, split by sample id, and what they say about themselves."""
+"""Samples: the strain paths and stresses a law is trained on, split by sample id, and what they cover."""
 
 import hashlib
 from collections.abc import Sequence

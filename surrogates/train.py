@@ -8,8 +8,10 @@ A kind of law is a module of this package with
 - `build(config, train) -> model`;
 - `fit(model, train, held_out, config, *, progress, checkpoint) -> dict of numbers`;
 - `export(model, train, config) -> law`, a module that `torch.jit.script` accepts and that has, besides the methods of
-  the artifact, `describe() -> {"state": ..., "observe": ..., "time_window": ...}` for the manifest;
-- `errors(model, law, held_out, config) -> dict of numbers`: held-out errors, `full` and `deviatoric` among them.
+  the artifact, `describe() -> {"state": ..., "observe": ..., "time_window": ...}` for the manifest (a plain Python
+  method); may be left out where the model is the law;
+- `errors(model, law, held_out, config) -> dict of numbers`: held-out errors, `full` and `deviatoric` among them; may be
+  left out where driving the law along the paths is all there is to say (`surrogates.errors.resolution_report`).
 """
 
 import argparse
@@ -29,7 +31,7 @@ import torch
 
 from surrogates.artifact import save_law
 from surrogates.checkpoint import Checkpoint
-from surrogates.errors import certificate
+from surrogates.errors import certificate, resolution_report
 from surrogates.manifest import SCHEMA, UNITS
 from surrogates.samples import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
 
@@ -55,15 +57,15 @@ def add_config(parser: argparse.ArgumentParser, config: type) -> None:
 def make_parser(kind: str, config: type) -> argparse.ArgumentParser:
     """Options of one kind of law."""
     parser = argparse.ArgumentParser(prog=f"surrogates.train {kind}", description=f"Train and export a {kind} law.")
-    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; give it again for more")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the artifact; a .json lies beside it")
+    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; repeat for more")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="artifact; its manifest goes beside")
     parser.add_argument("--name", default="", help="name of the law in its manifest (default: that of the file)")
     parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch (default: 1)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
-    parser.add_argument("--every", type=int, default=10, metavar="N", help="epochs between two checkpoints (default: 10)")
+    parser.add_argument("--every", type=int, default=10, metavar="N", help="epochs between checkpoints (default: 10)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint if it is there")
     add_config(parser, config)
     return parser
@@ -81,8 +83,11 @@ def train_law(
     module = importlib.import_module(KINDS[kind][0])
     model = module.build(config, train).to(device)
     fitted = module.fit(model, train, held_out, config, progress=progress, checkpoint=checkpoint)
-    law = module.export(model, train, config)
-    errors = module.errors(model, law, held_out, config)
+    law = module.export(model, train, config) if hasattr(module, "export") else model
+    if hasattr(module, "errors"):
+        errors = module.errors(model, law, held_out, config)
+    else:
+        errors = resolution_report(law, held_out)
     meta = train.meta[0] if train.meta else {}
     bulk, shear = moduli(train)
     described = law.describe()
@@ -152,12 +157,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoint = Checkpoint(options["checkpoint"], options["every"], options["resume"], fingerprint)
         manifest = train_law(
             kind, config, train, held_out, options["output"], checkpoint=checkpoint, device=options["device"],
-            name=options["name"], command="python3 -m surrogates.train " + " ".join(words), progress=sys.stderr.isatty(),
+            name=options["name"], command=" ".join(["python3 -m surrogates.train", *words]),
+            progress=sys.stderr.isatty(),
         )  # fmt: skip
     except (ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(json.dumps({"errors": manifest["errors"], "certificate": manifest["certificate"]}, indent=1) + "\n")
+    shown = {key: manifest[key] for key in ("errors", "certificate")}
+    sys.stdout.write(json.dumps(shown, indent=1) + "\n")
     return 0
 
 

@@ -62,6 +62,13 @@ def test_following_a_law_without_memory_gives_its_stress(uneven_samples):
     assert torch.allclose(errors.follow(law, uneven_samples), sigma, atol=1e-3)
 
 
+def test_a_law_without_memory_errs_alike_at_every_resolution(samples):
+    found = errors.resolution_report(Elastic(), samples)
+    for suffix in ("_half", "_quarter"):
+        assert found["deviatoric" + suffix] == pytest.approx(found["deviatoric"], rel=0.1)
+        assert found["full" + suffix] < found["deviatoric" + suffix]
+
+
 def test_certificate_knows_a_right_tangent_from_a_wrong_one(samples):
     good = errors.certificate(Elastic(), samples)
     assert good["tangent_difference"] < 1e-8 and good["virgin_stress"] == 0.0

@@ -65,7 +65,8 @@ def test_finished_run_exports_again_from_its_checkpoint(data, tmp_path, capsys):
 
 
 def test_checkpoint_of_another_run_is_refused(data, tmp_path, capsys):
-    words = ["pca-net", "--data", data, "--output", tmp_path / "law.pt", "--checkpoint", tmp_path / "run.ckpt", "--resume"]
+    words = ["pca-net", "--data", data, "--output", tmp_path / "law.pt"]
+    words += ["--checkpoint", tmp_path / "run.ckpt", "--resume"]
     assert run(*words, *OPTIONS) == 0
     assert run(*words, *OPTIONS, "--seed", 5) == 2
     assert "belongs to a run with another configuration" in capsys.readouterr().err
