@@ -140,11 +140,14 @@ class PCALaw(torch.nn.Module):
         if k.numel() > 0 and bool((k == k[0]).all()) and bool((k_n == k_n[0]).all()):
             k, k_n = k[0:1], k_n[0:1]  # a host steps all points at one time: one row serves them all
         A0, A1 = self.A0[k].to(V.dtype), self.A1[k].to(V.dtype)
-        A0_n, A1_n = self.A0[k_n].to(V.dtype), self.A1[k_n].to(V.dtype)
-        start, slope = (V_n - rate * s_n.unsqueeze(1)).unsqueeze(2), rate.unsqueeze(2)
-        code = state[:, :m].reshape(-1, 6, self.modes) + start * (A0 - A0_n) + slope * (A1 - A1_n)
-        S0, S1 = self.A0[-1:].to(V.dtype) - A0, self.A1[-1:].to(V.dtype) - A1
+        code = state[:, :m].reshape(-1, 6, self.modes)
+        slope = rate.unsqueeze(2)
+        if bool((k != k_n).any()):  # most steps of a solver pass no time of the data
+            start = (V_n - rate * s_n.unsqueeze(1)).unsqueeze(2)
+            code = code + start * (A0 - self.A0[k_n].to(V.dtype)) + slope * (A1 - self.A1[k_n].to(V.dtype))
+        S0 = self.A0[-1:].to(V.dtype) - A0
         if self.linear:
+            S1 = self.A1[-1:].to(V.dtype) - A1
             padded = code + (V - rate * s.unsqueeze(1)).unsqueeze(2) * S0 + slope * S1
         else:
             padded = code + V.unsqueeze(2) * S0
