@@ -1,0 +1,140 @@
+"""docker/run: which environment it takes, and that the command notices nothing of it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+RUN = PROJECT / "docker" / "run"
+
+Runner = Callable[..., subprocess.CompletedProcess[str]]
+Stub = Callable[[str, str], None]
+
+
+def test_help_names_the_engines(run: Runner) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("current", "docker", "podman", "rootfs", "--engine"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--engine",), ("--engine", "vm", "true"), ("--nonsense", "true")])
+def test_misuse_gets_a_sentence(run: Runner, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("docker/run: ")
+    assert done.stderr.splitlines()[0].endswith(".")
+
+
+def test_command_passes_through(run: Runner, tmp_path: Path) -> None:
+    there = tmp_path / "a folder"
+    there.mkdir()
+    script = 'cat; printf "<%s>" "$@" "$NOTE" "$PWD"; echo oops >&2; exit 7'
+    words = ("a b", "c\nd", "", "*", "--engine", "$HOME")
+    done = run("--engine", "current", "bash", "-c", script, "bash", *words, cwd=there, stdin="in\n", NOTE="x\ny")
+    assert done.returncode == 7
+    assert done.stdout == "in\n" + "".join(f"<{word}>" for word in (*words, "x\ny", str(there)))
+    assert done.stderr == "oops\n"
+
+
+def test_signal_reaches_the_command(environment: dict[str, str]) -> None:
+    script = 'trap "echo got it; exit 5" TERM; echo $$; while :; do sleep 0.05; done'
+    with subprocess.Popen(
+        [RUN, "--engine=current", "bash", "-c", script], env=environment, stdout=-1, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert int(job.stdout.readline()) == job.pid
+        job.send_signal(signal.SIGTERM)
+        assert job.stdout.read() == "got it\n"
+    assert job.returncode == 5
+
+
+def test_missing_command_is_127(run: Runner) -> None:
+    assert run("--engine", "current", "no-such-command").returncode == 127
+
+
+def test_packages_of_the_clone_come_first_and_mpi_may_oversubscribe(run: Runner) -> None:
+    names = "$PYTHONPATH|$OMPI_ALLOW_RUN_AS_ROOT|$PRTE_MCA_rmaps_default_mapping_policy|$OMPI_MCA_btl"
+    done = run("--engine", "current", "bash", "-c", f'echo "{names}"', PYTHONPATH="/mine", OMPI_MCA_btl="tcp,self")
+    assert done.stdout == f"{PROJECT}:/mine|1|:oversubscribe|tcp,self\n"
+
+
+def test_current_environment_is_tried_once(
+    run: Runner, environment: dict[str, str], stub: Stub, tmp_path: Path
+) -> None:
+    stub("python3", f'[ "$1" = - ] && echo found || echo tried >> {tmp_path}/tries')
+    for _ in range(2):
+        done = run("echo", "here")
+        assert (done.returncode, done.stdout) == (0, "here\n")
+    assert (tmp_path / "tries").read_text() == "tried\n"
+
+
+def test_environment_where_they_do_not_import_is_not_taken(run: Runner, stub: Stub) -> None:
+    stub("python3", '[ "$1" = - ] && echo found')
+    done = run("echo", "here")
+    assert done.returncode == 125
+    assert "mmdebstrap failed" in done.stderr
+
+
+ENGINE = """
+case "$1" in
+    info) exit 0 ;;
+    image) [ -e "$STUBS/image" ] ;;
+    build) echo "$*" >"$STUBS/build"; [ ! -e "$STUBS/broken" ] && touch "$STUBS/image" ;;
+    run) printf '%s\\n' "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_container_of_the_engine_that_answers(
+    run: Runner, environment: dict[str, str], stub: Stub, engine: str
+) -> None:
+    stub(engine, ENGINE)
+    project = environment["STUBS"]
+    done = run("echo", "a b", cwd=Path(project), NOTE="x\ny")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "run"
+    assert lines[-2:] == ["echo", "a b"]
+    assert lines[-3].startswith("anvilx:")
+    for path in (PROJECT, project, "/tmp"):
+        assert f"type=bind,source={path},target={path}" in lines
+    assert lines[lines.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
+    assert "NOTE" in lines
+    assert "PATH" not in lines
+    build = (Path(project) / "build").read_text()
+    assert "--target base" in build
+    (Path(project) / "build").unlink()
+    assert run("true").returncode == 0
+    assert not (Path(project) / "build").exists(), "the image is built once"
+
+
+def test_image_that_cannot_be_built(run: Runner, environment: dict[str, str], stub: Stub) -> None:
+    stub("docker", ENGINE)
+    (Path(environment["STUBS"]) / "broken").touch()
+    done = run("--engine", "docker", "true")
+    assert done.returncode == 125
+    assert "docker could not build the image" in done.stderr
+    done = run("true")
+    assert "making a root filesystem instead" in done.stderr
+
+
+@pytest.mark.slow
+def test_engine_that_hangs_is_left(run: Runner, stub: Stub) -> None:
+    stub("docker", "exec sleep 600")
+    done = run("--engine", "docker", "true")  # has a limit of its own
+    assert done.returncode == 125
+    assert "docker does not answer" in done.stderr
+
+
+def test_every_package_has_its_reason_and_stands_once() -> None:
+    rows = (PROJECT / "docker/packages.txt").read_text().splitlines()
+    rows = [row for row in rows if row and not row.startswith("#")]
+    names = [row.split()[0] for row in rows]
+    assert len(names) == len(set(names)) > 20
+    assert [row for row in rows if " # " not in row] == []
