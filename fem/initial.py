@@ -1,0 +1,34 @@
+"""Initial values of a vector field, in the ways a user may give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Field = Sequence[float] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+
+
+def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
+    """Fill a P1 vector Function.
+
+    Args:
+        function: The Function.
+        value: Three numbers, an array (nodes of this rank with ghosts, 3), a function of the node coordinates (3, n) that
+            returns (3, n), or None, which leaves zeros.
+        x: Node coordinates, (nodes, 3), m.
+        name: Name of the field, for the message.
+
+    Raises:
+        ValueError: If the shape does not fit, or a value is not finite.
+    """
+    if value is None:
+        return
+    array = function.x.array.reshape(-1, 3)
+    values = np.asarray(value(x.T), dtype=float).T if callable(value) else np.asarray(value, dtype=float)
+    if values.shape not in ((3,), array.shape):
+        raise ValueError(f"The initial {name} must have shape (3,) or {array.shape}, got {values.shape}.")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"The initial {name} must be finite.")
+    array[:] = values

@@ -1,0 +1,147 @@
+"""Johnson-Cook plasticity: power hardening times a logarithm of the strain rate."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from fem.laws import radial_return
+from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws.shapes import check, check_positive
+
+REQUIRED = ("A", "B", "n", "C", "rate_0")
+OPTIONAL = ("shear_modulus", "lame_modulus", "density")
+
+
+@final
+class JohnsonCook:
+    """Flow stress (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), implicit in plastic strain and rate; isothermal.
+
+    Args:
+        parameters: Path of a JSON file with A, B (Pa), n, C, rate_0 (1/s), at the top or under "parameters"; None takes
+            the arguments below.
+        A: Flow stress at e = 0 and slow rates, Pa, Kirchhoff.
+        B: Hardening, Pa.
+        n: Hardening exponent, in (0, 1].
+        C: Rate sensitivity.
+        rate_0: Rate below which there is no rate effect, 1/s.
+        shear_modulus: G, Pa.
+        lame_modulus: lambda_e, Pa; the bulk modulus is twice this.
+        density: Reference density, kg/m^3.
+
+    Raises:
+        ValueError: If the file lacks a constant, or a constant is out of range.
+        FileNotFoundError: If the file is not there.
+
+    References:
+        Johnson and Cook (1983), 7th Int. Symp. Ballistics. The default constants are of the order of magnesium alloys (an
+        assumption of ours, no fit). Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see
+        `fem.laws.radial_return`.
+    """
+
+    name = "johnson-cook"
+    state_size = radial_return.STATE_SIZE
+    observed: tuple[str, ...] = ("equivalent_plastic_strain",)
+
+    def __init__(
+        self,
+        parameters: str | PathLike[str] | None = None,
+        *,
+        A: float = 225e6,
+        B: float = 200e6,
+        n: float = 0.3,
+        C: float = 0.013,
+        rate_0: float = 1.0,
+        shear_modulus: float = SHEAR_MODULUS,
+        lame_modulus: float = LAME_MODULUS,
+        density: float = DENSITY,
+    ) -> None:
+        if parameters is not None:
+            values = read_parameters(parameters)
+            A, B, n, C, rate_0 = (values[key] for key in REQUIRED)
+            shear_modulus = values.get("shear_modulus", shear_modulus)
+            lame_modulus = values.get("lame_modulus", lame_modulus)
+            density = values.get("density", density)
+        check_positive(A=A, n=n, rate_0=rate_0, shear_modulus=shear_modulus, lame_modulus=lame_modulus, density=density)
+        if not (0.0 <= B < np.inf and 0.0 <= C < np.inf and n <= 1.0):
+            raise ValueError(f"Johnson-Cook needs B >= 0, C >= 0 and n <= 1, got B = {B}, C = {C}, n = {n}.")
+        self.shear_modulus = float(shear_modulus)
+        self.lame_modulus = float(lame_modulus)
+        self.bulk_modulus = 2.0 * self.lame_modulus
+        self.density = float(density)
+        self.parameters = np.array([A, B, n, 0.0, 1.0, C, rate_0], dtype=np.float64)
+
+    def initial_state(self, n: int) -> np.ndarray:
+        """Virgin state of n points, (n, 7)."""
+        return radial_return.virgin(n)
+
+    def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3) reached in dt (s)."""
+        P, new, _ = self._run(F, state, dt, 0)
+        return P, new
+
+    def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
+        return self._run(F, state, dt, len(F))
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Equivalent plastic strain, (n, 1)."""
+        return state[:, 6:7]
+
+    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
+        F, state = check(F, state, self.state_size)
+        W = np.empty(len(F))
+        radial_return.stored(F, state, self.shear_modulus, self.lame_modulus, W)
+        return W
+
+    def flow_stress(self, e: float, rate: float) -> float:
+        """Flow stress, Pa, at plastic strain e and plastic strain rate (1/s)."""
+        return float(radial_return.flow_stress(float(e), float(rate), 1.0, self.parameters)[0])
+
+    def _run(self, F: np.ndarray, state: np.ndarray, dt: float, tangents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        F, state = check(F, state, self.state_size)
+        P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((tangents, 3, 3, 3, 3))
+        radial_return.evaluate(
+            F, state, float(dt), self.shear_modulus, self.lame_modulus, self.parameters, P, new, dP_dF
+        )
+        return P, new, dP_dF
+
+
+def read_parameters(path: str | PathLike[str]) -> dict[str, float]:
+    """Read Johnson-Cook constants from a JSON file.
+
+    Args:
+        path: The file: an object with A, B, n, C, rate_0 (optionally shear_modulus, lame_modulus, density), at the top or
+            under the key "parameters".
+
+    Returns:
+        Name -> value, SI units.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not such an object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Johnson-Cook parameter file {path} does not exist.")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    values = content.get("parameters", content) if isinstance(content, dict) else {}
+    found: dict[str, float] = {}
+    for key in REQUIRED + OPTIONAL:
+        if key not in values:
+            if key in REQUIRED:
+                raise ValueError(f'{path} lacks the Johnson-Cook constant "{key}".')
+            continue
+        value = values[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f'{path}: the constant "{key}" must be a number, got {value!r}.')
+        found[key] = float(value)
+    return found

@@ -1,0 +1,143 @@
+"""A domain: the distributed mesh with its named groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import dolfinx.mesh
+import numpy as np
+from mpi4py import MPI
+
+from fem import compat
+from fem.runtime import raise_together
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A mesh of straight hexahedra with named groups of cells and facets.
+
+    Attributes:
+        mesh: The `dolfinx.mesh.Mesh`, distributed.
+        cell_tags: Tags of the cells (volume groups), or None.
+        facet_tags: Tags of the facets (surface groups).
+        names: Group name -> (dimension, tag).
+    """
+
+    mesh: Any
+    cell_tags: Any
+    facet_tags: Any
+    names: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """Communicator of the mesh."""
+        return self.mesh.comm
+
+    def facets(self, name: str) -> np.ndarray:
+        """Local facets of a surface group, (n,).
+
+        Args:
+            name: Name of the group, for example "foot".
+
+        Raises:
+            ValueError: If there is no such surface group.
+        """
+        known = sorted(key for key, (dim, _) in self.names.items() if dim == 2)
+        if name not in known:
+            raise ValueError(f'The mesh has no surface group "{name}"; it has {", ".join(known) or "none"}.')
+        return self.facet_tags.find(self.names[name][1])
+
+    def tag(self, name: str) -> int:
+        """Tag of a group, for `ufl.ds(tag)` with `subdomain_data=domain.facet_tags`."""
+        if name not in self.names:
+            raise ValueError(f'The mesh has no group "{name}"; it has {", ".join(sorted(self.names)) or "none"}.')
+        return self.names[name][1]
+
+
+def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 0) -> Domain:
+    """Read a `.msh` file, or take the live gmsh model, as a distributed domain; collective.
+
+    Args:
+        source: Path of a `.msh` file, or a gmsh model that lives on rank `root` (any value elsewhere).
+        comm: Communicator of the mesh. Ranks without cells are allowed.
+        root: Rank that reads.
+
+    Returns:
+        The domain.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If the file is no gmsh mesh of linear hexahedra with a named volume.
+    """
+    is_path = comm.bcast(isinstance(source, (str, PathLike)), root=root)
+    error: Exception | None = None
+    model: Any = None
+    opened = False
+    if comm.rank == root:
+        try:
+            import gmsh
+
+            if is_path:
+                path = Path(source)
+                if not path.is_file():
+                    raise FileNotFoundError(f"Mesh file {path} does not exist.")
+                gmsh.initialize(interruptible=False)
+                opened = True
+                gmsh.option.setNumber("General.Terminal", 0)
+                try:
+                    gmsh.open(str(path))
+                except Exception as cause:
+                    raise ValueError(f"Mesh file {path} is not a gmsh mesh: {cause}") from cause
+                model = gmsh.model
+            else:
+                model = source
+            _check_model(model, str(source) if is_path else "The gmsh model")
+        except Exception as caught:
+            error = caught
+    try:
+        raise_together(comm, error)
+        mesh, cell_tags, facet_tags, names = compat.model_to_mesh(model, comm, root)
+    finally:
+        if opened:
+            gmsh.finalize()
+    mesh.topology.create_connectivity(2, 3)
+    return Domain(mesh, cell_tags, facet_tags, names)
+
+
+def _check_model(model: Any, label: str) -> None:
+    """Refuse what is not linear hexahedra in a volume group."""
+    if not model.getPhysicalGroups(3):
+        raise ValueError(f'{label} has no physical volume; the cells must be in a group named "body".')
+    types = [int(t) for t in model.mesh.getElementTypes(3)]
+    if types != [5]:
+        names = [model.mesh.getElementProperties(t)[0] for t in types]
+        raise ValueError(f"{label} must hold linear hexahedra only, got {', '.join(names) or 'no cells'}.")
+
+
+def domain_from_mesh(mesh: Any, facets: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None) -> Domain:
+    """Name facets of a DOLFINx mesh by location.
+
+    Args:
+        mesh: A `dolfinx.mesh.Mesh` of hexahedra.
+        facets: Group name -> predicate of the vertex coordinates (3, n), true on the group; boundary facets only.
+
+    Returns:
+        The domain; all cells are in the group "body".
+    """
+    mesh.topology.create_connectivity(2, 3)
+    names = {"body": (3, 1)}
+    indices: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    for tag, (name, predicate) in enumerate((facets or {}).items(), start=1):
+        found = dolfinx.mesh.locate_entities_boundary(mesh, 2, predicate)
+        names[name] = (2, tag)
+        indices.append(np.asarray(found, dtype=np.int32))
+        values.append(np.full(len(found), tag, dtype=np.int32))
+    index = np.concatenate(indices) if indices else np.zeros(0, dtype=np.int32)
+    value = np.concatenate(values) if values else np.zeros(0, dtype=np.int32)
+    index, first = np.unique(index, return_index=True)
+    return Domain(mesh, None, dolfinx.mesh.meshtags(mesh, 2, index, value[first]), names)
