@@ -74,10 +74,11 @@ def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -
     low = 0.0
     high = (q - flow_stress(e, 0.0, dt, p)[0]) / G3
     De = high
+    residual = np.inf
     for _ in range(ITERATIONS):
         Y, slope = flow_stress(e + De, De, dt, p)
         residual = q - G3 * De - Y
-        if abs(residual) <= 4e-16 * q:
+        if abs(residual) <= 1e-15 * q:
             return De
         if residual > 0.0:
             low = De
@@ -85,11 +86,11 @@ def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -
             high = De
         new = De + residual / (G3 + slope)
         if not (new > low and new < high):
-            new = 0.5 * (low + high)
+            new = np.sqrt(max(low, 1e-8 * high) * high)  # geometric: a root of e^N may lie many decades down
         if abs(new - De) <= 2e-16 * new:
             return new
         De = new
-    return De if high - low <= 1e-12 * high else np.nan
+    return De if abs(residual) <= 1e-10 * q else np.nan
 
 
 @njit(cache=True, error_model="numpy")

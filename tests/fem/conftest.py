@@ -1,0 +1,47 @@
+"""Shared pieces of the tests of fem: boxes, random rotations."""
+
+from collections.abc import Callable
+
+import dolfinx.mesh
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from fem.mesh import Domain, domain_from_mesh
+
+
+def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
+    """Box of hexahedra with the groups foot, top, side_x, side_y (both ends each) and side.
+
+    Inner nodes are moved by `distort` times the cell size, by a rule of their position: the same on any number of ranks.
+    """
+    mesh = dolfinx.mesh.create_box(comm, [np.zeros(3), np.array(size)], list(cells), dolfinx.mesh.CellType.hexahedron)
+    x = mesh.geometry.x
+    h = np.array(size) / np.array(cells)
+    inner = np.all((x > 0.25 * h) & (x < np.array(size) - 0.25 * h), axis=1)
+    k = np.round(x / h)
+    phase = np.stack([np.sin(12.9 * k @ [1.0, 3.7, 5.1] + 78.2 * (i + 1) + seed) for i in range(3)], axis=1)
+    x[inner] += distort * h * phase[inner]
+    ends = {
+        "foot": lambda p: np.isclose(p[2], 0.0),
+        "top": lambda p: np.isclose(p[2], size[2]),
+        "side_x": lambda p: np.isclose(p[0], 0.0) | np.isclose(p[0], size[0]),
+        "side_y": lambda p: np.isclose(p[1], 0.0) | np.isclose(p[1], size[1]),
+    }
+    return domain_from_mesh(mesh, ends)
+
+
+@pytest.fixture
+def box() -> Callable[..., Domain]:
+    return _box
+
+
+@pytest.fixture
+def rotations() -> Callable[[int], np.ndarray]:
+    def make(n: int, seed: int = 3) -> np.ndarray:
+        Q, R = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, 3, 3)))
+        Q = Q * np.sign(np.einsum("nii->ni", R))[:, None, :]
+        Q[np.linalg.det(Q) < 0.0, :, 0] *= -1.0
+        return Q
+
+    return make

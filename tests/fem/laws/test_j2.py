@@ -1,0 +1,87 @@
+"""The J2 law against closed forms: uniaxial loading, unloading, cycles, and an isochoric plastic flow."""
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from fem.laws.j2 import J2
+
+
+def uniaxial(law, stretch, state, dt=1e-6):
+    """Stress along the axis at a stretch, with free sides; the lateral stretch is solved for."""
+
+    def side(lateral):
+        P, _ = law.update(np.diag([stretch, lateral, lateral])[None], state, dt)
+        return P[0, 1, 1]
+
+    lateral = brentq(side, 0.8 * stretch**-0.5, 1.2 * stretch**-0.5, xtol=1e-15, rtol=1e-14)
+    F = np.diag([stretch, lateral, lateral])[None]
+    P, new = law.update(F, state, dt)
+    return (P @ np.swapaxes(F, 1, 2))[0, 0, 0], new, F
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_uniaxial_stress_follows_the_hardening_curve(sign):
+    law = J2(200e6, 400e6, saturation=100e6, exponent=20.0)
+    state = law.initial_state(1)
+    for strain in np.linspace(0.0, 0.3, 121)[1:]:
+        tau, state, _ = uniaxial(law, np.exp(sign * strain), state)
+        e = state[0, 6]
+        # Closed form: the Kirchhoff stress is the flow stress, the rest of the strain is elastic.
+        expected = 200e6 + 400e6 * e + 100e6 * (1.0 - np.exp(-20.0 * e)) if e > 0.0 else abs(tau)
+        assert tau * sign == pytest.approx(expected, rel=1e-9)
+    young = 9.0 * law.bulk_modulus * law.shear_modulus / (3.0 * law.bulk_modulus + law.shear_modulus)
+    # Simo's flow rule has tr b / 3 in place of b: the rate of e is right up to the elastic strain, 0.7 % here.
+    assert state[0, 6] == pytest.approx(0.3 - abs(tau) / young, rel=abs(tau) / young)
+
+
+def test_unloading_is_elastic_and_reloading_yields_where_it_stopped():
+    law = J2(200e6, 400e6)
+    state = law.initial_state(1)
+    for strain in np.linspace(0.0, 0.1, 21)[1:]:
+        top, state, _ = uniaxial(law, np.exp(strain), state)
+    e = state[0, 6]
+    young = 9.0 * law.bulk_modulus * law.shear_modulus / (3.0 * law.bulk_modulus + law.shear_modulus)
+    down, after, _ = uniaxial(law, np.exp(0.1 - 0.5 * top / young), state)
+    assert after[0, 6] == e
+    assert down == pytest.approx(0.5 * top, rel=1e-2)
+    back, after, _ = uniaxial(law, np.exp(0.1), after)
+    assert back == pytest.approx(top, rel=1e-9)
+    assert after[0, 6] == pytest.approx(e, rel=1e-9)
+
+
+def test_a_cycle_of_shear_dissipates_what_the_loop_encloses():
+    """Simple shear cycles: work of the loop = stored energy change + flow stress times plastic strain (perfect plasticity)."""
+    Y = 150e6
+    law = J2(Y, 0.0)
+    path = 0.03 * np.sin(np.linspace(0.0, 4.0 * np.pi, 4001))
+    state, F_n = law.initial_state(1), np.eye(3)[None]
+    P_n, work = np.zeros((1, 3, 3)), 0.0
+    for shear in path[1:]:
+        F = np.eye(3)[None].copy()
+        F[0, 0, 1] = shear
+        P, state = law.update(F, state, 1e-6)
+        work += 0.5 * float(np.sum((P + P_n) * (F - F_n)))
+        F_n, P_n = F, P
+    assert work - law.stored_energy(F_n, state)[0] == pytest.approx(Y * state[0, 6], rel=5e-3)
+    assert state[0, 6] > 0.1
+
+
+def test_plastic_flow_keeps_the_volume():
+    law = J2(100e6, 100e6)
+    rng = np.random.default_rng(0)
+    F, state = np.tile(np.eye(3), (50, 1, 1)), law.initial_state(50)
+    for _ in range(200):
+        F = F @ (np.eye(3) + 0.02 * rng.uniform(-1, 1, (50, 3, 3)))
+        _, state = law.update(F, state, 1e-6)
+    a, b, c, d, e, f = state[:, :6].T
+    det = a * (b * c - e * e) - d * (d * c - e * f) + f * (d * e - b * f)
+    assert np.abs(det - 1.0).max() < 1e-10
+    assert state[:, 6].min() > 0.5
+
+
+def test_constants_are_checked():
+    with pytest.raises(ValueError, match="Hardening must not be negative"):
+        J2(100e6, -1.0)
+    with pytest.raises(ValueError, match="density must be positive, got nan"):
+        J2(density=float("nan"))

@@ -1,0 +1,159 @@
+"""An exported law behind the same interface: a scripted neo-Hookean must equal the compiled one."""
+
+import numpy as np
+import pytest
+import torch
+
+from fem import laws
+from fem.laws.neo_hookean import NeoHookean
+from surrogates.artifact import save_law
+
+
+class ScriptedNeoHookean(torch.nn.Module):
+    """Neo-Hookean with a state that counts steps and time, in the parameters' precision (and GPa) inside."""
+
+    def __init__(self, G: float, lmbda: float) -> None:
+        super().__init__()
+        self.moduli = torch.nn.Parameter(torch.tensor([G, lmbda]), requires_grad=False)
+
+    @torch.jit.export
+    def initial_state(self, n: int) -> torch.Tensor:
+        return torch.zeros(n, 2, dtype=torch.float64)
+
+    def forward(self, F: torch.Tensor, state: torch.Tensor, dt: float) -> tuple[torch.Tensor, torch.Tensor]:
+        F_in = F.to(self.moduli.dtype)
+        G, lmbda = self.moduli[0], self.moduli[1]
+        J = torch.linalg.det(F_in)[:, None, None]
+        F_it = torch.linalg.inv(F_in).transpose(1, 2)
+        C = (F_in * F_in).sum(dim=(1, 2))[:, None, None]
+        P = G * J ** (-2.0 / 3.0) * (F_in - C / 3.0 * F_it) + 2.0 * lmbda * (J - 1.0) * J * F_it
+        new = state.clone()
+        new[:, 0] += 1.0
+        new[:, 1] += dt
+        return P.to(torch.float64) * 1.0e3 * 1.0e6, new
+
+    @torch.jit.export
+    def tangent(
+        self, F: torch.Tensor, state: torch.Tensor, dt: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        graded = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        F = F.detach().requires_grad_(True)
+        P, new = self.forward(F, state, dt)
+        rows: list[torch.Tensor] = []
+        for i in range(3):
+            for j in range(3):
+                row = torch.autograd.grad([P[:, i, j].sum()], [F], retain_graph=True)[0]
+                assert row is not None
+                rows.append(row)
+        torch.set_grad_enabled(graded)
+        return P.detach(), new.detach(), torch.stack(rows, dim=1).reshape(-1, 3, 3, 3, 3)
+
+    @torch.jit.export
+    def observe(self, state: torch.Tensor) -> torch.Tensor:
+        return state[:, :1]
+
+
+def manifest(**changes):
+    content = {
+        "schema": 1,
+        "kind": "closed-form",
+        "name": "scripted neo-hookean",
+        "strain": "finite",
+        "dimension": 3,
+        "units": {"stress": "Pa", "time": "s", "length": "m"},
+        "density": 1e4,
+        "moduli": {"bulk": 48e9, "shear": 25e9},
+        "state": {
+            "size": 2,
+            "fields": [{"name": "steps", "offset": 0, "shape": [1]}, {"name": "time", "offset": 1, "shape": [1]}],
+        },
+        "observe": ["steps"],
+        "range": dict.fromkeys(
+            ("strain_max", "rate_min", "rate_max", "time_window", "jacobian_min", "jacobian_max"), None
+        ),
+        "dtype": "float32",
+        "data": {"hash": "", "code_version": "", "samples": 0, "seed": 0, "command": ""},
+        "errors": {},
+        "certificate": {"tangent_difference": 0.0, "virgin_stress": 0.0, "symmetric": True},
+        "training": {"command": "", "seed": 0, "epochs": 0},
+        "hash": "",
+    }
+    return {**content, **changes}
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    path = tmp_path / "law.pt"
+    save_law(path, torch.jit.script(ScriptedNeoHookean(25.0, 24.0)), manifest())
+    return path
+
+
+def gradients(n, seed=0):
+    return np.eye(3) + np.random.default_rng(seed).uniform(-0.2, 0.2, (n, 3, 3))
+
+
+def test_double_precision_equals_the_compiled_law(artifact):
+    law, compiled = laws.load(artifact, dtype="float64"), NeoHookean()
+    F = gradients(40)
+    P, state = law.update(F, law.initial_state(40), 1e-8)
+    P_compiled, _, tangent_compiled = compiled.tangent(F, compiled.initial_state(40), 1e-8)
+    np.testing.assert_allclose(P, P_compiled, rtol=1e-10, atol=1e-12 * 25e9)
+    np.testing.assert_allclose(state, [[1.0, 1e-8]] * 40)
+    np.testing.assert_allclose(
+        law.tangent(F, state, 1e-8)[2], tangent_compiled, rtol=1e-10, atol=1e-12 * np.abs(tangent_compiled).max()
+    )
+    assert law.stored_energy(F, state) is None
+
+
+def test_single_precision_differs_by_what_it_allows(artifact):
+    law, compiled = laws.load(artifact), NeoHookean()
+    F = gradients(40)
+    P = law.update(F, law.initial_state(40), 1e-8)[0]
+    assert P.dtype == np.float64
+    difference = np.abs(P - compiled.update(F, np.zeros((40, 0)), 1e-8)[0]).max() / np.abs(P).max()
+    assert 1e-9 < difference < 1e-5
+
+
+def test_constants_come_from_the_manifest(artifact):
+    law = laws.load(artifact)
+    assert (law.name, law.density, law.bulk_modulus, law.shear_modulus) == ("scripted neo-hookean", 1e4, 48e9, 25e9)
+    assert (law.state_size, law.observed) == (2, ("steps",))
+    assert law.manifest["kind"] == "closed-form"
+
+
+def test_chunks_do_not_matter_and_nothing_is_changed(artifact):
+    F, state = gradients(10), np.random.default_rng(1).uniform(size=(10, 2))
+    F_before, state_before = F.copy(), state.copy()
+    whole = laws.load(artifact, dtype="float64", chunk=None).update(F, state, 1e-8)
+    pieces = laws.load(artifact, dtype="float64", chunk=3).update(F, state, 1e-8)
+    np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-14, atol=1e-14 * np.abs(whole[0]).max())
+    np.testing.assert_array_equal(pieces[1], whole[1])
+    np.testing.assert_array_equal(F, F_before)
+    np.testing.assert_array_equal(state, state_before)
+
+
+def test_no_points_are_fine(artifact):
+    law = laws.load(artifact)
+    state = law.initial_state(0)
+    P, new = law.update(np.zeros((0, 3, 3)), state, 1e-8)
+    assert (P.shape, new.shape, law.observe(state).shape) == ((0, 3, 3), (0, 2), (0, 1))
+    assert law.tangent(np.zeros((0, 3, 3)), state, 1e-8)[2].shape == (0, 3, 3, 3, 3)
+
+
+def test_what_is_no_artifact_is_refused(tmp_path, artifact):
+    with pytest.raises(ValueError, match="no law or artifact file"):
+        laws.load(tmp_path / "absent.pt")
+    text = tmp_path / "text.pt"
+    text.write_text("not an archive")
+    with pytest.raises(ValueError, match=r"text\.pt"):
+        laws.load(text)
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        laws.load(artifact, chunk=0)
+
+
+def test_a_law_of_small_strain_is_refused(tmp_path):
+    path = tmp_path / "small.pt"
+    save_law(path, torch.jit.script(ScriptedNeoHookean(25.0, 24.0)), manifest(strain="small"))
+    with pytest.raises(ValueError, match="the solver needs finite strain in 3"):
+        laws.load(path)
