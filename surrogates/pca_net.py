@@ -9,6 +9,10 @@ stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Three changes of ou
   exactly; "stretch" maps U to the Cauchy stress, as the paper.
 - `augment` turns each path by a random rotation, for a polycrystal of many random grains is nearly isotropic.
 
+On-line, the history to come is continued linearly at the latest rate (as the authors do) or held. Linear is the default:
+the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24 held-out paths of a small
+trial (273 paths of 1 us, 50 % strain) the deviatoric error was 47 % continued linearly, 68 % held.
+
 Stress is the difference of the network at a history and at the history that stays at the identity, in training and
 on-line, so that a virgin material bears none. Where the durations of the data differ, the network sees the logarithm
 of the duration besides, and the window of the exported law is chosen (`window`; the longest duration by default).
@@ -53,7 +57,7 @@ class PCANetConfig:
     stress: Literal["deviator", "full"] = option("deviator", "what the network learns")
     measure: Literal["stretch", "isochoric"] = option("stretch", "what the network sees")
     augment: bool = option(False, "turn paths at random in training")
-    continuation: Literal["hold", "linear"] = option("hold", "history to come, on-line")
+    continuation: Literal["hold", "linear"] = option("linear", "history to come, on-line")
     window: float = option(0.0, "time window of the exported law, s; 0: the longest path")
 
     def __post_init__(self) -> None:
