@@ -9,9 +9,9 @@ stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Three changes of ou
   exactly; "stretch" maps U to the Cauchy stress, as the paper.
 - `augment` turns each path by a random rotation, for a polycrystal of many random grains is nearly isotropic.
 
-On-line, the history to come is continued linearly at the latest rate (as the authors do) or held. Linear is the default:
-the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24 held-out paths of a small
-trial (273 paths of 1 us, 50 % strain) the deviatoric error was 47 % continued linearly, 68 % held.
+On-line, the history to come is continued linearly at the latest rate (as the authors do) or held. Linear is the
+default: the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24 held-out paths
+of a small trial (273 paths of 1 us, 50 % strain) the deviatoric error was 47 % continued linearly, 68 % held.
 
 Stress is the difference of the network at a history and at the history that stays at the identity, in training and
 on-line, so that a virgin material bears none. Where the durations of the data differ, the network sees the logarithm
