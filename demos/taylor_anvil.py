@@ -1,0 +1,686 @@
+# %% [markdown]
+# # Taylor anvil: a magnesium cylinder hits a rigid wall
+#
+# **Why.** A cylinder of length H and diameter D flies at speed V against a rigid, frictionless wall. An elastic wave
+# runs up the bar, a plastic front follows it, release waves come in from the sides, the foot mushrooms, and after some
+# tens of microseconds the bar rebounds. It is the classical test of a dynamic material law, and the main job of
+# anvilx: at every quadrature point stands a law *learned* from a polycrystal (or a classical one, to compare).
+#
+# **Equations.** Total Lagrangian, on the reference bar, with P = P(history of F) from the law:
+#
+#     rho u_tt = Div P,   P N = 0 on side and top,   u_t = -V e_z at t = 0,
+#     gap g = z >= 0, wall force >= 0, force * g = 0 on the foot (Signorini, no friction).
+#
+# Hexahedra with one point and hourglass control (or full integration), lumped mass, central differences.
+#
+# **Fields.** von Mises stress sqrt(3/2) |dev sigma| of the Cauchy stress; the paper's deviatoric strain
+# e_d = |F^T F/(det F)^2 - I|/2 and the isochoric one, e_d_isochoric = |F^T F/(det F)^(2/3) - I|/2, which a change of
+# volume alone leaves at zero; e_v = det F - 1; and what the law itself lets one observe.
+#
+# **Case.** H = 5 mm, D = 1 mm, V = 200 m/s; panels at 1 us (the paper's time) and at rebound.
+#
+# **Checks**, each against a number from outside the solver and true for every law:
+#
+# 1. the elastic front at 1 us stands between the bar wave's sqrt(E/rho) t and the confined wave's
+#    sqrt((K + 4G/3)/rho) t (two cells and 5 % of finite-strain stiffening allowed);
+# 2. wall impulse = change of momentum of a bar whose mass is the closed-form volume times rho, to 1e-9;
+# 3. kinetic + internal + hourglass energy is constant to 1 % (the wall does no work).
+#
+# References: Liu, Kovachki, Li, Azizzadenesheli, Anandkumar, Stuart, Bhattacharya, JMPS 158 (2022), section 4.1,
+# doi:10.1016/j.jmps.2021.104668; Taylor, Proc. R. Soc. A 194 (1948), doi:10.1098/rspa.1948.0081.
+
+# %%
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import dolfinx
+import numpy as np
+import ufl
+from dolfinx.fem import Function, assemble_vector, form, functionspace
+from dolfinx.io import VTXWriter, XDMFFile
+from dolfinx.la import InsertMode
+from mpi4py import MPI
+from tqdm import tqdm
+
+import fem.laws
+from fem.checkpoint import restore, save
+from fem.contact import PlaneWall
+from fem.explicit import ExplicitSolver, Fixed, SolverError
+from fem.measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
+from fem.mesh import read_mesh
+from fem.points import cell_average
+from fem.runtime import abort_when_uncaught, plan_threads, raise_together
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_LAW = ROOT / "surrogates" / "pretrained" / "recurrent.pt"
+
+# %% [markdown]
+# ## Parameters
+# SI units. Every option is checked on every rank before anything is written; a bad one is one sentence from rank 0
+# and a non-zero exit everywhere.
+
+
+# %%
+class Parser(argparse.ArgumentParser):
+    """Argument parser that speaks on rank 0 only, and in sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+    def print_help(self, file: Any = None) -> None:
+        if MPI.COMM_WORLD.rank == 0:
+            super().print_help(file)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the command line (local; the same on every rank)."""
+    p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--law", default=str(DEFAULT_LAW), help=f"artifact (.pt) or one of {', '.join(fem.laws.KNOWN)}")
+    p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")
+    p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
+    p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
+    p.add_argument("--cells", type=int, default=10, help="cells across the diameter, even, at least 4")
+    p.add_argument("--grading", type=float, default=1.0, help="top over foot layer height; above 1 refines the foot")
+    p.add_argument("--until", default="rebound", help="end time, s; or 'rebound', at most 40 bar transit times")
+    p.add_argument("--panels", default="0.5e-6,1e-6,3e-6,10e-6", help="times of the figure's columns before the end, s")
+    p.add_argument("--frames", type=int, default=40, help="frames of the ParaView series up to the latest end")
+    p.add_argument("--every", type=int, default=20, help="steps between rows of the history")
+    p.add_argument("--output", default="results/taylor_anvil", help="folder for the results")
+    p.add_argument("--dtype", choices=("float32", "float64"), help="network's numbers; none: as the artifact says")
+    p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a cell")
+    p.add_argument("--hourglass", type=float, default=0.1, help="hourglass stiffness over shear modulus (one-point)")
+    p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
+    p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
+    p.add_argument("--restart", help="checkpoint (checkpoint.npz of a former run) to go on from")
+    o = p.parse_args(arguments)
+    for name in ("velocity", "length", "diameter", "grading", "density"):
+        value = getattr(o, name)
+        if value is not None and not 0.0 < value < math.inf:
+            raise ValueError(f"--{name} must be a positive finite number, got {value}.")
+    if not 0.0 <= o.hourglass < math.inf:
+        raise ValueError(f"--hourglass must be a finite number of at least 0, got {o.hourglass}.")
+    if o.cells < 4 or o.cells % 2:
+        raise ValueError(f"--cells must be an even number of at least 4, got {o.cells}.")
+    for name, least in (("frames", 0), ("every", 1)):
+        if getattr(o, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(o, name)}.")
+    if o.until != "rebound":
+        o.until = times("until", o.until, one=True)[0]
+    o.panels = times("panels", o.panels)
+    if o.restart is not None and not Path(o.restart).is_file():
+        raise ValueError(f"--restart names {o.restart!r}, but there is no such file.")
+    if Path(o.output).exists() and not Path(o.output).is_dir():
+        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    return o
+
+
+def times(name: str, text: str, *, one: bool = False) -> list[float]:
+    """Positive finite numbers from a comma-separated list."""
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = [math.nan]
+    if any(not 0.0 < value < math.inf for value in values) or (one and len(values) != 1):
+        kind = "a positive finite time in seconds or 'rebound'" if one else "positive finite times in seconds"
+        raise ValueError(f"--{name} must be {kind}, got {text!r}.")
+    return sorted(set(values))
+
+
+# %% [markdown]
+# ## Mesh
+# Rank 0 meshes an O-grid disc swept along the axis; `read_mesh` distributes it with its groups "body", "foot",
+# "side", "top" and, for a quarter, "symmetry_x" and "symmetry_y".
+
+
+# %%
+class Stop(Exception):
+    """The run cannot be, for a reason that all ranks know: one sentence."""
+
+
+def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:
+    """Do local work on every rank (or on rank 0 only); if it fails anywhere, all ranks raise the same error."""
+    result, error = None, None
+    if comm.rank == 0 or not root:
+        try:
+            result = work()
+        except OSError as caught:
+            error = Stop(f"{caught.strerror or caught}: {caught.filename}.")
+        except (ValueError, RuntimeError) as caught:
+            error = Stop(str(caught))
+    raise_together(comm, error)
+    return result
+
+
+def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
+    """Mesh the bar on rank 0 and distribute it."""
+
+    def build() -> Any:
+        from meshes.taylor_bar import taylor_bar
+
+        return taylor_bar(o.length, o.diameter, o.cells, quarter=o.quarter, grading=o.grading)
+
+    try:
+        return read_mesh(together(comm, build, root=True), comm)
+    finally:
+        if comm.rank == 0:
+            import gmsh
+
+            if gmsh.isInitialized():
+                gmsh.finalize()
+
+
+def closed_form_volume(o: argparse.Namespace) -> float:
+    """Volume of the meshed bar, m^3: the prism over the regular polygon of 8 ceil(cells/4) sides in its circle."""
+    sides = 8 * math.ceil(o.cells / 4)
+    return (0.25 if o.quarter else 1.0) * sides / 2 * math.sin(2 * math.pi / sides) * o.diameter**2 / 4 * o.length
+
+
+# %% [markdown]
+# ## Output
+# One ParaView series (`fields.bp`: open with the ADIOS2VTXReader, Warp By Vector): the displacement, and every field as
+# the volume-weighted nodal mean of its cell values. The figure wants the cells that touch the plane y = 0 from
+# y > 0: their faces in that plane are an axial section whose nodes stay in the plane.
+
+
+# %%
+def remove(path: Path) -> None:
+    """Delete a file or a folder of results, if there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+class Fields:
+    """Fields of the run: nodal means for ParaView, the axial section for the figure."""
+
+    def __init__(self, solver: ExplicitSolver, folder: Path, diameter: float) -> None:
+        self.solver = solver
+        V = solver.u.function_space
+        mesh = V.mesh
+        self.comm = mesh.comm
+        self.cell = Function(functionspace(mesh, ("DG", 0)))
+        W = functionspace(mesh, ("Lagrange", 1))
+        w = ufl.TestFunction(W)
+        self.weight, self.load = form(w * ufl.dx(mesh)), form(self.cell * w * ufl.dx)
+        self.mass = assemble_vector(self.weight)
+        self.mass.scatter_reverse(InsertMode.add)
+        names = ["von_mises", "e_d", "e_d_isochoric", "e_v", *solver.law.observed]
+        self.nodal = {name: Function(W, name=name) for name in names}
+        self.own = mesh.topology.index_map(3).size_local
+        self.quads, self.inside = self._section(W, 1e-9 * diameter)
+        self.x = W.tabulate_dof_coordinates()
+        functions = [solver.u, *self.nodal.values()]
+        solver.u.name = "displacement"
+        self.path = folder / ("fields.bp" if dolfinx.has_adios2 else "fields.xdmf")
+        self.part = self.path.with_name(f"fields.part{self.path.suffix}")
+        if dolfinx.has_adios2:
+            self.file = VTXWriter(self.comm, self.part, functions, engine="BP4")
+            self._write = self.file.write
+        else:
+            self.file = XDMFFile(self.comm, self.part, "w")
+            self.file.write_mesh(mesh)
+            self._write = lambda t: [self.file.write_function(f, t) for f in functions]
+
+    def _section(self, W: Any, near: float) -> tuple[np.ndarray, np.ndarray]:
+        """Owned cells at y > 0 with a face in y = 0: nodes (m, 4) of the face, in order round it, and cells (m,)."""
+        dofs = W.dofmap.list[: self.own]
+        x = W.tabulate_dof_coordinates()[dofs]
+        flat = np.abs(x[..., 1]) < near
+        cells = np.flatnonzero((flat.sum(axis=1) == 4) & (x[..., 1].mean(axis=1) > 0.0))
+        quads = dofs[cells][flat[cells]].reshape(-1, 4)
+        return quads[:, [0, 1, 3, 2]], cells  # nodes of a face come in tensor-product order
+
+    def update(self) -> dict[str, np.ndarray]:
+        """Fields at the current step: cell values (owned cells,), and the nodal functions filled (collective)."""
+        s = self.solver
+        sigma = cauchy_stress(s.F, s.P)
+        values = {
+            "von_mises": von_mises(sigma),
+            "e_d": deviatoric_strain(s.F, exponent=2.0),
+            "e_d_isochoric": deviatoric_strain(s.F, exponent=2.0 / 3.0),
+            "e_v": volume_strain(s.F),
+        }
+        values |= dict(zip(s.law.observed, np.asarray(s.law.observe(s.state)).T, strict=True))
+        cells = {name: cell_average(s.points, value) for name, value in values.items()}
+        for name, value in cells.items():
+            self.cell.x.array[self.cell.function_space.dofmap.list[: self.own, 0]] = value
+            self.cell.x.scatter_forward()
+            b = assemble_vector(self.load)
+            b.scatter_reverse(InsertMode.add)
+            nodal = self.nodal[name].x
+            n = nodal.index_map.size_local
+            nodal.array[:n] = b.array[:n] / self.mass.array[:n]
+            nodal.scatter_forward()
+        return cells
+
+    def write(self) -> None:
+        """Append the current step to the ParaView series (collective)."""
+        self.update()
+        self._write(self.solver.time)
+
+    def panel(self) -> dict[str, Any] | None:
+        """The axial section now, gathered on rank 0 (None elsewhere; collective)."""
+        cells = self.update()
+        u = self.solver.u.x.array.reshape(-1, 3)
+        part = {
+            "x": (self.x + u)[self.quads][..., [0, 2]],
+            "cell": {name: cells[name][self.inside] for _, name, *_ in ROWS},
+            "corner": {name: self.nodal[name].x.array[self.quads] for _, name, *_ in ROWS},
+        }
+        parts = self.comm.gather(part, root=0)
+        if parts is None:
+            return None
+        join = {key: {n: np.concatenate([p[key][n] for p in parts]) for n in part[key]} for key in ("cell", "corner")}
+        return {"time": self.solver.time, "x": np.concatenate([p["x"] for p in parts]), **join}
+
+    def close(self, *, whole: bool) -> None:
+        """Close the series; only a whole one gets its final name (collective)."""
+        self.file.close()
+        self.comm.barrier()
+        if whole and self.comm.rank == 0:
+            remove(self.path)
+            if self.path.suffix == ".xdmf":  # the light file names its heavy one
+                os.replace(self.part.with_suffix(".h5"), self.path.with_suffix(".h5"))
+                self.part.write_text(self.part.read_text().replace("fields.part.h5", "fields.h5"))
+            os.replace(self.part, self.path)
+
+
+# %% [markdown]
+# ## Range
+# A learned law is to be trusted where it was trained. At every row of the history each point is held against the
+# manifest: strain |log U_bar| (Hencky, isochoric, Frobenius norm), rate of deformation |sym(dF F^-1)|/dt between two
+# rows, and det F. Reported is the share of points that ever left.
+
+
+# %%
+class Range:
+    """Share of points that have left the trained range; empty for laws without one."""
+
+    LIMITS = ("strain_max", "rate_max", "jacobian_min", "jacobian_max", "time_window")
+
+    def __init__(self, solver: ExplicitSolver) -> None:
+        manifest = getattr(solver.law, "manifest", None) or {}
+        self.limits = {k: v for k, v in manifest.get("range", {}).items() if k in self.LIMITS and v is not None}
+        self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
+        self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}
+        self.F, self.time = np.array(solver.F), solver.time
+
+    def look(self, solver: ExplicitSolver) -> None:
+        """Hold the points against the limits (local)."""
+        F, dt = np.array(solver.F), solver.time - self.time
+        if dt <= 0.0 or not len(F):
+            return
+        J = np.linalg.det(F)
+        logs = 0.5 * np.log(np.linalg.eigvalsh(np.swapaxes(F, 1, 2) @ F))
+        strain = np.linalg.norm(logs - logs.mean(axis=1, keepdims=True), axis=1)
+        L = (F - self.F) @ np.linalg.inv(0.5 * (F + self.F)) / dt
+        rate = np.linalg.norm(0.5 * (L + np.swapaxes(L, 1, 2)), axis=(1, 2))
+        self.F, self.time = F, solver.time
+        found = (strain.max(), rate.max(), J.min(), J.max())
+        self.top = {k: (min if k == "jacobian_low" else max)(v, float(f)) for (k, v), f in zip(self.top.items(), found)}
+        now = {
+            "strain_max": lambda limit: strain > limit,
+            "rate_max": lambda limit: rate > limit,
+            "jacobian_min": lambda limit: limit > J,
+            "jacobian_max": lambda limit: limit < J,
+            "time_window": lambda limit: np.full(len(J), solver.time > limit),
+        }
+        for name, limit in self.limits.items():
+            self.left[name] |= now[name](limit)
+
+    def report(self, comm: MPI.Comm) -> dict[str, Any]:
+        """Extremes met, limits, and shares of points beyond them (collective)."""
+        points = comm.allreduce(len(self.F))
+        out: dict[str, Any] = {"points": points, "limits": self.limits}
+        out["met"] = {k: comm.allreduce(v, MPI.MIN if k == "jacobian_low" else MPI.MAX) for k, v in self.top.items()}
+        out["share_outside"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}
+        return out
+
+
+# %% [markdown]
+# ## Figure
+# Columns are times, rows fields, on the deformed section; dashed is the bar before impact. Corners carry the nodal
+# means, centres the cell's own value.
+
+# %%
+ROWS = (
+    ("von Mises stress", "von_mises", "inferno", r"$\sigma_M$"),
+    ("deviatoric strain", "e_d", "viridis", r"$e_d = \frac{1}{2}\,|F^T F\,/\,(\det F)^2 - I|$"),
+    ("volumetric strain", "e_v", "RdBu", r"$e_v = \det F - 1$"),
+)
+
+
+def scaled(value: float) -> tuple[float, str]:
+    """Factor and SI prefix that bring a value to one or above."""
+    steps = ((1.0, ""), (1e3, "m"), (1e6, "\u00b5"), (1e9, "n"))
+    return next((step for step in steps if value * step[0] > 0.99), steps[-1])
+
+
+def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: Path) -> None:
+    """Draw the axial section of every panel, coloured by every field of `ROWS`, into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import Normalize
+    from matplotlib.tri import Triangulation
+
+    if o.quarter:  # the other half is the mirror image
+        panels = [
+            {**p, "x": np.concatenate([p["x"], p["x"] * [-1, 1]])}
+            | {k: {n: np.concatenate([v, v]) for n, v in p[k].items()} for k in ("cell", "corner")}
+            for p in panels
+        ]
+    size, metre = scaled(o.length)
+    tick, second = scaled(panels[0]["time"] * 2)
+    wide = 1.08 * size * max(np.abs(p["x"][..., 0]).max() for p in panels)
+    high = 1.03 * size * max(o.length, *(p["x"][..., 1].max() for p in panels))
+    low, half = -0.05 * high, 0.5 * size * o.diameter
+    across = len(panels) * (3.3 * 2.0 * wide / (high - low) + 0.12)
+    figure, axes = plt.subplots(
+        len(ROWS), len(panels), figsize=(max(across + 2.2, 6.0), 3.55 * len(ROWS) + 0.7),
+        squeeze=False, sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.02)
+    for row, (name, key, colours, symbol) in zip(axes, ROWS, strict=True):
+        unit = 1e-6 if key == "von_mises" else 1.0
+        values = unit * np.concatenate([np.append(p["corner"][key], p["cell"][key]) for p in panels])
+        # A few cells at the rim of the foot must not wash out all others.
+        top = max(float(np.percentile(np.abs(values), 99.7)), 1e-12)
+        norm = Normalize(-top if key == "e_v" else 0.0, top)
+        for axis, panel in zip(row, panels, strict=True):
+            x = size * panel["x"]
+            points = np.concatenate([x, x.mean(axis=1, keepdims=True)], axis=1).reshape(-1, 2)
+            value = unit * np.column_stack([panel["corner"][key], panel["cell"][key]]).ravel()
+            fan = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+            triangles = Triangulation(*points.T, (5 * np.arange(len(x))[:, None, None] + fan).reshape(-1, 3))
+            image = axis.tripcolor(triangles, value, shading="gouraud", cmap=colours, norm=norm, rasterized=True)
+            line = "black" if key == "e_v" else "white"
+            axis.add_collection(PolyCollection(x, facecolors="none", edgecolors=line, linewidths=0.3, alpha=0.35))
+            axis.plot(
+                [-half, -half, half, half], [0.0, size * o.length, size * o.length, 0.0],
+                color="0.55", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0,
+            )  # fmt: skip
+            axis.fill_between([-wide, wide], low, 0.0, facecolor="0.85", edgecolor="0.45", hatch="/////", linewidth=0.0)
+            axis.axhline(0.0, color="0.25", linewidth=0.9)
+            axis.set(xlim=(-wide, wide), ylim=(low, high), aspect="equal")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=8)
+        row[0].set_ylabel(f"{name}\n\nz ({metre}m)", fontsize=10)
+        bar = figure.colorbar(image, ax=list(row), pad=0.015, aspect=28, extend="both" if key == "e_v" else "max")
+        bar.set_label(symbol + (" (MPa)" if key == "von_mises" else ""), fontsize=11)
+        bar.ax.tick_params(labelsize=8)
+        bar.outline.set_linewidth(0.5)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        axis.set_title(f"{tick * panel['time']:.3g} {second}s", fontsize=11)
+    for axis in axes[-1]:
+        axis.set_xlabel(f"x ({metre}m)", fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    part = path.with_name(f".{path.name}.part.png")
+    figure.savefig(part, dpi=150)
+    plt.close(figure)
+    os.replace(part, path)
+
+
+# %% [markdown]
+# ## Solve
+# The loop owns nothing but the calendar: frames, panels, rows of the history, the moment at which the front is read.
+
+
+# %%
+class History:
+    """Rows of the history: shape of the bar, ledger, wall force."""
+
+    def __init__(self, solver: ExplicitSolver, o: argparse.Namespace) -> None:
+        self.solver, self.rows = solver, []
+        V = solver.u.function_space
+        self.own = V.dofmap.index_map.size_local
+        self.X = V.tabulate_dof_coordinates()[: self.own]
+        self.foot = self.X[:, 2] < 1e-9 * o.length
+        self.comm = V.mesh.comm
+
+    def highest(self, values: np.ndarray) -> float:
+        """Maximum over all ranks, of which some may hold no value (collective)."""
+        return float(self.comm.allreduce(values.max() if len(values) else -math.inf, MPI.MAX))
+
+    def record(self) -> dict[str, float]:
+        """Append a row (collective)."""
+        s = self.solver
+        x = self.X + s.u.x.array.reshape(-1, 3)[: self.own]
+        shape = {
+            "steps": s.steps,
+            "dt": s.dt,
+            "length": self.highest(x[:, 2]) + self.highest(-x[:, 2]),
+            "foot_radius": self.highest(np.hypot(x[self.foot, 0], x[self.foot, 1])),
+        }
+        row = {**s.ledger().as_dict(), **shape}
+        row = {"time": s.time, **{key: value for key, value in row.items() if key != "time"}}
+        if self.rows:
+            last = self.rows[-1]
+            step = row["time"] - last["time"]
+            row["contact_force"] = (row[IMPULSE] - last[IMPULSE]) / step if step > 0.0 else last["contact_force"]
+        else:
+            row["contact_force"] = 0.0
+        self.rows.append(row)
+        return row
+
+    def front(self, speed: float) -> float:
+        """Highest reference z at which the material has lost 2 % of its speed, m (collective)."""
+        v = self.solver.velocity.x.array.reshape(-1, 3)[: self.own, 2]
+        return self.highest(self.X[v + speed > 0.02 * speed, 2])
+
+    def text(self) -> str:
+        """The rows as CSV."""
+        sheet = io.StringIO()
+        writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return sheet.getvalue()
+
+
+IMPULSE = "contact_impulse_z"
+
+
+def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, fields: Fields) -> Any:
+    """Run to the end; returns history, range, panels (rank 0) and the height of the elastic front (or None)."""
+    rebound, comm = o.until == "rebound", solver.u.function_space.mesh.comm
+    history, trained, panels, front = History(solver, o), Range(solver), [], None
+    frames = set(np.linspace(0.0, limit, o.frames + 1)[1:-1].tolist()) if o.frames else set()
+    shown = {t for t in o.panels if t < 0.999 * limit}
+    stops = sorted(t for t in {*frames, *shown, front_time, limit} if solver.time < t <= limit)
+    history.record()
+    with solver.timed("output"):
+        if o.frames:
+            fields.write()
+    shape = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
+    done, patient = rebound and solver.rebounded(), 0.2 if sys.stderr.isatty() else 2.0
+    with tqdm(total=1e6 * limit, unit="us", bar_format=shape, disable=comm.rank != 0, mininterval=patient) as bar:
+        bar.update(1e6 * solver.time)
+        for stop in stops:
+            while solver.time < stop * (1.0 - 1e-12) and not done:
+                solver.step(limit=stop)
+                done = rebound and solver.rebounded()
+                bar.update(1e6 * solver.time - bar.n)
+                if solver.steps % o.every == 0:
+                    with solver.timed("output"):
+                        row = history.record()
+                        trained.look(solver)
+                        bar.set_postfix_str(f"{solver.steps} steps, length {1e3 * row['length']:.3f} mm", refresh=False)
+            if done:
+                break
+            with solver.timed("output"):
+                if stop == front_time:
+                    front = history.front(o.velocity)
+                if stop in shown:
+                    panels.append(fields.panel())
+                if stop in frames:
+                    fields.write()
+    with solver.timed("output"):
+        history.record()
+        trained.look(solver)
+        panels.append(fields.panel())
+        if o.frames:
+            fields.write()
+    return history, trained, panels, front
+
+
+# %% [markdown]
+# ## Check
+# Wave speeds from the law's own moduli, E = 9KG/(3K + G); mass from the closed-form volume.
+
+
+# %%
+def checks(summary: dict[str, Any], law: Any, o: argparse.Namespace, history: History) -> dict[str, dict[str, Any]]:
+    """Compare the run with independent numbers; every entry says what was found, what was asked and whether it held."""
+    K, G, rho = law.bulk_modulus, law.shear_modulus, summary["density"]
+    bar, confined = math.sqrt(9 * K * G / (3 * K + G) / rho), math.sqrt((K + 4 * G / 3) / rho)
+    last, out = history.rows[-1], {}
+    front, t = summary["front"]["height"], summary["front"]["time"]
+    if front is not None:
+        cell = 2 * float(np.diff(history_planes(history)).max())
+        low, high = bar * t - cell, 1.05 * confined * t + cell
+        out["elastic_front"] = {"found": front, "low": low, "high": high, "holds": bool(low <= front <= high)}
+    momentum = rho * closed_form_volume(o) * o.velocity
+    error = float(abs(last["momentum_z"] - (last[IMPULSE] - momentum)) / momentum)
+    out["momentum"] = {"found": error, "high": 1e-9, "holds": bool(error < 1e-9)}
+    error = float(summary["energy_error"])
+    out["energy"] = {"found": error, "high": 0.01, "holds": bool(abs(error) < 0.01)}
+    return out
+
+
+def history_planes(history: History) -> np.ndarray:
+    """Heights of the node planes of the mesh (collective)."""
+    return np.unique(np.concatenate(history.comm.allgather(np.unique(history.X[:, 2]))))
+
+
+# %% [markdown]
+# ## Main
+
+
+# %%
+def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
+    """Law, mesh and problem (collective).
+
+    Raises:
+        ValueError: on all ranks together, if anything does not fit.
+    """
+    learned = o.law not in fem.laws.KNOWN  # the classical laws compute in float64, always
+    law = together(comm, lambda: fem.laws.load(o.law, **({"dtype": o.dtype} if o.dtype and learned else {})))
+    domain = make_domain(comm, o)
+    solver = ExplicitSolver(
+        domain, law, walls=(PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),),
+        fixed=(Fixed("symmetry_x", 0), Fixed("symmetry_y", 1)) if o.quarter else (),
+        velocity=(0.0, 0.0, -o.velocity), density=o.density or law.density, integration=o.integration,
+        hourglass=o.hourglass, output=o.output,
+    )  # fmt: skip
+    if o.restart:
+        restore(solver, o.restart)
+    return solver
+
+
+def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
+    """Mesh, problem, solve, check, figure (collective)."""
+    start, plan, folder = time.perf_counter(), plan_threads(comm), Path(o.output)
+    try:
+        solver = make_solver(comm, o)
+    except ValueError as error:
+        raise Stop(str(error)) from error
+    law, rho = solver.law, solver.density
+    K, G = law.bulk_modulus, law.shear_modulus
+    transit = o.length / math.sqrt(9 * K * G / (3 * K + G) / rho)
+    limit = 40.0 * transit if o.until == "rebound" else o.until
+    front_time = min(1e-6, 0.6 * o.length / math.sqrt((K + 4 * G / 3) / rho))
+    together(comm, lambda: prepare(folder), root=True)
+    cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
+    if comm.rank == 0:
+        tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
+    fields = Fields(solver, folder, o.diameter)
+    try:
+        history, trained, panels, front = solve(solver, o, limit, front_time, fields)
+    except SolverError:  # seen by all ranks; any other error ends the job, a collective close would wait for ever
+        fields.close(whole=False)
+        raise
+    fields.close(whole=True)
+    last, seconds = history.rows[-1], solver.total_seconds()
+    summary = {
+        "law": law.name, "law_source": o.law, "ranks": comm.size, "cells": cells,
+        "points": comm.allreduce(solver.points.n), "steps": solver.steps, "dt": solver.dt, "time": solver.time,
+        "rebounded": bool(solver.rebounded()), "velocity": o.velocity, "density": rho, "length": o.length,
+        "diameter": o.diameter, "integration": o.integration, "quarter": o.quarter,
+        "final_length": last["length"], "final_radius": last["foot_radius"],
+        "kinetic_energy": last["kinetic_energy"], "internal_energy": last["internal_energy"],
+        "hourglass_energy": last["hourglass_energy"], "contact_work": last["contact_work"],
+        "energy_error": last["energy_error"], "momentum_error": last["momentum_error"],
+        "seconds": {**seconds, "wall": time.perf_counter() - start},
+        "points_per_second": solver.total_points() / max(seconds["law"], 1e-9),
+        "range": trained.report(comm), "front": {"time": front_time, "height": front},
+    }  # fmt: skip
+    summary["checks"] = checks(summary, law, o, history)
+    together(comm, lambda: finish(folder, o, summary, history, panels), root=True)
+    save(solver, folder / "checkpoint.npz")
+    failed = [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["holds"]]
+    if failed:
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder, and clear away what a former run left, so that nothing old is taken for new (rank 0)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("summary.json", "history.csv", "section.png", "fields*", "failure-*"):
+        for path in folder.glob(pattern):
+            remove(path)
+
+
+def finish(folder: Path, o: argparse.Namespace, summary: dict[str, Any], history: History, panels: list[Any]) -> None:
+    """Write history, figure and, last, the summary (rank 0)."""
+    write_text(folder / "history.csv", history.text())
+    name = Path(summary["law"]).stem
+    title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {name}"
+    draw(panels, o, title, folder / "section.png")
+    write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    sys.stdout.write(
+        f"{summary['steps']} steps to {1e6 * summary['time']:.2f} us; length {1e3 * summary['final_length']:.3f} mm, "
+        f"foot radius {1e3 * summary['final_radius']:.3f} mm; energy error {summary['energy_error']:.1e}; "
+        f"{summary['seconds']['wall']:.1f} s. Results in {folder}/.\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
+    """Run the demo (collective); returns the exit status, the same on every rank."""
+    try:
+        try:
+            o = parse(arguments)
+        except ValueError as error:
+            raise Stop(str(error)) from error
+        run(comm, o)
+    except (Stop, SolverError) as error:  # raised on all ranks together; any other error ends the job
+        if comm.rank == 0:
+            sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    abort_when_uncaught(MPI.COMM_WORLD)
+    sys.exit(main())

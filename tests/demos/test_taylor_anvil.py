@@ -1,0 +1,223 @@
+"""The Taylor anvil demo, small: what it writes, its invariances, and what it refuses."""
+
+import csv
+import importlib.util
+import json
+import math
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--law", "neo-hookean", "--cells", "4", "--length", "1e-3", "--until", "0.3e-6", "--frames", "2", "--every", "5"]
+KEYS = {
+    "law", "ranks", "cells", "points", "steps", "dt", "time", "final_length", "final_radius", "kinetic_energy",
+    "internal_energy", "hourglass_energy", "contact_work", "energy_error", "momentum_error", "seconds",
+    "points_per_second", "velocity", "density", "range",
+}  # fmt: skip
+# What must not depend on ranks or symmetry; energies apart, which a quarter has a quarter of.
+SHAPE = ("steps", "dt", "time", "final_length", "final_radius")
+ENERGY = ("kinetic_energy", "internal_energy", "hourglass_energy")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("taylor_anvil", ROOT / "demos" / "taylor_anvil.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(demo, folder, *arguments, comm=MPI.COMM_SELF):
+    assert demo.main([*SMALL, "--output", str(folder), *arguments], comm) == 0
+    comm.barrier()
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def small(demo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    return folder, run(demo, folder)
+
+
+def test_summary_is_complete_and_strict_json(small):
+    _, summary = small
+    assert set(summary) >= KEYS
+    assert set(summary["seconds"]) >= {"gather", "law", "assemble", "contact", "output"}
+    assert all(value >= 0.0 for value in summary["seconds"].values())
+    assert summary["time"] == pytest.approx(0.3e-6, rel=1e-12)
+    assert summary["points_per_second"] > 0.0
+
+
+def test_results_are_whole_files_and_nothing_else(small):
+    folder, _ = small
+    names = {entry.name for entry in folder.iterdir()}
+    assert names == {"summary.json", "history.csv", "section.png", "fields.bp", "checkpoint.npz"}
+    assert (folder / "section.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_history_ends_where_the_summary_ends(small):
+    folder, summary = small
+    with (folder / "history.csv").open() as sheet:
+        rows = list(csv.DictReader(sheet))
+    time = np.array([float(row["time"]) for row in rows])
+    assert np.all(np.diff(time) > 0.0)
+    for column, key in (("time", "time"), ("length", "final_length"), ("foot_radius", "final_radius")):
+        assert float(rows[-1][column]) == summary[key]
+    assert float(rows[0]["kinetic_energy"]) == pytest.approx(
+        0.5 * 1e4 * 200.0**2 * 4 * math.sin(math.pi / 4) * 0.25e-6 * 1e-3, rel=1e-12
+    )
+
+
+def test_checks_hold_and_bound_the_front(small):
+    checks = small[1]["checks"]
+    assert set(checks) == {"elastic_front", "momentum", "energy"}
+    assert all(entry["holds"] for entry in checks.values())
+
+
+def test_paraview_series_has_every_frame_and_field(small):
+    adios2 = pytest.importorskip("adios2")
+    with adios2.FileReader(str(small[0] / "fields.bp")) as file:
+        variables = file.available_variables()
+        assert {"displacement", "von_mises", "e_d", "e_d_isochoric", "e_v"} <= set(variables)
+        assert int(variables["e_v"]["AvailableStepsCount"]) == 3  # start, middle, end
+
+
+def test_failed_check_is_one_sentence_and_a_bad_exit(demo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "closed_form_volume", lambda o: 1.0)
+    assert demo.main([*SMALL, "--output", str(tmp_path)], MPI.COMM_SELF) == 1
+    assert "does not pass its check of momentum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("law", ["neo-hookean", "j2"])
+@pytest.mark.parametrize("integration", ["one-point", "full"])
+def test_quarter_is_the_whole_bar_to_round_off(demo, tmp_path, law, integration):
+    extra = ["--law", law, "--integration", integration, "--frames", "0"]
+    whole = run(demo, tmp_path / "whole", *extra)
+    quarter = run(demo, tmp_path / "quarter", "--quarter", *extra)
+    assert quarter["cells"] * 4 == whole["cells"]
+    for key in SHAPE:
+        assert quarter[key] == pytest.approx(whole[key], rel=1e-11), key
+    for key in ENERGY[: 3 if integration == "one-point" else 2]:
+        assert 4 * quarter[key] == pytest.approx(whole[key], rel=1e-9), key
+
+
+def test_restart_ends_where_the_whole_run_ends(demo, tmp_path):
+    first = run(demo, tmp_path / "first", "--until", "0.15e-6", "--frames", "0")
+    again = ["--restart", str(tmp_path / "first" / "checkpoint.npz"), "--frames", "0"]
+    second = run(demo, tmp_path / "second", *again)
+    whole = run(demo, tmp_path / "whole", "--frames", "0", "--panels", "0.15e-6")
+    assert first["time"] < second["time"]
+    for key in (*SHAPE, *ENERGY):
+        assert second[key] == pytest.approx(whole[key], rel=1e-11), key
+
+
+def test_softer_end_of_a_plastic_bar(demo, tmp_path):
+    """J2 keeps more of the shortening and loses more of the motion than an elastic bar that has rebounded."""
+    extra = ["--until", "rebound", "--frames", "0"]
+    elastic = run(demo, tmp_path / "elastic", *extra)
+    plastic = run(demo, tmp_path / "plastic", *extra, "--law", "j2")
+    assert elastic["rebounded"]
+    assert plastic["rebounded"]
+    assert plastic["final_length"] < elastic["final_length"]
+    assert plastic["final_radius"] > elastic["final_radius"]
+    assert plastic["kinetic_energy"] < 0.5 * elastic["kinetic_energy"]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("extra", [["--law", "neo-hookean"], ["--law", "j2"], ["--law", "j2", "--quarter"]])
+def test_ranks_do_not_change_the_summary(demo, tmp_path_factory, extra):
+    comm = MPI.COMM_WORLD
+    folder = Path(comm.bcast(str(tmp_path_factory.mktemp("ranks"))))
+    shared = run(demo, folder / "all", *extra, comm=comm)
+    alone = run(demo, folder / f"rank-{comm.rank}", *extra)
+    assert shared["ranks"] == comm.size
+    assert alone["ranks"] == 1
+    for key in ("cells", "points", *SHAPE, *ENERGY):
+        assert shared[key] == pytest.approx(alone[key], rel=1e-10), key
+
+
+@pytest.mark.mpi
+def test_more_ranks_than_cells(demo, tmp_path_factory):
+    comm = MPI.COMM_WORLD
+    folder = Path(comm.bcast(str(tmp_path_factory.mktemp("few"))))
+    extra = ["--quarter", "--length", "0.3e-3", "--until", "0.1e-6", "--law", "j2"]
+    shared = run(demo, folder / "all", *extra, comm=comm)
+    assert shared["cells"] == 3
+    alone = run(demo, folder / f"rank-{comm.rank}", *extra)
+    for key in (*SHAPE, *ENERGY):
+        assert shared[key] == pytest.approx(alone[key], rel=1e-10), key
+
+
+@pytest.mark.mpi
+def test_bad_input_ends_all_ranks_with_one_sentence(demo, tmp_path_factory, capfd):
+    comm = MPI.COMM_WORLD
+    folder = Path(comm.bcast(str(tmp_path_factory.mktemp("bad"))))
+    assert demo.main([*SMALL, "--output", str(folder / "out"), "--law", "no.pt"], comm) == 1
+    said = capfd.readouterr().err
+    assert said.count("\n") == (1 if comm.rank == 0 else 0)
+    assert not (folder / "out").exists()
+
+
+POSITIVE = "must be a positive finite number, got"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--length", "-1"], f"--length {POSITIVE} -1.0."),
+        (["--length", "nan"], f"--length {POSITIVE} nan."),
+        (["--diameter", "0"], f"--diameter {POSITIVE} 0.0."),
+        (["--velocity", "inf"], f"--velocity {POSITIVE} inf."),
+        (["--velocity", "nan"], f"--velocity {POSITIVE} nan."),
+        (["--velocity", "fast"], "Argument --velocity: invalid float value: 'fast'."),
+        (["--density", "-1"], f"--density {POSITIVE} -1.0."),
+        (["--grading", "0"], f"--grading {POSITIVE} 0.0."),
+        (["--cells", "0"], "--cells must be an even number of at least 4, got 0."),
+        (["--cells", "5"], "--cells must be an even number of at least 4, got 5."),
+        (["--cells", "4.5"], "Argument --cells: invalid int value: '4.5'."),
+        (["--hourglass", "-1"], "--hourglass must be a finite number of at least 0, got -1.0."),
+        (["--frames", "-1"], "--frames must be at least 0, got -1."),
+        (["--every", "0"], "--every must be at least 1, got 0."),
+        (["--until", "-1e-6"], "--until must be a positive finite time in seconds or 'rebound', got '-1e-6'."),
+        (["--until", "soon"], "--until must be a positive finite time in seconds or 'rebound', got 'soon'."),
+        (["--panels", "1e-6,x"], "--panels must be positive finite times in seconds, got '1e-6,x'."),
+        (["--integration", "two"], "Argument --integration: invalid choice: 'two' .*"),
+        (["--dtype", "float16"], "Argument --dtype: invalid choice: 'float16' .*"),
+        (["--speed", "3"], "Unrecognized arguments: --speed 3."),
+        (["--law", "hooke"], "There is no law or artifact file .hooke.; known laws are .*"),
+        (["--law", "missing.pt"], "There is no law or artifact file .missing.pt.; known laws are .*"),
+        (["--law", "empty.pt"], ".*empty.pt.*not a TorchScript archive.*"),
+        (["--restart", "missing.npz"], "--restart names 'missing.npz', but there is no such file."),
+        (["--restart", "empty.pt"], ".*empty.pt.*"),
+        (["--output", "empty.pt"], "--output must name a folder, but 'empty.pt' is a file."),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_file(demo, tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.pt").write_bytes(b"")
+    assert demo.main([*SMALL, "--output", "out", *arguments], MPI.COMM_SELF) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = [line for line in said.err.splitlines() if " cells, " not in line]
+    assert len(lines) == 1, said.err
+    sentence = sentence if ".*" in sentence else re.escape(sentence)
+    assert re.fullmatch(sentence, lines[0]), lines[0]
+    assert lines[0].endswith(".")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["empty.pt"]
+
+
+def test_inverted_cell_stops_with_a_sentence_and_no_summary(demo, tmp_path, capsys):
+    """At ten kilometres a second no cell of an elastic bar survives: det F <= 0 or a non-finite stress."""
+    (tmp_path / "summary.json").write_text("{}")
+    fast = [*SMALL, "--velocity", "1e4", "--until", "5e-6", "--output", str(tmp_path)]
+    assert demo.main(fast, MPI.COMM_SELF) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(r"[Rr]ank 0.*cell \d+", last), last
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert not names & {"summary.json", "history.csv", "section.png", "fields.bp"}
+    assert {"failure-checkpoint.npz", "failure-replay.npz"} <= names
