@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 RUN = PROJECT / "docker" / "run"
 # What the root filesystem's scripts need, and the tests' commands.
-PROGRAMS = ("bash", "cat", "chmod", "dirname", "id", "mkdir", "readlink", "rm", "sleep", "touch", "true")
+PROGRAMS = "bash cat chmod dirname id mkdir readlink rm sleep touch true umount unshare".split()
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 Stub = Callable[[str, str], None]
@@ -65,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("etc", "run", "tmp", "proc", "usr/bin"):
         (root / name).mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
-    for name in ("resolv.conf", "hosts"):
+    for name in ("resolv.conf", "hosts", "passwd", "group"):
         (root / "etc" / name).touch()
     for program in PROGRAMS:
         path = shutil.which(program)
