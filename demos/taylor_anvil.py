@@ -24,7 +24,8 @@
 # 1. the elastic front at 1 us stands between the bar wave's sqrt(E/rho) t and the confined wave's
 #    sqrt((K + 4G/3)/rho) t (two cells and 5 % of finite-strain stiffening allowed);
 # 2. wall impulse = change of momentum of a bar whose mass is the closed-form volume times rho, to 1e-9;
-# 3. kinetic + internal + hourglass energy is constant to 1 % (the wall does no work).
+# 3. kinetic + internal + hourglass energy changes by the work of the wall alone, to 1 % (on bars coarser than ten
+#    cells across to 1 % (10/cells)^2, the order of the scheme).
 #
 # References: Liu, Kovachki, Li, Azizzadenesheli, Anandkumar, Stuart, Bhattacharya, JMPS 158 (2022), section 4.1,
 # doi:10.1016/j.jmps.2021.104668; Taylor, Proc. R. Soc. A 194 (1948), doi:10.1098/rspa.1948.0081.
@@ -101,6 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--dtype", choices=("float32", "float64"), help="network's numbers; none: as the artifact says")
     p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a cell")
     p.add_argument("--hourglass", type=float, default=0.1, help="hourglass stiffness over shear modulus (one-point)")
+    p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
     p.add_argument("--restart", help="checkpoint (checkpoint.npz of a former run) to go on from")
@@ -111,6 +113,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} must be a positive finite number, got {value}.")
     if not 0.0 <= o.hourglass < math.inf:
         raise ValueError(f"--hourglass must be a finite number of at least 0, got {o.hourglass}.")
+    if not 0.0 < o.safety <= 1.0:
+        raise ValueError(f"--safety must be in (0, 1], got {o.safety}.")
     if o.cells < 4 or o.cells % 2:
         raise ValueError(f"--cells must be an even number of at least 4, got {o.cells}.")
     for name, least in (("frames", 0), ("every", 1)):
@@ -156,10 +160,13 @@ def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> 
         try:
             result = work()
         except OSError as caught:
-            error = Stop(f"{caught.strerror or caught}: {caught.filename}.")
+            error = ValueError(f"{caught.strerror or caught}: {caught.filename}.")
         except (ValueError, RuntimeError) as caught:
-            error = Stop(str(caught))
-    raise_together(comm, error)
+            error = ValueError(str(caught))
+    try:
+        raise_together(comm, error)
+    except ValueError as shared:
+        raise Stop(str(shared)) from error
     return result
 
 
@@ -528,6 +535,7 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
                         trained.look(solver)
                         bar.set_postfix_str(f"{solver.steps} steps, length {1e3 * row['length']:.3f} mm", refresh=False)
             if done:
+                bar.total = bar.n
                 break
             with solver.timed("output"):
                 if stop == front_time:
@@ -564,8 +572,8 @@ def checks(summary: dict[str, Any], law: Any, o: argparse.Namespace, history: Hi
     momentum = rho * closed_form_volume(o) * o.velocity
     error = float(abs(last["momentum_z"] - (last[IMPULSE] - momentum)) / momentum)
     out["momentum"] = {"found": error, "high": 1e-9, "holds": bool(error < 1e-9)}
-    error = float(summary["energy_error"])
-    out["energy"] = {"found": error, "high": 0.01, "holds": bool(abs(error) < 0.01)}
+    error, high = float(summary["energy_error"]), 0.01 * max(1.0, 10 / o.cells) ** 2
+    out["energy"] = {"found": error, "high": high, "holds": bool(error < high)}
     return out
 
 
@@ -592,7 +600,7 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
         domain, law, walls=(PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),),
         fixed=(Fixed("symmetry_x", 0), Fixed("symmetry_y", 1)) if o.quarter else (),
         velocity=(0.0, 0.0, -o.velocity), density=o.density or law.density, integration=o.integration,
-        hourglass=o.hourglass, output=o.output,
+        hourglass=o.hourglass, safety=o.safety, output=o.output,
     )  # fmt: skip
     if o.restart:
         restore(solver, o.restart)
@@ -655,8 +663,7 @@ def prepare(folder: Path) -> None:
 def finish(folder: Path, o: argparse.Namespace, summary: dict[str, Any], history: History, panels: list[Any]) -> None:
     """Write history, figure and, last, the summary (rank 0)."""
     write_text(folder / "history.csv", history.text())
-    name = Path(summary["law"]).stem
-    title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {name}"
+    title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {summary['law']}"
     draw(panels, o, title, folder / "section.png")
     write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     sys.stdout.write(
