@@ -9,6 +9,9 @@ from time import perf_counter
 from mpi4py import MPI
 
 
+PHASES = ("gather", "law", "assemble", "contact", "step", "output")
+
+
 class Clock:
     """Seconds of this rank by phase.
 
@@ -16,7 +19,7 @@ class Clock:
         seconds: Phase -> seconds so far.
     """
 
-    def __init__(self, phases: Sequence[str]) -> None:
+    def __init__(self, phases: Sequence[str] = PHASES) -> None:
         self.seconds = dict.fromkeys(phases, 0.0)
 
     @contextlib.contextmanager

@@ -59,7 +59,8 @@ def stop(solver: ExplicitSolver, problem: Problem | None, F_n: np.ndarray, F: np
     text = None
     if problem is not None:
         cells = solver.domain.mesh.topology.original_cell_index
-        where = f"cell {int(cells[max(problem.point, 0) // solver.points.per_cell])}" if problem.point >= 0 else "a cell"
+        cell = problem.point // solver.points.per_cell
+        where = f"cell {int(cells[cell])}" if problem.point >= 0 else "a cell"
         text = f"At time {solver.time:.6g} s on rank {comm.rank}, {where} {problem.text}."
     texts = comm.allgather(text)
     first = next(rank for rank, found in enumerate(texts) if found is not None)

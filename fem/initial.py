@@ -15,8 +15,8 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
 
     Args:
         function: The Function.
-        value: Three numbers, an array (nodes of this rank with ghosts, 3), a function of the node coordinates (3, n) that
-            returns (3, n), or None, which leaves zeros.
+        value: Three numbers, an array (nodes of this rank with ghosts, 3), a function of the node coordinates (3, n)
+            that returns (3, n), or None, which leaves zeros.
         x: Node coordinates, (nodes, 3), m.
         name: Name of the field, for the message.
 

@@ -82,7 +82,9 @@ class Books:
     external_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
     reaction_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
-    def record(self, kicks: Sequence[Kick], du: np.ndarray, internal: np.ndarray, user: np.ndarray | None, dt: float) -> None:
+    def record(
+        self, kicks: Sequence[Kick], du: np.ndarray, internal: np.ndarray, user: np.ndarray | None, dt: float
+    ) -> None:
         """Add one step.
 
         Args:
@@ -110,7 +112,8 @@ class Books:
     def unpack(self, values: np.ndarray) -> None:
         """Take all sums from the vector of `pack`."""
         self.internal_work, self.contact_work, self.external_work, self.reaction_work = (float(v) for v in values[:4])
-        self.contact_impulse, self.external_impulse, self.reaction_impulse = (np.array(v) for v in values[4:].reshape(3, 3))
+        impulses = np.array(values[4:]).reshape(3, 3)
+        self.contact_impulse, self.external_impulse, self.reaction_impulse = impulses[0], impulses[1], impulses[2]
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:

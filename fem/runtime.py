@@ -38,8 +38,8 @@ class ThreadPlan:
 
 
 def owned_cores(comm: MPI.Comm) -> int:
-    """Cores of this rank: those it may run on, divided among the ranks bound to the same ones; at least 1; collective."""
-    mine = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset(range(os.cpu_count() or 1))
+    """Cores of this rank: those it may run on, divided among the ranks bound to the same ones; collective."""
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
         masks = node.allgather(tuple(sorted(mine)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from fem.laws import radial_return
 from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
-from fem.laws.shapes import check, check_positive
+from fem.laws.shapes import check_positive
 
 
 @final
@@ -67,12 +67,12 @@ class J2:
 
     def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3); dt plays no part."""
-        P, new, _ = _run(self, F, state, dt, 0)
+        P, new, _ = radial_return.respond(self, F, state, dt, tangent=False)
         return P, new
 
     def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
-        return _run(self, F, state, dt, len(F))
+        return radial_return.respond(self, F, state, dt, tangent=True)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Equivalent plastic strain, (n, 1)."""
@@ -80,14 +80,4 @@ class J2:
 
     def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
-        F, state = check(F, state, self.state_size)
-        W = np.empty(len(F))
-        radial_return.stored(F, state, self.shear_modulus, self.lame_modulus, W)
-        return W
-
-
-def _run(law: J2, F: np.ndarray, state: np.ndarray, dt: float, tangents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    F, state = check(F, state, law.state_size)
-    P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((tangents, 3, 3, 3, 3))
-    radial_return.evaluate(F, state, dt, law.shear_modulus, law.lame_modulus, law.parameters, P, new, dP_dF)
-    return P, new, dP_dF
+        return radial_return.stored_energy(self, F, state)

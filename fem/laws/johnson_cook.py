@@ -11,7 +11,7 @@ import numpy as np
 
 from fem.laws import radial_return
 from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
-from fem.laws.shapes import check, check_positive
+from fem.laws.shapes import check_positive
 
 REQUIRED = ("A", "B", "n", "C", "rate_0")
 OPTIONAL = ("shear_modulus", "lame_modulus", "density")
@@ -38,8 +38,8 @@ class JohnsonCook:
         FileNotFoundError: If the file is not there.
 
     References:
-        Johnson and Cook (1983), 7th Int. Symp. Ballistics. The default constants are of the order of magnesium alloys (an
-        assumption of ours, no fit). Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see
+        Johnson and Cook (1983), 7th Int. Symp. Ballistics. The default constants are of the order of magnesium alloys
+        (an assumption of ours, no fit). Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see
         `fem.laws.radial_return`.
     """
 
@@ -81,12 +81,12 @@ class JohnsonCook:
 
     def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3) reached in dt (s)."""
-        P, new, _ = self._run(F, state, dt, 0)
+        P, new, _ = radial_return.respond(self, F, state, dt, tangent=False)
         return P, new
 
     def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
-        return self._run(F, state, dt, len(F))
+        return radial_return.respond(self, F, state, dt, tangent=True)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Equivalent plastic strain, (n, 1)."""
@@ -94,30 +94,19 @@ class JohnsonCook:
 
     def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
-        F, state = check(F, state, self.state_size)
-        W = np.empty(len(F))
-        radial_return.stored(F, state, self.shear_modulus, self.lame_modulus, W)
-        return W
+        return radial_return.stored_energy(self, F, state)
 
     def flow_stress(self, e: float, rate: float) -> float:
         """Flow stress, Pa, at plastic strain e and plastic strain rate (1/s)."""
         return float(radial_return.flow_stress(float(e), float(rate), 1.0, self.parameters)[0])
-
-    def _run(self, F: np.ndarray, state: np.ndarray, dt: float, tangents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        F, state = check(F, state, self.state_size)
-        P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((tangents, 3, 3, 3, 3))
-        radial_return.evaluate(
-            F, state, float(dt), self.shear_modulus, self.lame_modulus, self.parameters, P, new, dP_dF
-        )
-        return P, new, dP_dF
 
 
 def read_parameters(path: str | PathLike[str]) -> dict[str, float]:
     """Read Johnson-Cook constants from a JSON file.
 
     Args:
-        path: The file: an object with A, B, n, C, rate_0 (optionally shear_modulus, lame_modulus, density), at the top or
-            under the key "parameters".
+        path: The file: an object with A, B, n, C, rate_0 (optionally shear_modulus, lame_modulus, density), at the top
+            or under the key "parameters".
 
     Returns:
         Name -> value, SI units.

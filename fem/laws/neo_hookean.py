@@ -71,8 +71,8 @@ class NeoHookean:
 @njit(cache=True, error_model="numpy")
 def _evaluate(F: np.ndarray, G: float, lmbda: float, P: np.ndarray, dP_dF: np.ndarray) -> None:
     """Fill P, and dP_dF unless it is empty."""
-    F_inv, tau, d_tau, L, dP = (np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)))
-    b = np.empty((3, 3))
+    F_inv, b, tau = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    d_tau, L, dP = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     with_tangent = dP_dF.shape[0] > 0
     for n in range(F.shape[0]):
         J = invert(F[n], F_inv)

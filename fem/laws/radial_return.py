@@ -17,14 +17,25 @@ References:
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numba import njit
 
 from fem.laws.energy import energy, invert, pull_back, push, stress_rate
+from fem.laws.shapes import check
 
 STATE_SIZE = 7
 _PAIRS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [1, 2], [0, 2]])
 ITERATIONS = 80
+
+
+class Constants(Protocol):
+    """What this update asks of a law: moduli in Pa, and the parameters p of `flow_stress`."""
+
+    shear_modulus: float
+    lame_modulus: float
+    parameters: np.ndarray
 
 
 def virgin(n: int) -> np.ndarray:
@@ -232,3 +243,21 @@ def stored(F: np.ndarray, state: np.ndarray, G: float, lmbda: float, W: np.ndarr
             M[_PAIRS[a, 1], _PAIRS[a, 0]] = state[n, a]
         push(Fbar, M, b)
         W[n] = energy(b, J, G, lmbda)
+
+
+def respond(
+    law: Constants, F: np.ndarray, state: np.ndarray, dt: float, *, tangent: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P (n, 3, 3), new state (n, 7) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
+    F, state = check(F, state, STATE_SIZE)
+    P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F) if tangent else 0, 3, 3, 3, 3))
+    evaluate(F, state, float(dt), law.shear_modulus, law.lame_modulus, law.parameters, P, new, dP_dF)
+    return P, new, dP_dF
+
+
+def stored_energy(law: Constants, F: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Elastic energy of the points of a law with this update, (n,), J/m^3."""
+    F, state = check(F, state, STATE_SIZE)
+    W = np.empty(len(F))
+    stored(F, state, law.shear_modulus, law.lame_modulus, W)
+    return W

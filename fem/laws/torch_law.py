@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -28,12 +29,12 @@ class TorchLaw:
     def __init__(self, path: str | PathLike[str], *, dtype: str | None = None, chunk: int | None = 1024) -> None:
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}.")
-        law = load_law(path, dtype=dtype)
+        law = load_law(Path(path), dtype=dtype)
         manifest: dict[str, Any] = law.manifest
         if manifest["strain"] != "finite" or manifest["dimension"] != 3:
             raise ValueError(
-                f"{path} is a law of {manifest['strain']} strain in {manifest['dimension']} dimensions; the solver needs "
-                "finite strain in 3."
+                f"{path} is a law of {manifest['strain']} strain in {manifest['dimension']} dimensions; "
+                "the solver needs finite strain in 3."
             )
         self.module = law.module
         self.manifest = manifest

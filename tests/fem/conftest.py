@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from fem.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
 
 
 def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
     """Box of hexahedra with the groups foot, top, side_x, side_y (both ends each) and side.
 
-    Inner nodes are moved by `distort` times the cell size, by a rule of their position: the same on any number of ranks.
+    Inner nodes are moved by up to `distort` cells, by a rule of their position: the same on any number of ranks.
     """
     mesh = dolfinx.mesh.create_box(comm, [np.zeros(3), np.array(size)], list(cells), dolfinx.mesh.CellType.hexahedron)
     x = mesh.geometry.x
@@ -34,6 +35,21 @@ def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
 @pytest.fixture
 def box() -> Callable[..., Domain]:
     return _box
+
+
+def _nodes(solver) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reference positions, displacements and velocities of all nodes, on all ranks, in the order of the input mesh."""
+    n, comm = solver.n_nodes, solver.comm
+    x = solver.points.V.tabulate_dof_coordinates()[:n]
+    fields = [x] + [f.x.array.reshape(-1, 3)[:n] for f in (solver.u, solver.velocity)]
+    parts = comm.allgather((node_numbers(solver.points.V)[:n], *fields))
+    order = np.argsort(np.concatenate([part[0] for part in parts]))
+    return tuple(np.concatenate([part[k] for part in parts])[order] for k in (1, 2, 3))
+
+
+@pytest.fixture
+def nodes() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return _nodes
 
 
 @pytest.fixture

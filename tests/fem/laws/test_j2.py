@@ -51,7 +51,7 @@ def test_unloading_is_elastic_and_reloading_yields_where_it_stopped():
 
 
 def test_a_cycle_of_shear_dissipates_what_the_loop_encloses():
-    """Simple shear cycles: work of the loop = stored energy change + flow stress times plastic strain (perfect plasticity)."""
+    """Cycles of simple shear, perfect plasticity: work = stored energy + flow stress times plastic strain."""
     Y = 150e6
     law = J2(Y, 0.0)
     path = 0.03 * np.sin(np.linspace(0.0, 4.0 * np.pi, 4001))

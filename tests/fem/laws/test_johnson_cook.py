@@ -46,7 +46,8 @@ def test_the_increment_solves_its_equation_over_many_decades():
 def test_zero_step_switches_the_rate_off():
     law, slow = JohnsonCook(C=0.1), JohnsonCook(C=0.0)
     F = np.diag([1.1, 0.95, 0.95])[None]
-    np.testing.assert_array_equal(law.update(F, law.initial_state(1), 0.0)[0], slow.update(F, slow.initial_state(1), 0.0)[0])
+    state = law.initial_state(1)
+    np.testing.assert_array_equal(law.update(F, state, 0.0)[0], slow.update(F, state, 0.0)[0])
 
 
 def test_constants_come_from_a_file(tmp_path):
