@@ -28,13 +28,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from surrogates import kinematics
 from surrogates.checkpoint import Checkpoint
 from surrogates.errors import relative_errors, report
+from surrogates.histories import GPA, cauchy, histories, principal_modes, turns
 from surrogates.pca_law import PCALaw, Shifted
-from surrogates.samples import Samples, mandel, matrices, moduli
-
-GPA = 1e9
+from surrogates.samples import Samples, moduli
 
 
 def option(default: Any, text: str) -> Any:
@@ -109,28 +107,6 @@ class PCANet(torch.nn.Module):
         return self.output(self.hidden(self.identity + code, duration) - still).reshape_as(code)
 
 
-def histories(samples: Samples, config: PCANetConfig) -> tuple[Tensor, Tensor]:
-    """What the network maps: V = U - I and the stress in GPa, (s, T, 6) in Mandel form, float64."""
-    U, sigma = mandel(samples.U), mandel(samples.stress) / GPA
-    if config.stress == "deviator":
-        sigma = kinematics.deviator(sigma)
-    if config.measure == "isochoric":
-        J = kinematics.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*U.shape[:2], 1)
-        U, sigma = U * J ** (-1 / 3), sigma * J
-    return U - torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=U.dtype), sigma
-
-
-def principal_modes(history: Tensor, modes: int) -> Tensor:
-    """Modes (T, 6, d) of histories (s, T, 6): for each component the leading right singular vectors, not centred."""
-    columns = []
-    for c in range(6):
-        # The Gram matrix is T x T, small however many the paths; its eigenvectors are the right singular vectors.
-        gram = history[:, :, c].t() @ history[:, :, c]
-        _, vectors = torch.linalg.eigh(gram)
-        columns.append(vectors.flip(1)[:, :modes])
-    return torch.stack(columns, dim=1)
-
-
 def build(config: PCANetConfig, train: Samples) -> PCANet:
     """A network with the modes of the training paths and fresh weights.
 
@@ -143,7 +119,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
         raise ValueError("PCA-Net needs evenly spaced times, the data has others.")
     if config.modes > T:
         raise ValueError(f"modes must not exceed the {T} times of a path, got {config.modes}.")
-    V, sigma = histories(train, config)
+    V, sigma = histories(train, config.stress, config.measure)
     U = V + torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=V.dtype)
     logs = torch.from_numpy(train.duration).log()
     spread = float(logs.max() - logs.min())
@@ -172,7 +148,7 @@ def fit(
         The mean training loss of the last epoch.
     """
     device = model.phi.device
-    V, sigma = (x.float().to(device) for x in histories(train, config))
+    V, sigma = (x.float().to(device) for x in histories(train, config.stress, config.measure))
     duration = torch.from_numpy(train.duration).float().to(device)
     generator = torch.Generator().manual_seed(config.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -214,23 +190,6 @@ def fit(
     return {"training_loss": loss_mean}
 
 
-def turns(n: int, generator: torch.Generator) -> Tensor:
-    """Random rotations of Mandel vectors, (n, 6, 6), orthogonal."""
-    q = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=1)
-    w, x, y, z = q.unbind(1)
-    Q = torch.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-        ],
-        dim=1,
-    ).reshape(n, 1, 3, 3)  # fmt: skip
-    basis = kinematics.to_matrix(torch.eye(6, dtype=torch.float64))
-    turned = torch.matmul(torch.matmul(Q, basis), Q.transpose(2, 3))
-    return kinematics.to_vector(turned.reshape(-1, 3, 3)).reshape(n, 6, 6).transpose(1, 2).float()
-
-
 def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation: str = "") -> dict[str, float]:
     """Errors on paths, each path's own duration being the window.
 
@@ -243,7 +202,7 @@ def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation
     """
     continuation = continuation or config.continuation
     device = model.phi.device
-    V = histories(samples, config)[0].float().to(device)
+    V = histories(samples, config.stress, config.measure)[0].float().to(device)
     duration = torch.from_numpy(samples.duration).float().to(device)
     n, T = V.shape[:2]
     stress = torch.zeros(n, T, 6)
@@ -258,7 +217,7 @@ def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation
                 rate = past[:, k:] - past[:, k - 1 : k] if continuation == "linear" else torch.zeros_like(past[:, k:])
                 code = model(model.encode(torch.cat([past, past[:, k:] + steps * rate], dim=1)), duration)
                 stress[:, k] = torch.einsum("scd,cd->sc", code, model.psi[k]).cpu()
-    return report(cauchy(stress.double() * GPA, samples, config), samples)
+    return report(cauchy(stress.double() * GPA, samples, config.stress, config.measure), samples)
 
 
 def errors(model: PCANet, law: PCALaw, held_out: Samples, config: PCANetConfig) -> dict[str, float]:
@@ -271,18 +230,6 @@ def errors(model: PCANet, law: PCALaw, held_out: Samples, config: PCANetConfig) 
         other = evaluate(model, held_out, config, name)
         found |= {f"full_{name}": other["full"], f"deviatoric_{name}": other["deviatoric"]}
     return found
-
-
-def cauchy(stress: Tensor, samples: Samples, config: PCANetConfig) -> Tensor:
-    """Cauchy stress (s, T, 6), Pa, from what the network gives, with the exact pressure where it gives the deviator."""
-    if config.stress == "full":
-        return stress
-    J = kinematics.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*stress.shape[:2], 1)
-    stress = kinematics.deviator(stress)
-    if config.measure == "isochoric":
-        stress = stress / J
-    pressure = moduli(samples)[0] * (J - 1)
-    return stress + pressure * torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=stress.dtype)
 
 
 def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
@@ -301,7 +248,7 @@ def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
             weight = layer.weight[:, : 6 * config.modes] if k == 0 else layer.weight
             hidden.append(Shifted(weight.detach().clone(), base.to(single)))
             x = torch.selu(base)
-    V = histories(train, config)[0]
+    V = histories(train, config.stress, config.measure)[0]
     return PCALaw(
         model.phi.detach(),
         model.psi.detach(),

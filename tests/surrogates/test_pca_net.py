@@ -7,16 +7,17 @@ import pytest
 import torch
 from surrogates import errors, kinematics, pca_net
 from surrogates.checkpoint import Checkpoint
+from surrogates.histories import GPA, cauchy, histories, principal_modes, turns
 from surrogates.pca_net import PCANetConfig
-from surrogates.samples import split
+from surrogates.samples import mandel, split
 
 SMALL = PCANetConfig(modes=12, width=48, depth=2, epochs=4, learning_rate=1e-3)
 
 
 def test_modes_are_orthonormal_and_carry_the_paths(samples):
-    V, _ = pca_net.histories(samples, SMALL)
+    V, _ = histories(samples, SMALL.stress, SMALL.measure)
     U = V + torch.tensor([1.0, 1, 1, 0, 0, 0])
-    modes = pca_net.principal_modes(U, 12)
+    modes = principal_modes(U, 12)
     for c in range(6):
         assert torch.allclose(modes[:, c].t() @ modes[:, c], torch.eye(12, dtype=torch.float64), atol=1e-12)
         kept = U[:, :, c] @ modes[:, c] @ modes[:, c].t()
@@ -27,7 +28,7 @@ def test_modes_are_orthonormal_and_carry_the_paths(samples):
 
 
 def test_turns_are_rotations_of_mandel_vectors():
-    Q = pca_net.turns(5, torch.Generator().manual_seed(0)).double()
+    Q = turns(5, torch.Generator().manual_seed(0)).double()
     assert torch.allclose(Q @ Q.transpose(1, 2), torch.eye(6, dtype=torch.float64).expand(5, 6, 6), atol=1e-6)
     a = torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5, 0.6], dtype=torch.float64)
     A, turned = kinematics.to_matrix(a[None]), kinematics.to_matrix(Q @ a)
@@ -38,15 +39,16 @@ def test_turns_are_rotations_of_mandel_vectors():
 @pytest.mark.parametrize("measure", ["stretch", "isochoric"])
 def test_cauchy_stress_comes_back_from_what_the_network_maps(samples, measure):
     config = dataclasses.replace(SMALL, measure=measure)
-    _, target = pca_net.histories(samples, config)
-    back = pca_net.cauchy(target * pca_net.GPA, samples, config)
-    assert float(errors.relative_errors(back, pca_net.mandel(samples.stress)).max()) < 1e-12
+    _, target = histories(samples, config.stress, config.measure)
+    back = cauchy(target * GPA, samples, config.stress, config.measure)
+    assert float(errors.relative_errors(back, mandel(samples.stress)).max()) < 1e-12
 
 
 def test_isochoric_history_does_not_know_the_volume(samples):
     config = dataclasses.replace(SMALL, measure="isochoric")
     swollen = dataclasses.replace(samples, U=samples.U * 1.1)
-    assert torch.allclose(pca_net.histories(samples, config)[0], pca_net.histories(swollen, config)[0], atol=1e-13)
+    V, V_swollen = (histories(data, config.stress, config.measure)[0] for data in (samples, swollen))
+    assert torch.allclose(V, V_swollen, atol=1e-13)
 
 
 @pytest.mark.parametrize("durations", ["samples", "uneven_samples"])
@@ -133,8 +135,8 @@ def test_exported_window_carries_the_duration(uneven_samples):
 
 def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
     config = dataclasses.replace(SMALL, stress="full")
-    _, target = pca_net.histories(samples, config)
-    assert torch.allclose(target * 1e9, pca_net.mandel(samples.stress))
+    _, target = histories(samples, config.stress, config.measure)
+    assert torch.allclose(target * 1e9, mandel(samples.stress))
     law = pca_net.export(pca_net.build(config, samples), samples, config)
     P, _ = law.forward(1.1 * torch.eye(3, dtype=torch.float64)[None], law.initial_state(1), 1e-7)
     assert P.abs().max() < 47e9 * (1.1**3 - 1)  # untrained: no exact pressure is added
