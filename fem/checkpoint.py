@@ -131,7 +131,7 @@ def _read(path: str | PathLike[str], law: str, per_cell: int, k: int, n_nodes: i
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             values = {name: file[name] for name in file.files}
     except Exception as error:  # a truncated archive fails in several ways
         raise ValueError(f"{path} is not a checkpoint, or it is truncated.") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -76,36 +77,44 @@ def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 
     is_path = comm.bcast(isinstance(source, (str, PathLike)), root=root)
     error: Exception | None = None
     model: Any = None
-    opened = False
-    if comm.rank == root:
-        try:
-            import gmsh
-
-            if is_path:
-                path = Path(source)
-                if not path.is_file():
-                    raise FileNotFoundError(f"Mesh file {path} does not exist.")
-                gmsh.initialize(interruptible=False)
-                opened = True
-                gmsh.option.setNumber("General.Terminal", 0)
-                try:
-                    gmsh.open(str(path))
-                except Exception as cause:
-                    raise ValueError(f"Mesh file {path} is not a gmsh mesh: {cause}") from cause
-                model = gmsh.model
-            else:
-                model = source
-            _check_model(model, str(source) if is_path else "The gmsh model")
-        except Exception as caught:
-            error = caught
-    try:
+    with contextlib.ExitStack() as session:
+        if comm.rank == root:
+            try:
+                model = session.enter_context(_opened(Path(source))) if is_path else source
+                _check_model(model, str(source) if is_path else "The gmsh model")
+            except Exception as caught:
+                error = caught
         raise_together(comm, error)
         mesh, cell_tags, facet_tags, names = compat.model_to_mesh(model, comm, root)
-    finally:
-        if opened:
-            gmsh.finalize()
     mesh.topology.create_connectivity(2, 3)
     return Domain(mesh, cell_tags, facet_tags, names)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The gmsh model of a file; a session that the caller has open is left as it was."""
+    import gmsh
+
+    if not path.is_file():
+        raise FileNotFoundError(f"Mesh file {path} does not exist.")
+    own = not gmsh.isInitialized()
+    if own:
+        gmsh.initialize(interruptible=False)
+        gmsh.option.setNumber("General.Terminal", 0)
+    before = gmsh.model.getCurrent()
+    gmsh.model.add("anvilx mesh file")
+    try:
+        try:
+            gmsh.merge(str(path))
+        except Exception as cause:
+            raise ValueError(f"Mesh file {path} is not a gmsh mesh: {cause}") from cause
+        yield gmsh.model
+    finally:
+        if own:
+            gmsh.finalize()
+        else:
+            gmsh.model.remove()
+            gmsh.model.setCurrent(before)
 
 
 def _check_model(model: Any, label: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from dataclasses import dataclass
 from types import TracebackType
@@ -94,14 +95,21 @@ def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
     failed = comm.allreduce(comm.rank if error is not None else comm.size, op=MPI.MIN)
     if failed == comm.size:
         return
-    # Only plain data crosses: an exception with open handles inside cannot be pickled.
-    kind, text = comm.bcast((type(error), str(error)) if comm.rank == failed else None, root=failed)
+    mine = (_portable(error), str(error)) if error is not None else None
+    kind, text = comm.bcast(mine, root=failed)
     if error is not None and comm.rank == failed:
         raise error
+    raise kind(text)
+
+
+def _portable(error: Exception) -> type[Exception]:
+    """The type of an error if other ranks can make it from its sentence, else RuntimeError."""
     try:
-        raise kind(text)
-    except TypeError:
-        raise RuntimeError(text) from None
+        kind = type(error)
+        copy = pickle.loads(pickle.dumps(kind))(str(error))
+        return kind if str(copy) == str(error) else RuntimeError
+    except Exception:  # a local class, or one with other arguments
+        return RuntimeError
 
 
 def abort_when_uncaught(comm: MPI.Comm) -> None:

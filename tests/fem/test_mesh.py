@@ -1,0 +1,149 @@
+"""Reading meshes: files, live models, named groups, and refusals."""
+
+import dolfinx.fem
+import gmsh
+import numpy as np
+import pytest
+import ufl
+from mpi4py import MPI
+
+from fem.explicit import ExplicitSolver
+from fem.laws.neo_hookean import NeoHookean
+from fem.mesh import domain_from_mesh, read_mesh
+
+
+def build(cells=2, body="body", recombine=True):
+    """A box 1 x 1 x 2 in the live gmsh model, extruded, with the groups body, foot, top and side."""
+    gmsh.option.setNumber("General.Terminal", 0)
+    gmsh.model.add("box")
+    square = gmsh.model.occ.addRectangle(0, 0, 0, 1, 1)
+    swept = gmsh.model.occ.extrude([(2, square)], 0, 0, 2, numElements=[2 * cells], recombine=recombine)
+    gmsh.model.occ.synchronize()
+    for dim, tag in gmsh.model.getEntities(1):
+        gmsh.model.mesh.setTransfiniteCurve(tag, cells + 1)
+    if recombine:
+        gmsh.model.mesh.setTransfiniteSurface(square)
+        gmsh.model.mesh.setRecombine(2, square)
+    volume = next(tag for dim, tag in swept if dim == 3)
+    if body:
+        gmsh.model.addPhysicalGroup(3, [volume], name=body)
+    others = []
+    for _, tag in gmsh.model.getEntities(2):
+        height = gmsh.model.occ.getCenterOfMass(2, tag)[2]
+        name = {0.0: "foot", 2.0: "top"}.get(round(height, 6))
+        if name:
+            gmsh.model.addPhysicalGroup(2, [tag], name=name)
+        else:
+            others.append(tag)
+    gmsh.model.addPhysicalGroup(2, others, name="side")
+    gmsh.model.mesh.generate(3)
+
+
+@pytest.fixture
+def model():
+    gmsh.initialize(interruptible=False)
+    yield gmsh.model
+    gmsh.finalize()
+
+
+@pytest.fixture
+def path(tmp_path, model):
+    path = tmp_path / "box.msh"
+    build()
+    gmsh.write(str(path))
+    return path
+
+
+def check(domain):
+    assert domain.mesh.topology.index_map(3).size_global == 16
+    assert set(domain.names) == {"body", "foot", "top", "side"}
+    assert [len(domain.facets(name)) for name in ("foot", "top", "side")] == [4, 4, 32]
+    solver = ExplicitSolver(domain, NeoHookean(), density=3.0)
+    assert solver.mass.sum() == pytest.approx(6.0, rel=1e-12)
+    x = domain.mesh.geometry.x
+    nodes = dolfinx.fem.locate_dofs_topological(solver.points.V, 2, domain.facets("top"))
+    assert len(nodes) == 9
+    np.testing.assert_allclose(x[nodes, 2], 2.0)
+
+
+def test_live_model_and_file_give_the_same_domain(model, tmp_path):
+    build()
+    check(read_mesh(model, MPI.COMM_SELF))
+    path = tmp_path / "box.msh"
+    gmsh.write(str(path))
+    check(read_mesh(path, MPI.COMM_SELF))
+    assert gmsh.isInitialized()  # the reader leaves the session of its caller alone
+    assert gmsh.model.getCurrent() == "box"
+
+
+def test_a_file_needs_no_session(path):
+    gmsh.finalize()
+    domain = read_mesh(path, MPI.COMM_SELF)
+    assert not gmsh.isInitialized()
+    gmsh.initialize(interruptible=False)
+    check(domain)
+
+
+def test_tags_serve_ufl_measures(path):
+    domain = read_mesh(path, MPI.COMM_SELF)
+    ds = ufl.Measure("ds", domain=domain.mesh, subdomain_data=domain.facet_tags)
+    one = dolfinx.fem.Constant(domain.mesh, 1.0)
+    area = dolfinx.fem.assemble_scalar(dolfinx.fem.form(one * ds(domain.tag("side"))))
+    assert area == pytest.approx(8.0)
+
+
+def test_missing_and_broken_files_are_named(tmp_path, model):
+    with pytest.raises(FileNotFoundError, match=r"absent\.msh does not exist"):
+        read_mesh(tmp_path / "absent.msh", MPI.COMM_SELF)
+    broken = {"empty.msh": b"", "text.msh": b"hello\n", "cut.msh": b"$MeshFormat\n4.1 0 8\n$EndMeshFor"}
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            read_mesh(tmp_path / name, MPI.COMM_SELF)
+
+
+def test_meshes_that_do_not_fit_are_refused(model):
+    build(body="")
+    with pytest.raises(ValueError, match='no physical volume; the cells must be in a group named "body"'):
+        read_mesh(model, MPI.COMM_SELF)
+    gmsh.clear()
+    build(recombine=False)
+    with pytest.raises(ValueError, match="must hold linear hexahedra only, got Tetrahedron 4"):
+        read_mesh(model, MPI.COMM_SELF)
+
+
+def test_unknown_groups_are_named(path):
+    domain = read_mesh(path, MPI.COMM_SELF)
+    with pytest.raises(ValueError, match='no surface group "hull"; it has foot, side, top'):
+        domain.facets("hull")
+    with pytest.raises(ValueError, match='no surface group "body"'):
+        domain.facets("body")
+    with pytest.raises(ValueError, match='no group "hull"'):
+        domain.tag("hull")
+
+
+def test_facets_by_location(box):
+    domain = domain_from_mesh(box((1.0, 1.0, 1.0), (2, 2, 2)).mesh, {"left": lambda x: np.isclose(x[0], 0.0)})
+    assert len(domain.facets("left")) == 4
+
+
+@pytest.mark.mpi
+def test_all_ranks_share_one_mesh_and_its_refusals(tmp_path_factory):
+    comm = MPI.COMM_WORLD
+    folder = comm.bcast(tmp_path_factory.mktemp("mesh") if comm.rank == 0 else None)
+    if comm.rank == 0:
+        gmsh.initialize(interruptible=False)
+        build(cells=1)
+        gmsh.write(str(folder / "box.msh"))
+        gmsh.finalize()
+        (folder / "text.msh").write_text("hello")
+    comm.barrier()
+    domain = read_mesh(folder / "box.msh", comm)
+    assert domain.mesh.topology.index_map(3).size_global == 2  # some ranks may have no cells
+    assert set(domain.names) == {"body", "foot", "top", "side"}
+    owned = domain.mesh.topology.index_map(2).size_local
+    assert comm.allreduce(int(np.count_nonzero(domain.facets("side") < owned))) == 8
+    with pytest.raises(ValueError, match=r"text\.msh"):
+        read_mesh(folder / "text.msh", comm)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_mesh(folder / "absent.msh", comm)
