@@ -65,6 +65,7 @@ from fem.points import cell_average
 from fem.runtime import abort_when_uncaught, plan_threads, raise_together
 
 ROOT = Path(__file__).resolve().parents[1]
+FITTED = ROOT / "surrogates" / "pretrained" / "johnson_cook.json"  # to the polycrystal data of the learned law
 DEFAULT_LAW = ROOT / "surrogates" / "pretrained" / "recurrent.pt"
 
 # %% [markdown]
@@ -89,6 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--law", default=str(DEFAULT_LAW), help=f"artifact (.pt) or one of {', '.join(fem.laws.KNOWN)}")
+    p.add_argument("--parameters", help="constants of johnson-cook (.json); none: those fitted to the polycrystal")
     p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")
     p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
     p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
@@ -299,6 +301,17 @@ class Fields:
             return None
         join = {key: {n: np.concatenate([p[key][n] for p in parts]) for n in part[key]} for key in ("cell", "corner")}
         return {"time": self.solver.time, "x": np.concatenate([p["x"] for p in parts]), **join}
+
+    def extremes(self) -> dict[str, dict[str, float]]:
+        """Least and largest cell value of every field over all ranks (collective)."""
+        cells, comm = self.update(), self.comm
+        return {
+            name: {
+                "min": float(comm.allreduce(value.min(initial=math.inf), MPI.MIN)),
+                "max": float(comm.allreduce(value.max(initial=-math.inf), MPI.MAX)),
+            }
+            for name, value in cells.items()
+        }
 
     def close(self, *, whole: bool) -> None:
         """Close the series; only a whole one gets its final name (collective)."""
@@ -587,14 +600,25 @@ def history_planes(history: History) -> np.ndarray:
 
 
 # %%
+def make_law(o: argparse.Namespace) -> Any:
+    """The law asked for (local)."""
+    if o.parameters is not None and o.law != "johnson-cook":
+        raise ValueError(f"--parameters are for johnson-cook only, got --law {o.law}.")
+    options: dict[str, Any] = {}
+    if o.law == "johnson-cook" and (o.parameters is not None or FITTED.is_file()):
+        options["parameters"] = o.parameters or FITTED
+    if o.dtype and o.law not in fem.laws.KNOWN:  # the classical laws compute in float64, always
+        options["dtype"] = o.dtype
+    return fem.laws.load(o.law, **options)
+
+
 def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
     """Law, mesh and problem (collective).
 
     Raises:
         ValueError: on all ranks together, if anything does not fit.
     """
-    learned = o.law not in fem.laws.KNOWN  # the classical laws compute in float64, always
-    law = together(comm, lambda: fem.laws.load(o.law, **({"dtype": o.dtype} if o.dtype and learned else {})))
+    law = together(comm, lambda: make_law(o))
     domain = make_domain(comm, o)
     solver = ExplicitSolver(
         domain, law, walls=(PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),),
@@ -619,6 +643,8 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     transit = o.length / math.sqrt(9 * K * G / (3 * K + G) / rho)
     limit = 40.0 * transit if o.until == "rebound" else o.until
     front_time = min(1e-6, 0.6 * o.length / math.sqrt((K + 4 * G / 3) / rho))
+    if limit <= solver.time:
+        raise Stop(f"--until must lie after the checkpoint, which stands at {solver.time:g} s, got {limit:g} s.")
     together(comm, lambda: prepare(folder), root=True)
     cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
     if comm.rank == 0:
@@ -642,7 +668,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         "energy_error": last["energy_error"], "momentum_error": last["momentum_error"],
         "seconds": {**seconds, "wall": time.perf_counter() - start},
         "points_per_second": solver.total_points() / max(seconds["law"], 1e-9),
-        "range": trained.report(comm), "front": {"time": front_time, "height": front},
+        "fields": fields.extremes(), "range": trained.report(comm), "front": {"time": front_time, "height": front},
     }  # fmt: skip
     summary["checks"] = checks(summary, law, o, history)
     together(comm, lambda: finish(folder, o, summary, history, panels), root=True)
@@ -668,7 +694,8 @@ def finish(folder: Path, o: argparse.Namespace, summary: dict[str, Any], history
     write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     sys.stdout.write(
         f"{summary['steps']} steps to {1e6 * summary['time']:.2f} us; length {1e3 * summary['final_length']:.3f} mm, "
-        f"foot radius {1e3 * summary['final_radius']:.3f} mm; energy error {summary['energy_error']:.1e}; "
+        f"foot radius {1e3 * summary['final_radius']:.3f} mm; largest e_d {summary['fields']['e_d']['max']:.3f} "
+        f"(isochoric {summary['fields']['e_d_isochoric']['max']:.3f}); energy error {summary['energy_error']:.1e}; "
         f"{summary['seconds']['wall']:.1f} s. Results in {folder}/.\n"
     )
 

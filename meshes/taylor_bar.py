@@ -54,15 +54,15 @@ def divisions(length: float, diameter: float, cells: int) -> tuple[int, int, int
     _positive("length", length)
     _positive("diameter", diameter)
     if isinstance(cells, bool) or not isinstance(cells, numbers.Integral) or cells < 4 or cells % 2:
-        raise ValueError(f"cells must be an even whole number of at least 4 (cells across the diameter), got {cells!r}.")
+        raise ValueError(
+            f"cells must be an even whole number of at least 4 (cells across the diameter), got {cells!r}."
+        )
     n = math.ceil(cells / 4)
     layers = max(1, round(length / (math.pi * diameter / (8 * n))))
     return n, int(cells) // 2 - n, layers
 
 
-def taylor_bar(
-    length: float, diameter: float, cells: int, *, quarter: bool = False, grading: float = 1.0
-) -> Any:
+def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = False, grading: float = 1.0) -> Any:
     """Mesh the bar in the live gmsh session, which is opened if need be and left open.
 
     Coordinates are mirror symmetric about x = 0 and y = 0 to the last bit.
@@ -260,9 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("taylor_bar.msh"), help="mesh file (default %(default)s)")
     given = parser.parse_args(arguments)
     try:
-        write(
-            given.output, given.length, given.diameter, given.cells, quarter=given.quarter, grading=given.grading
-        )
+        write(given.output, given.length, given.diameter, given.cells, quarter=given.quarter, grading=given.grading)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -19,7 +19,7 @@ SMALL = ["--law", "neo-hookean", "--cells", "4", "--length", "1e-3", "--until", 
 KEYS = {
     "law", "ranks", "cells", "points", "steps", "dt", "time", "final_length", "final_radius", "kinetic_energy",
     "internal_energy", "hourglass_energy", "contact_work", "energy_error", "momentum_error", "seconds",
-    "points_per_second", "velocity", "density", "range",
+    "points_per_second", "velocity", "density", "range", "fields",
 }  # fmt: skip
 # What must not depend on ranks or symmetry; energies apart, which a quarter has a quarter of.
 SHAPE = ("steps", "dt", "time", "final_length", "final_radius")
@@ -117,6 +117,23 @@ def test_restart_ends_where_the_whole_run_ends(demo, tmp_path):
     assert first["time"] < second["time"]
     for key in (*SHAPE, *ENERGY):
         assert second[key] == pytest.approx(whole[key], rel=1e-11), key
+
+
+def test_restart_after_its_end_is_refused(demo, small, tmp_path, capsys):
+    late = ["--restart", str(small[0] / "checkpoint.npz"), "--output", str(tmp_path / "out")]
+    assert demo.main([*SMALL, *late], MPI.COMM_SELF) == 1
+    assert capsys.readouterr().err == "--until must lie after the checkpoint, which stands at 1e-06 s, got 1e-06 s.\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_series_without_adios2_is_xdmf(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo.dolfinx, "has_adios2", False)
+    run(demo, tmp_path)
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert names == {"summary.json", "history.csv", "section.png", "fields.xdmf", "fields.h5", "checkpoint.npz"}
+    light = (tmp_path / "fields.xdmf").read_text()
+    assert "fields.h5" in light
+    assert "part" not in light
 
 
 def test_softer_end_of_a_plastic_bar(demo, tmp_path):
