@@ -39,12 +39,12 @@ def direction(uvtw: tuple[int, ...], c_over_a: float) -> np.ndarray:
 
 def normal(hkil: tuple[int, ...], c_over_a: float) -> np.ndarray:
     """Return the Cartesian normal (3,), not normalised, of the Miller-Bravais plane (hkil)."""
-    h, k, i, l = hkil  # noqa: E741 - the field's letters
+    h, k, i, l = hkil
     return np.array([2 / 3 * (h - (k + i) / 2), k / np.sqrt(3) - i / np.sqrt(3), l / c_over_a])
 
 
 def _equivalents(indices: tuple[int, int, int, int]) -> list[tuple[int, ...]]:
-    """Return all crystallographically equivalent indices: permutations and common sign of the first three, sign of the last."""
+    """Return all equivalent indices: permutations and common sign of the first three, sign of the last."""
     found = set()
     for p, sign, sign_c in product(permutations(indices[:3]), (1, -1), (1, -1)):
         found.add((*(sign * k for k in p), sign_c * indices[3]))
@@ -53,7 +53,8 @@ def _equivalents(indices: tuple[int, int, int, int]) -> list[tuple[int, ...]]:
 
 def _family(name: str, d: tuple[int, int, int, int], p: tuple[int, int, int, int], c_over_a: float) -> Systems:
     """Return every pair of an equivalent direction in an equivalent plane, once (not its negative)."""
-    s, m = [], []
+    s: list[np.ndarray] = []
+    m: list[np.ndarray] = []
     for hkil in _equivalents(p):
         n = normal(hkil, c_over_a)
         n /= np.linalg.norm(n)

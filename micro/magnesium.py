@@ -59,5 +59,7 @@ class CrystalParameters:
 
     def with_tau_0(self, **factors: float) -> "CrystalParameters":
         """Return a copy whose families' `tau_0` are multiplied by `factors`, e.g. ``with_tau_0(basal=2.0)``."""
-        scaled = {name: replace(getattr(self, name), tau_0=getattr(self, name).tau_0 * f) for name, f in factors.items()}
+        scaled = {
+            name: replace(getattr(self, name), tau_0=getattr(self, name).tau_0 * f) for name, f in factors.items()
+        }
         return replace(self, **scaled)
