@@ -225,6 +225,8 @@ def main() -> int:
     except ValueError as error:  # raised on all ranks together
         if MPI.COMM_WORLD.rank == 0:
             sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
+        MPI.COMM_WORLD.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
         return 1
     return 0
 

@@ -417,9 +417,11 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
     wide = 1.08 * size * max(np.abs(p["x"][..., 0]).max() for p in panels)
     high = 1.03 * size * max(o.length, *(p["x"][..., 1].max() for p in panels))
     low, half = -0.05 * high, 0.5 * size * o.diameter
-    across = len(panels) * (3.3 * 2.0 * wide / (high - low) + 0.12)
+    ratio = 2.0 * wide / (high - low)  # of a panel; slender bars stand 3.3 inches high, squat ones fill the width
+    tall = min(3.3, 11.0 / (ratio * len(panels)))
+    across = len(panels) * (tall * ratio + 0.12)
     figure, axes = plt.subplots(
-        len(ROWS), len(panels), figsize=(max(across + 2.2, 6.0), 3.55 * len(ROWS) + 0.7),
+        len(ROWS), len(panels), figsize=(max(across + 2.2, 6.0), (tall + 0.25) * len(ROWS) + 0.7),
         squeeze=False, sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.02)
@@ -711,6 +713,8 @@ def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD
     except (Stop, SolverError) as error:  # raised on all ranks together; any other error ends the job
         if comm.rank == 0:
             sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
+        comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
         return 1
     return 0
 
