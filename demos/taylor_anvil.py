@@ -460,7 +460,7 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
         axis.set_xlabel(f"x ({metre}m)", fontsize=9)
     figure.suptitle(title, fontsize=12)
     part = path.with_name(f".{path.name}.part.png")
-    figure.savefig(part, dpi=150)
+    figure.savefig(part, dpi=150, bbox_inches="tight", pad_inches=0.1)
     plt.close(figure)
     os.replace(part, path)
 
