@@ -140,7 +140,7 @@ class Crystal:
         if len(lost) == 0 or halvings == 0:
             return new, converged
         part, half = CrystalState(*(a[lost] for a in state)), dt[lost] / 2
-        part, ok_first = self._advance((part.F + F[lost]) / 2, part, half, halvings - 1)
+        part, ok_first = self._advance(_middle(part.F, F[lost]), part, half, halvings - 1)
         part, ok_second = self._advance(F[lost], part, half, halvings - 1)
         for whole, repaired in zip(new, part):
             whole[lost] = repaired
@@ -202,6 +202,16 @@ class Crystal:
         jacobian.diagonal(dim1=-2, dim2=-1).add_(1.0)
         direction = -torch.linalg.solve_ex(jacobian, residual)[0]
         return _Point(m, y, torch.cat([dgamma, dlam], -1), residual.norm(dim=-1), direction, near)
+
+
+def _middle(F_n: Tensor, F: Tensor) -> Tensor:
+    """Return a deformation gradient (n, 3, 3) whose right Cauchy-Green tensor is the mean of those of `F_n` and `F`.
+
+    The law depends on C alone, so that any F with this C serves; the mean of `F_n` and `F` themselves would depend on
+    a rotation between them.
+    """
+    C = (matmul(F_n.mT, F_n) + matmul(F.mT, F)) / 2
+    return torch.linalg.cholesky_ex(C)[0].mT
 
 
 class _Point(NamedTuple):

@@ -42,5 +42,6 @@ def rotation_about(axis: Tensor, angle: float) -> Tensor:
     if axis.shape != (3,) or float(axis.norm()) == 0.0:
         raise ValueError(f"axis must be a non-zero vector of shape (3,), got {axis.tolist()}.")
     half = torch.as_tensor(angle / 2, dtype=torch.float64)
-    unit = axis.to(torch.float64) / axis.norm()
+    unit = axis.to(torch.float64)
+    unit = unit / unit.norm()  # a norm in single precision would leave a rotation that is none, by 1e-8
     return from_quaternions(torch.cat([half.cos()[None], half.sin() * unit]))
