@@ -5,6 +5,9 @@
 The bulk modulus is K = 2 lambda_e, and the pressure part of the Cauchy stress is 2 lambda_e (J - 1) I, whatever the
 history. Tensors are (3, 3); nothing is allocated here, the caller owns the work arrays.
 
+Numba's cache looks at the file of a compiled function only, not at the files of those it calls: after an edit here,
+delete the caches of the callers (`fem/**/__pycache__/*.nb?`).
+
 References:
     Eq. (A.3), 10.1016/j.jmps.2021.104668 (there with F F_in^-1 for A).
 """

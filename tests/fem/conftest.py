@@ -9,6 +9,7 @@ from mpi4py import MPI
 
 from fem.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
+from fem.runtime import plan_threads
 
 
 def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
@@ -30,6 +31,12 @@ def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
         "side_y": lambda p: np.isclose(p[1], 0.0) | np.isclose(p[1], size[1]),
     }
     return domain_from_mesh(mesh, ends)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Threads of several ranks on few cores would only wait for each other."""
+    plan_threads(MPI.COMM_WORLD, 1)
 
 
 @pytest.fixture

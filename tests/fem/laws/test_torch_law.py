@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from mpi4py import MPI
 
 from fem import laws
+from fem.explicit import ExplicitSolver, PlaneWall
 from fem.laws.neo_hookean import NeoHookean
 from surrogates.artifact import save_law
 
@@ -139,6 +141,38 @@ def test_no_points_are_fine(artifact):
     P, new = law.update(np.zeros((0, 3, 3)), state, 1e-8)
     assert (P.shape, new.shape, law.observe(state).shape) == ((0, 3, 3), (0, 2), (0, 1))
     assert law.tangent(np.zeros((0, 3, 3)), state, 1e-8)[2].shape == (0, 3, 3, 3, 3)
+
+
+def impact(box, law, comm):
+    solver = ExplicitSolver(
+        box((1e-3, 1e-3, 2e-3), (3, 3, 6), distort=0.1, comm=comm), law, walls=[PlaneWall()], velocity=(0, 0, -100.0)
+    )
+    solver.run(5e-7)
+    return solver
+
+
+def test_an_impact_with_the_artifact_equals_that_with_the_compiled_law(box, artifact):
+    compiled = impact(box, NeoHookean(), MPI.COMM_SELF).u.x.array
+    for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-4)):
+        solver = impact(box, laws.load(artifact, dtype=dtype), MPI.COMM_SELF)
+        assert np.abs(solver.u.x.array - compiled).max() < tolerance * np.abs(compiled).max()
+        # One call at the start, which must not age a virgin law, then one a step.
+        np.testing.assert_allclose(solver.state, [[solver.steps, solver.time]] * solver.points.n)
+
+
+@pytest.mark.mpi
+def test_ranks_do_not_matter_to_an_artifact(box, nodes, tmp_path_factory):
+    """To 1e-10 in double precision; single precision keeps what its rounding leaves (batches differ between ranks)."""
+    comm = MPI.COMM_WORLD
+    folder = comm.bcast(tmp_path_factory.mktemp("law") if comm.rank == 0 else None)
+    if comm.rank == 0:
+        save_law(folder / "law.pt", torch.jit.script(ScriptedNeoHookean(25.0, 24.0)), manifest())
+    comm.barrier()
+    for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-4)):
+        law = laws.load(folder / "law.pt", dtype=dtype)
+        together, alone = impact(box, law, comm), impact(box, law, MPI.COMM_SELF)
+        for a, b in zip(nodes(together), nodes(alone)):
+            assert np.abs(a - b).max() < tolerance * np.abs(b).max()
 
 
 def test_what_is_no_artifact_is_refused(tmp_path, artifact):
