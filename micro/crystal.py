@@ -136,11 +136,15 @@ class Crystal:
 
     def _advance(self, F: Tensor, state: CrystalState, dt: Tensor, halvings: int) -> tuple[CrystalState, Tensor]:
         new, converged = self._step(F, state, dt)
-        lost = torch.nonzero(~converged).flatten()
+        # An inverted or lost crystal stays so in smaller steps.
+        sound = determinant(matmul(F, inverse(state.F_in))) > 0
+        lost = torch.nonzero(~converged & sound).flatten()
         if len(lost) == 0 or halvings == 0:
             return new, converged
         part, half = CrystalState(*(a[lost] for a in state)), dt[lost] / 2
         part, ok_first = self._advance(_middle(part.F, F[lost]), part, half, halvings - 1)
+        if not bool(ok_first.any()):
+            return new, converged
         part, ok_second = self._advance(F[lost], part, half, halvings - 1)
         for whole, repaired in zip(new, part):
             whole[lost] = repaired

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+#: Draws of one path before its strain counts as too large for the margin (at strain 2 it takes some 700).
+DRAWS = 100_000
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -73,7 +76,7 @@ def random_walk(
         margin: Smallest principal stretch allowed.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or the strain too large for any path to keep the margin.
     """
     strains = strain if isinstance(strain, tuple) else (strain, strain)
     knot_range = knots if isinstance(knots, tuple) else (knots, knots)
@@ -98,8 +101,10 @@ def random_walk(
         amplitude = np.exp(rng.uniform(*np.log(strains)))
         n = int(rng.integers(knot_range[0], knot_range[1] + 1))
         durations[row] = np.exp(rng.uniform(*np.log(duration)))
-        while True:
+        for _ in range(DRAWS):
             U[row] = _walk(rng, amplitude, n, intervals, time)
             if _eigenvalues(U[row]).min() >= margin:
                 break
+        else:
+            raise ValueError(f"strain {amplitude:.3g} is too large: no path of sample {sample} keeps the margin.")
     return Paths(np.broadcast_to(time, (len(ids), steps + 1)).copy(), U, durations)

@@ -93,13 +93,16 @@ class TaylorPolycrystal:
             The stress history and the status of each path.
 
         Raises:
-            ValueError: The shapes do not fit, or a time step is not positive.
+            ValueError: The shapes do not fit, a time step is not positive, or a path does not start at the identity.
         """
         if U.dim() != 3 or U.shape[-1] != 6 or time.shape != U.shape[:2]:
             raise ValueError(f"U must have shape (s, T, 6) and time (s, T), got {tuple(U.shape)}, {tuple(time.shape)}.")
         if not bool((time.diff(dim=1) > 0).all()):
             raise ValueError("time must increase along every path, got a step that is not positive.")
         U, time = U.to(self.orientations), time.to(self.orientations)
+        start = to_components(torch.eye(3).to(U))
+        if not torch.allclose(U[:, 0], start.expand(len(U), 6), rtol=0, atol=1e-12):
+            raise ValueError("U must be the identity at the first time of every path: grains are virgin there.")
         state = self.initial_state(len(U))
         stress = torch.zeros_like(U)
         ok = torch.ones(len(U), dtype=torch.bool, device=U.device)

@@ -1,15 +1,27 @@
-"""Fixtures of the tests of data sets."""
+"""Fixtures of the tests of the microscale: threads, data sets."""
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
 
 from micro import generate
 
 FAKE_JOB = Path(__file__).with_name("fake_job.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread: batches this small gain nothing by more, and threads that wait for each other lose much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
