@@ -18,6 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
+
 from micro import job
 from micro.manifest import parameter_hash
 from micro.provenance import code_record, environment_record
@@ -58,7 +63,7 @@ def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
         sub.add_argument("--samples", required=True, type=int, metavar="N", help="number of samples")
         sub.add_argument("--seed", default=0, type=int, metavar="S", help="seed; one random stream a sample")
         sub.add_argument("--block", default=16, type=int, metavar="N", help="samples solved at a time, and a shard")
-        sub.add_argument("--threads", default=1, type=int, metavar="N", help="threads a rank")
+        sub.add_argument("--threads", default=1, type=int, metavar="N", help="threads a rank, of PyTorch and of BLAS")
         sub.add_argument("--device", default="cpu", metavar="D", help="cpu, or cuda (ranks share the devices)")
         source.add_arguments(sub)
     return parser

@@ -27,6 +27,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
+
 import torch
 
 from surrogates.artifact import save_law
@@ -63,7 +68,7 @@ def make_parser(kind: str, config: type) -> argparse.ArgumentParser:
     parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS (default: 1)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
     parser.add_argument("--every", type=int, default=10, metavar="N", help="epochs between checkpoints (default: 10)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint if it is there")
