@@ -8,7 +8,6 @@ from time import perf_counter
 
 from mpi4py import MPI
 
-
 PHASES = ("gather", "law", "assemble", "contact", "step", "output")
 
 

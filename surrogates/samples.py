@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from micro.dataset import read_dataset
 
+from micro.dataset import read_dataset
 from surrogates import kinematics
 
 ARRAYS = ("U", "stress", "duration", "time", "ids")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from micro.paths import random_walk
 from surrogates import kinematics
 from surrogates.samples import Samples, matrices

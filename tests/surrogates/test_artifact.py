@@ -6,6 +6,8 @@ import zipfile
 
 import pytest
 import torch
+from torch import Tensor
+
 from surrogates.artifact import MANIFEST_FILE, load_law, save_law
 from surrogates.kinematics import (
     determinant,
@@ -18,7 +20,6 @@ from surrogates.kinematics import (
     to_matrix,
     to_vector,
 )
-from torch import Tensor
 
 
 class Elastic(torch.nn.Module):

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from surrogates import errors, kinematics
 from surrogates.samples import join, mandel, matrices, moduli, split, trained_range
-from torch import Tensor
 
 
 class Elastic(torch.nn.Module):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from micro.paths import random_walk
 from surrogates import johnson_cook, kinematics
 from surrogates.samples import Samples, matrices

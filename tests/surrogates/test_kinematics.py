@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from surrogates import kinematics
 
 EYE = torch.eye(3, dtype=torch.float64)

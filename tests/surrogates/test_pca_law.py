@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from surrogates import kinematics
 from surrogates.pca_law import PCALaw, Shifted
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from surrogates import errors, kinematics, pca_net
 from surrogates.checkpoint import Checkpoint
 from surrogates.histories import GPA, cauchy, histories, principal_modes, turns

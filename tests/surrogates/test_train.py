@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from surrogates import samples as samples_module
 from surrogates import train
 from surrogates.artifact import load_law
