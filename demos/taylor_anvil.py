@@ -103,7 +103,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", default="results/taylor_anvil", help="folder for the results")
     p.add_argument("--dtype", choices=("float32", "float64"), help="network's numbers; none: as the artifact says")
     p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a cell")
-    p.add_argument("--hourglass", type=float, default=0.1, help="hourglass stiffness over shear modulus (one-point)")
+    p.add_argument("--hourglass", type=float, default=0.05, help="hourglass stiffness over shear modulus (one-point)")
     p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
@@ -333,6 +333,12 @@ class Fields:
 
 
 # %%
+def rational_strain(F: np.ndarray, J: np.ndarray) -> np.ndarray:
+    """E = (C_bar - I)(C_bar + I)^-1 (n, 3, 3), the strain in which a law states its range: tanh of the logarithmic."""
+    C_bar = J[:, None, None] ** (-2 / 3) * (np.swapaxes(F, 1, 2) @ F)
+    return (C_bar - np.eye(3)) @ np.linalg.inv(C_bar + np.eye(3))
+
+
 class Range:
     """Share of points that have left the trained range; empty for laws without one."""
 
@@ -343,7 +349,8 @@ class Range:
         self.limits = {k: v for k, v in manifest.get("range", {}).items() if k in self.LIMITS and v is not None}
         self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
         self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}
-        self.F, self.time = np.array(solver.F), solver.time
+        F = np.array(solver.F)
+        self.E, self.time = rational_strain(F, np.linalg.det(F)), solver.time
 
     def look(self, solver: ExplicitSolver) -> None:
         """Hold the points against the limits (local)."""
@@ -351,11 +358,10 @@ class Range:
         if dt <= 0.0 or not len(F):
             return
         J = np.linalg.det(F)
-        logs = 0.5 * np.log(np.linalg.eigvalsh(np.swapaxes(F, 1, 2) @ F))
-        strain = np.linalg.norm(logs - logs.mean(axis=1, keepdims=True), axis=1)
-        L = (F - self.F) @ np.linalg.inv(0.5 * (F + self.F)) / dt
-        rate = np.linalg.norm(0.5 * (L + np.swapaxes(L, 1, 2)), axis=(1, 2))
-        self.F, self.time = F, solver.time
+        E = rational_strain(F, J)
+        strain = np.linalg.norm(E, axis=(1, 2))
+        rate = np.linalg.norm(E - self.E, axis=(1, 2)) / dt
+        self.E, self.time = E, solver.time
         found = (strain.max(), rate.max(), J.min(), J.max())
         self.top = {k: (min if k == "jacobian_low" else max)(v, float(f)) for (k, v), f in zip(self.top.items(), found)}
         now = {
@@ -370,7 +376,7 @@ class Range:
 
     def report(self, comm: MPI.Comm) -> dict[str, Any]:
         """Extremes met, limits, and shares of points beyond them (collective)."""
-        points = comm.allreduce(len(self.F))
+        points = comm.allreduce(len(self.E))
         out: dict[str, Any] = {"points": points, "limits": self.limits}
         out["met"] = {k: comm.allreduce(v, MPI.MIN if k == "jacobian_low" else MPI.MAX) for k, v in self.top.items()}
         out["share_outside"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from surrogates.artifact import load_law
 from surrogates.checkpoint import Checkpoint
 from surrogates.errors import relative_errors
 from surrogates.kinematics import (
@@ -48,6 +49,7 @@ class RecurrentConfig:
     learning_rate: float = field(default=3e-3, metadata={"help": "first learning rate; falls as a cosine"})
     final_rate: float = field(default=2e-5, metadata={"help": "last learning rate"})
     seed: int = field(default=0, metadata={"help": "seed of weights, batches and time steps"})
+    initial: str = field(default="", metadata={"help": "artifact whose weights to start from, none for random ones"})
 
     def __post_init__(self) -> None:
         for name in ("elastic", "width", "texture_width", "epochs", "batch"):
@@ -182,7 +184,13 @@ def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     seen = trained_range(train)
     assert seen["strain_max"] is not None and seen["rate_max"] is not None
     relaxation = Relaxation(config.elastic, config.memory, config.width, config.texture_width)
-    return RecurrentLaw(relaxation, bulk=bulk, shear=shear, strain_max=seen["strain_max"], rate_max=seen["rate_max"])
+    law = RecurrentLaw(relaxation, bulk=bulk, shear=shear, strain_max=seen["strain_max"], rate_max=seen["rate_max"])
+    if config.initial:
+        try:
+            law.load_state_dict(load_law(config.initial).module.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"initial must be an artifact of the same sizes, got {config.initial}: {error}") from error
+    return law
 
 
 def fit(
