@@ -43,7 +43,7 @@ class RecurrentConfig:
     elastic: int = field(default=4, metadata={"help": "elastic strains in the state"})
     memory: int = field(default=6, metadata={"help": "memory tensors in the state"})
     width: int = field(default=96, metadata={"help": "width of the isotropic network"})
-    texture_width: int = field(default=64, metadata={"help": "width of the texture's network"})
+    texture_width: int = field(default=96, metadata={"help": "width of the texture's network"})
     epochs: int = field(default=600, metadata={"help": "passes over the training paths"})
     batch: int = field(default=64, metadata={"help": "paths a step of the optimiser"})
     learning_rate: float = field(default=3e-3, metadata={"help": "first learning rate; falls as a cosine"})

@@ -40,7 +40,7 @@ class Relaxation(torch.nn.Module):
         elastic: number M of elastic strains.
         memory: number N of memory tensors.
         width: width of the two hidden layers of the isotropic network.
-        texture_width: width of the hidden layer of the texture's network.
+        texture_width: width of the two hidden layers of the texture's network.
         scale: typical elastic strain, flow stress over 2 G; the unit of the elastic strains in h.
     """
 
@@ -57,6 +57,7 @@ class Relaxation(torch.nn.Module):
         )  # fmt: skip
         self.texture = torch.nn.Sequential(
             torch.nn.Linear(scalars + 6 * count, texture_width), torch.nn.SiLU(),
+            torch.nn.Linear(texture_width, texture_width), torch.nn.SiLU(),
             torch.nn.Linear(texture_width, 6 * self.tensors),
         )  # fmt: skip
         last = self.texture[-1]
