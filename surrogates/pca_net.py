@@ -35,9 +35,9 @@ from surrogates.pca_law import PCALaw, Shifted
 from surrogates.samples import Samples, moduli
 
 
-def option(default: Any, text: str) -> Any:
-    """A configuration field with the help that the command line prints."""
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, *, export: bool = False) -> Any:
+    """A configuration field with the help that the command line prints; `export`: training does not depend on it."""
+    return field(default=default, metadata={"help": text, "export": export})
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class PCANetConfig:
     stress: Literal["deviator", "full"] = option("deviator", "what the network learns")
     measure: Literal["stretch", "isochoric"] = option("stretch", "what the network sees")
     augment: bool = option(False, "turn paths at random in training")
-    continuation: Literal["hold", "linear"] = option("linear", "history to come, on-line")
-    window: float = option(0.0, "time window of the exported law, s; 0: the longest path")
+    continuation: Literal["hold", "linear"] = option("linear", "history to come, on-line", export=True)
+    window: float = option(0.0, "time window of the exported law, s; 0: the longest path", export=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

@@ -5,6 +5,7 @@
 
 A kind of law is a module of this package with
 - a frozen dataclass of its configuration, whose fields are the options on the command line (`epochs`, `seed` needed);
+  a field with the metadata `export` shapes the exported law only, so a finished checkpoint exports anew with another;
 - `build(config, train) -> model`;
 - `fit(model, train, held_out, config, *, progress, checkpoint) -> dict of numbers`;
 - `export(model, train, config) -> law`, a module that `torch.jit.script` accepts and that has, besides the methods of
@@ -157,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         train, held_out = load_samples(options["data"], options["held_out"], allow_partial=options["allow_partial"])
         checkpoint = None
         if options["checkpoint"] is not None:
-            belongs = json.dumps([kind, dataclasses.asdict(config), train.hash, len(train)], sort_keys=True)
+            trained = {e.name: options[e.name] for e in dataclasses.fields(config) if not e.metadata.get("export")}
+            belongs = json.dumps([kind, trained, train.hash, len(train)], sort_keys=True)
             fingerprint = hashlib.sha256(belongs.encode()).hexdigest()
             checkpoint = Checkpoint(options["checkpoint"], options["every"], options["resume"], fingerprint)
         manifest = train_law(
