@@ -136,9 +136,9 @@ class Crystal:
 
     def _advance(self, F: Tensor, state: CrystalState, dt: Tensor, halvings: int) -> tuple[CrystalState, Tensor]:
         new, converged = self._step(F, state, dt)
-        # An inverted or lost crystal stays so in smaller steps.
-        sound = determinant(matmul(F, inverse(state.F_in))) > 0
-        lost = torch.nonzero(~converged & sound).flatten()
+        lost = torch.nonzero(~converged).flatten()
+        # A crystal that is inverted, or lost before, stays so in smaller steps.
+        lost = lost[determinant(matmul(F[lost], inverse(state.F_in[lost]))) > 0]
         if len(lost) == 0 or halvings == 0:
             return new, converged
         part, half = CrystalState(*(a[lost] for a in state)), dt[lost] / 2
