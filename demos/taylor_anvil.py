@@ -514,9 +514,12 @@ class History:
         return row
 
     def front(self, speed: float) -> float:
-        """Highest reference z at which the material has lost 2 % of its speed, m (collective)."""
+        """Highest reference z at which the material has lost 0.5 % of its speed, m (collective).
+
+        Little, because the elastic precursor of a law without a threshold of flow decays as it runs ahead.
+        """
         v = self.solver.velocity.x.array.reshape(-1, 3)[: self.own, 2]
-        return self.highest(self.X[v + speed > 0.02 * speed, 2])
+        return self.highest(self.X[v + speed > 0.005 * speed, 2])
 
     def text(self) -> str:
         """The rows as CSV."""

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -176,3 +179,22 @@ def test_unspoilt_copy_is_taken(demo, artifact, tmp_path):
     rewrite(artifact, tmp_path / "copy.pt", lambda name, data: data)
     shutil.copy(tmp_path / "copy.pt", tmp_path / "same.pt")
     assert demo.make_law(demo.parse(["--law", str(tmp_path / "same.pt")])).name == "exported neo-Hookean"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_pretrained_law_gives_the_same_summary_on_any_number_of_ranks(tmp_path, dtype, tolerance):
+    """1, 2, 3 and 8 ranks; in single precision the rounding of the network depends on how its batches are cut."""
+    command = [sys.executable, str(ROOT / "demos" / "taylor_anvil.py"), *SMALL, "--dtype", dtype, "--output"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    summaries = {}
+    for ranks in (1, 2, 3, 8):
+        folder = tmp_path / str(ranks)
+        subprocess.run(
+            ["mpirun", "-n", str(ranks), *command, str(folder)], check=True, env=environment, timeout=300
+        )
+        summaries[ranks] = json.loads((folder / "summary.json").read_text())
+    names = ("final_length", "final_radius", "kinetic_energy", "internal_energy", "contact_work")
+    worst = max(abs(summaries[n][k] / summaries[1][k] - 1) for n in (2, 3, 8) for k in names)
+    print(f"largest relative difference of {dtype}: {worst:.1e}")
+    assert worst < tolerance
