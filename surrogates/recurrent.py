@@ -7,7 +7,7 @@ The Kirchhoff deviator of a polycrystal whose grains flow without change of volu
 history alone, and its pressure is K (J - 1) exactly: the network sees the isochoric history and learns the deviator.
 
 References:
-    The learning problem: sections 2 and 3 of doi:10.1016/j.jmps.2021.104668; a recurrent law is its outlook (section 5).
+    The learning problem: sections 2, 3 of doi:10.1016/j.jmps.2021.104668; a recurrent law is its outlook (section 5).
 """
 
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ from surrogates.kinematics import (
 )
 from surrogates.relaxation import Relaxation
 from surrogates.samples import Samples, mandel, matrices, moduli, trained_range
+
 
 @dataclass(frozen=True)
 class RecurrentConfig:

@@ -1,22 +1,23 @@
 """One step of the recurrent law: elastic strains and memory tensors that relax to learned targets.
 
-With D the deviatoric strain increment of the step in the unrotated frame (Mandel), Delta = |D| its length and d = D / Delta
-its direction, the state is a set of tensors h: M elastic strains and N memory tensors, all zero in the virgin material.
+With D the deviatoric strain increment of the step in the unrotated frame (Mandel), Delta = |D| its length and
+d = D / Delta its direction, the state is a set of tensors h: M elastic strains and N memory tensors, all zero in the
+virgin material.
 
     h_tr = h + D (elastic strains), h_tr = h (memory)                     predictor
     h   <- h_tr + (1 - exp(-a g Delta)) (T - h_tr)                        relaxation
     tau  = 2 G sum_i w_i h_i over the elastic strains, w_i > 0, sum 1      Kirchhoff deviator
 
-with rates a > 0 and targets T from networks, and the gate g = |h_tr|^2 / (1 + |h_tr|^2) of the elastic strains (in units of
-a typical elastic strain; g = 1 for the memory). Hence, whatever the weights,
+with rates a > 0 and targets T from networks, and the gate g = |h_tr|^2 / (1 + |h_tr|^2) of the elastic strains (in
+units of a typical elastic strain; g = 1 for the memory). Hence, whatever the weights,
 - the virgin stress is zero, and the tangent of the virgin material is the elastic one, 2 G, exactly;
 - a step of zero length changes nothing; what happens follows the length of the path, not the number of steps;
 - the stress is read from h alone, so it is continuous when the direction of straining turns.
 
-A polycrystal of many grains is nearly isotropic. A target is therefore an isotropic tensor function of d, the strain E and
-h, with coefficients that a network computes from the invariants of these, plus a small correction by a second network that
-sees the components: an isotropic law needs no data to learn that it is isotropic, and the correction learns the texture
-(7 % of the deviatoric stress for 128 grains).
+A polycrystal of many grains is nearly isotropic. A target is therefore an isotropic tensor function of d, the strain E
+and h, with coefficients that a network computes from the invariants of these, plus a correction by a second network
+that sees the components: an isotropic law needs no data to learn that it is isotropic, and the correction learns the
+texture (docs/crystal.md says how far 128 grains are from isotropic).
 """
 
 import torch

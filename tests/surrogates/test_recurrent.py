@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from surrogates import kinematics
-from surrogates.artifact import load_law, save_law
 from surrogates.checkpoint import Checkpoint
 from surrogates.recurrent import RecurrentConfig, RecurrentLaw, build, fit, increment
 from surrogates.samples import Samples
@@ -128,7 +127,7 @@ def test_zero_increment_changes_nothing(law: RecurrentLaw) -> None:
 def test_stress_is_continuous_when_straining_turns(law: RecurrentLaw) -> None:
     """After ever smaller steps in two opposite directions the stress is the same: the jump is of first order."""
     F = path_of_F()
-    P, state = drive(law, F, 1e-7)
+    _, state = drive(law, F, 1e-7)
     direction = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     jumps = []
     for size in (1e-4, 1e-5, 1e-6):
