@@ -1,0 +1,42 @@
+"""Errors of an exported law on the held-out paths of a data set, its own or another's.
+
+    python3 -m surrogates.evaluate surrogates/pretrained/recurrent.pt --data DIR [--held-out N]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from surrogates.artifact import load_law
+from surrogates.errors import resolution_report
+from surrogates.samples import load_samples
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line; 2 where the input is refused."""
+    parser = argparse.ArgumentParser(prog="surrogates.evaluate", description="Errors of a law on held-out paths.")
+    parser.add_argument("law", type=Path, help="artifact")
+    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; repeat for more")
+    parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch (default: 1)")
+    options = parser.parse_args(argv)
+    try:
+        if options.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {options.threads}.")
+        torch.set_num_threads(options.threads)
+        law = load_law(options.law)
+        _, held_out = load_samples(options.data, options.held_out)
+        found = resolution_report(law.module, held_out)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(json.dumps({**found, "held_out_paths": len(held_out)}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
