@@ -32,10 +32,10 @@ from surrogates.kinematics import (
     first_piola,
     isochoric,
     rotation,
-    stress_derivative,
     to_matrix,
     to_vector,
 )
+from surrogates.point_law import PointLaw
 
 
 class Shifted(torch.nn.Module):
@@ -58,7 +58,7 @@ class Shifted(torch.nn.Module):
         return torch.selu(y) - torch.selu(self.base.expand_as(y).contiguous())
 
 
-class PCALaw(torch.nn.Module):
+class PCALaw(PointLaw):
     """The on-line PCA-Net.
 
     State, float64: accumulated code (6 d), strain V = U - I at the last step (6, Mandel), time (s), largest |V| so far.
@@ -193,21 +193,6 @@ class PCALaw(torch.nn.Module):
         peak = torch.maximum(state[:, m + 7], (V * V).detach().sum(dim=1).sqrt())
         new_state = torch.cat([code.reshape(-1, m), V, t.unsqueeze(1), peak.unsqueeze(1)], dim=1)
         return P, new_state
-
-    def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state for F (n, 3, 3) after a step dt, s."""
-        return self.step(F, state, torch.full_like(state[:, 0], dt))
-
-    @torch.jit.export
-    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` and its derivative dP_dF (n, 3, 3, 3, 3)."""
-        graded = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        F = F.detach().requires_grad_(True)
-        P, new_state = self.forward(F, state, dt)
-        dP_dF = stress_derivative(P, F)
-        torch.set_grad_enabled(graded)
-        return P.detach(), new_state.detach(), dP_dF
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:

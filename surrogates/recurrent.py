@@ -29,10 +29,10 @@ from surrogates.kinematics import (
     isochoric,
     rational_strain,
     rotation,
-    stress_derivative,
     to_matrix,
     to_vector,
 )
+from surrogates.point_law import PointLaw
 from surrogates.relaxation import Relaxation
 from surrogates.samples import Samples, mandel, matrices, moduli, trained_range
 
@@ -87,7 +87,7 @@ def logarithm_of_rate(D: Tensor, dt: Tensor) -> Tensor:
     return torch.log10(torch.sqrt((D * D).sum(dim=-1) + 1e-24) / dt + 100.0)
 
 
-class RecurrentLaw(torch.nn.Module):
+class RecurrentLaw(PointLaw):
     """The recurrent law.
 
     State, float64: isochoric stretch less the identity at the last step (6, Mandel), tensors h ((M + N) x 6), length of
@@ -153,21 +153,6 @@ class RecurrentLaw(torch.nn.Module):
             dim=1,
         )
         return P, torch.cat([to_vector(U - eye), h.reshape(-1, 6 * self.tensors).to(F.dtype), seen], dim=1)
-
-    def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state for F (n, 3, 3) after a step dt, s."""
-        return self.step(F, state, torch.full_like(state[:, 0], dt))
-
-    @torch.jit.export
-    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` and its derivative dP_dF (n, 3, 3, 3, 3)."""
-        graded = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        F = F.detach().requires_grad_(True)
-        P, new_state = self.forward(F, state, dt)
-        dP_dF = stress_derivative(P, F)
-        torch.set_grad_enabled(graded)
-        return P.detach(), new_state.detach(), dP_dF
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
