@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import final
 
-import numpy as np
-
-from fem.laws import radial_return
 from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws.plastic import PlasticLaw
 from fem.laws.shapes import check_positive
 
 
 @final
-class J2:
+class J2(PlasticLaw):
     """Simo's multiplicative J2 law; Y(e) = yield_stress + linear_hardening e + saturation (1 - exp(-exponent e)).
 
     The default constants are round numbers of the order of the magnesium polycrystal of paper 1 at quasi-static rates
@@ -32,8 +30,6 @@ class J2:
     """
 
     name = "j2"
-    state_size = radial_return.STATE_SIZE
-    observed: tuple[str, ...] = ("equivalent_plastic_strain",)
 
     def __init__(
         self,
@@ -55,29 +51,9 @@ class J2:
         )
         if not (linear_hardening >= 0.0 and saturation >= 0.0):
             raise ValueError(f"Hardening must not be negative, got {linear_hardening} and {saturation}.")
-        self.shear_modulus = float(shear_modulus)
-        self.lame_modulus = float(lame_modulus)
-        self.bulk_modulus = 2.0 * self.lame_modulus
-        self.density = float(density)
-        self.parameters = np.array([yield_stress, linear_hardening, 1.0, saturation, exponent, 0.0, 1.0])
-
-    def initial_state(self, n: int) -> np.ndarray:
-        """Virgin state of n points, (n, 7)."""
-        return radial_return.virgin(n)
-
-    def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3); dt plays no part."""
-        P, new, _ = radial_return.respond(self, F, state, dt, tangent=False)
-        return P, new
-
-    def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
-        return radial_return.respond(self, F, state, dt, tangent=True)
-
-    def observe(self, state: np.ndarray) -> np.ndarray:
-        """Equivalent plastic strain, (n, 1)."""
-        return state[:, 6:7]
-
-    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
-        return radial_return.stored_energy(self, F, state)
+        super().__init__(
+            [yield_stress, linear_hardening, 1.0, saturation, exponent, 0.0, 1.0],
+            shear_modulus=shear_modulus,
+            lame_modulus=lame_modulus,
+            density=density,
+        )

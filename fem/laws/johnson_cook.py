@@ -11,6 +11,7 @@ import numpy as np
 
 from fem.laws import radial_return
 from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws.plastic import PlasticLaw
 from fem.laws.shapes import check_positive
 
 REQUIRED = ("A", "B", "n", "C", "rate_0")
@@ -18,7 +19,7 @@ OPTIONAL = ("shear_modulus", "lame_modulus", "density")
 
 
 @final
-class JohnsonCook:
+class JohnsonCook(PlasticLaw):
     """Flow stress (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), implicit in plastic strain and rate; isothermal.
 
     Args:
@@ -44,8 +45,6 @@ class JohnsonCook:
     """
 
     name = "johnson-cook"
-    state_size = radial_return.STATE_SIZE
-    observed: tuple[str, ...] = ("equivalent_plastic_strain",)
 
     def __init__(
         self,
@@ -69,32 +68,12 @@ class JohnsonCook:
         check_positive(A=A, n=n, rate_0=rate_0, shear_modulus=shear_modulus, lame_modulus=lame_modulus, density=density)
         if not (0.0 <= B < np.inf and 0.0 <= C < np.inf and n <= 1.0):
             raise ValueError(f"Johnson-Cook needs B >= 0, C >= 0 and n <= 1, got B = {B}, C = {C}, n = {n}.")
-        self.shear_modulus = float(shear_modulus)
-        self.lame_modulus = float(lame_modulus)
-        self.bulk_modulus = 2.0 * self.lame_modulus
-        self.density = float(density)
-        self.parameters = np.array([A, B, n, 0.0, 1.0, C, rate_0], dtype=np.float64)
-
-    def initial_state(self, n: int) -> np.ndarray:
-        """Virgin state of n points, (n, 7)."""
-        return radial_return.virgin(n)
-
-    def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3) reached in dt (s)."""
-        P, new, _ = radial_return.respond(self, F, state, dt, tangent=False)
-        return P, new
-
-    def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
-        return radial_return.respond(self, F, state, dt, tangent=True)
-
-    def observe(self, state: np.ndarray) -> np.ndarray:
-        """Equivalent plastic strain, (n, 1)."""
-        return state[:, 6:7]
-
-    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
-        return radial_return.stored_energy(self, F, state)
+        super().__init__(
+            [A, B, n, 0.0, 1.0, C, rate_0],
+            shear_modulus=shear_modulus,
+            lame_modulus=lame_modulus,
+            density=density,
+        )
 
     def flow_stress(self, e: float, rate: float) -> float:
         """Flow stress, Pa, at plastic strain e and plastic strain rate (1/s)."""
