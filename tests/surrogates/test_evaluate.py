@@ -1,10 +1,16 @@
 """The command that measures an exported law on a data set."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from surrogates import evaluate
+from surrogates.artifact import load_law
+from surrogates.errors import follow, relative_errors
 from surrogates.evaluate import main
+from surrogates.kinematics import deviator
+from surrogates.samples import Samples, mandel
 
 FOLDER = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
 
@@ -15,3 +21,17 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main(arguments) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and said.endswith(".\n")
+
+
+def test_prints_the_errors_of_the_law_on_the_held_out_paths(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = samples[slice(0, 3)]
+    monkeypatch.setattr(evaluate, "load_samples", lambda data, count: (samples[slice(3, 6)], held_out))
+    assert main([str(FOLDER / "recurrent.pt"), "--data", "set", "--held-out", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    stress = follow(load_law(FOLDER / "recurrent.pt").module, held_out)
+    expected = relative_errors(deviator(stress), deviator(mandel(held_out.stress))).mean()
+    assert found["held_out_paths"] == 3
+    assert found["deviatoric"] == pytest.approx(float(expected))
+    assert {"deviatoric_half", "deviatoric_quarter", "full"} <= set(found)
