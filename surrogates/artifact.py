@@ -78,12 +78,22 @@ def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(descriptor)
     try:
-        torch.jit.save(scripted, temporary, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
+        whole = io.BytesIO()
+        torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
+        _write_without_sources(whole, temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
     return manifest
+
+
+def _write_without_sources(archive: io.BytesIO, path: str) -> None:
+    """Write a TorchScript archive without its debug records, which hold the folders of the machine that made it."""
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as lean:
+        for entry in whole.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                lean.writestr(entry, whole.read(entry))
 
 
 def load_law(path: str | Path, *, dtype: str | torch.dtype | None = None, device: str = "cpu") -> Law:

@@ -287,3 +287,9 @@ def test_law_that_does_not_do_what_its_manifest_says_is_not_written(tmp_path, mo
 def test_unknown_dtype_is_refused(law_file):
     with pytest.raises(ValueError, match="dtype must be one of float32, float64"):
         load_law(law_file, dtype="float16")
+
+
+def test_archive_holds_no_folder_of_the_machine_that_made_it(law_file):
+    source = determinant.__code__.co_filename.encode()
+    with zipfile.ZipFile(law_file) as whole:
+        assert not any(source in whole.read(name) for name in whole.namelist())
