@@ -16,13 +16,13 @@ from mpi4py import MPI
 from torch import Tensor
 
 from surrogates.artifact import save_law
-from surrogates.kinematics import stress_derivative
+from surrogates.point_law import PointLaw
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--cells", "4", "--length", "1e-3", "--until", "1e-6", "--frames", "1", "--quarter"]
 
 
-class NeoHookean(torch.nn.Module):
+class NeoHookean(PointLaw):
     """W = G/2 (tr(F^T F) J^(-2/3) - 3) + lambda_e (J - 1)^2, the elastic energy of every law here."""
 
     def __init__(self) -> None:
@@ -41,16 +41,6 @@ class NeoHookean(torch.nn.Module):
         C = (F * F).sum(dim=[1, 2], keepdim=True)
         P = shear * torch.pow(J, -2.0 / 3.0) * (F - C / 3.0 * inverse) + bulk * (J - 1.0) * J * inverse
         return P, state + dt
-
-    @torch.jit.export
-    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        graded = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        F = F.detach().requires_grad_(True)
-        P, new = self.forward(F, state, dt)
-        dP_dF = stress_derivative(P, F)
-        torch.set_grad_enabled(graded)
-        return P.detach(), new.detach(), dP_dF
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:

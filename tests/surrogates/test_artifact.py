@@ -16,13 +16,13 @@ from surrogates.kinematics import (
     isochoric,
     rational_strain,
     rotation,
-    stress_derivative,
     to_matrix,
     to_vector,
 )
+from surrogates.point_law import PointLaw
 
 
-class Elastic(torch.nn.Module):
+class Elastic(PointLaw):
     """tau_hat = 2 G E with the stiffness as the one learned number; its state is the strain."""
 
     def __init__(self, size: int = 6) -> None:
@@ -42,16 +42,6 @@ class Elastic(torch.nn.Module):
         E = to_vector(rational_strain(F_bar))
         tau_hat = (2e9 * self.shear * deviator(E.to(self.shear.dtype))).to(F.dtype)
         return first_piola(F, J, R, to_matrix(tau_hat), self.bulk), E
-
-    @torch.jit.export
-    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        graded = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        F = F.detach().requires_grad_(True)
-        P, new_state = self.forward(F, state, dt)
-        dP_dF = stress_derivative(P, F)
-        torch.set_grad_enabled(graded)
-        return P.detach(), new_state.detach(), dP_dF
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
