@@ -38,6 +38,7 @@ class TorchLaw:
             )
         self.module = law.module
         self.manifest = manifest
+        self.certificate: dict[str, Any] = manifest["certificate"]
         self.name = str(manifest["name"])
         self.density = float(manifest["density"])
         self.bulk_modulus = float(manifest["moduli"]["bulk"])
@@ -45,6 +46,17 @@ class TorchLaw:
         self.state_size = int(manifest["state"]["size"])
         self.observed: tuple[str, ...] = tuple(manifest["observe"])
         self.chunk = chunk
+
+    def summary(self) -> str:
+        """One line for the log: what the law is and what its certificate says (see docs/certificate.md)."""
+        c = self.certificate
+        return (
+            f"law {self.name} ({self.manifest['kind']}, {self.manifest['strain']} strain, "
+            f"{self.manifest['dimension']}-D, {self.manifest['dtype']}): tangent to {c['tangent_difference']:.1e}, "
+            f"asymmetry {c['asymmetry']:.1e}, smallest eigenvalue {c['eigenvalue_min']:.2g} of the elastic one, "
+            f"virgin stress {c['virgin_stress']:.1e} Pa, zero increment {c['zero_increment']:.1e}, "
+            f"Newton order {c['newton_order_element']:.1f} on an element, {c['newton_order_patch']:.1f} on a patch"
+        )
 
     def initial_state(self, n: int) -> np.ndarray:
         """Virgin state of n points, (n, k)."""
