@@ -1,0 +1,124 @@
+"""Linear systems inside Newton: a direct solver for the small, conjugate gradients with algebraic multigrid else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from petsc4py import PETSc
+
+ASYMMETRY = 1e-8  # of a Jacobian that is still taken as symmetric; float32 laws err by less in the assembled matrix
+DIRECT: dict[str, Any] = {
+    "ksp_type": "preonly",
+    "pc_factor_mat_solver_type": "mumps",
+    "mat_mumps_icntl_14": 80,  # per cent of memory beyond the estimate, which pivoting may need
+}
+MULTIGRID: dict[str, Any] = {
+    "ksp_max_it": 500,
+    "pc_type": "gamg",
+    "pc_gamg_agg_nsmooths": 1,
+    "pc_gamg_reuse_interpolation": True,
+    "pc_gamg_threshold": 0.01,
+    "mg_levels_ksp_type": "chebyshev",
+    "mg_levels_pc_type": "jacobi",
+    "mg_levels_esteig_ksp_type": "cg",
+}
+
+
+@contextlib.contextmanager
+def options(prefix: str, values: Mapping[str, Any]) -> Iterator[None]:
+    """Put options into PETSc's data base for a block; what stays there unused, PETSc complains about at its end."""
+    base = PETSc.Options()
+    for key, value in values.items():
+        base.setValue(prefix + key, value)
+    try:
+        yield
+    finally:
+        for key in values:
+            base.delValue(prefix + key)
+
+
+class LinearSolver:
+    """The KSP of a Newton solver, configured for its matrix; collective.
+
+    Args:
+        ksp: The KSP.
+        matrix: The matrix it will solve with.
+        kind: "direct", "iterative" or "auto".
+        symmetric: Whether the matrix is; None tests it.
+        direct_below: Unknowns up to which "auto" is direct.
+        prefix: Options prefix of the KSP.
+        overrides: PETSc options that override.
+
+    Attributes:
+        kind: "direct" or "iterative".
+        symmetric: Whether symmetric solvers are in use.
+
+    Raises:
+        ValueError: If `kind` is unknown.
+    """
+
+    def __init__(
+        self,
+        ksp: PETSc.KSP,
+        matrix: PETSc.Mat,
+        kind: Literal["direct", "iterative", "auto"],
+        symmetric: bool | None,
+        direct_below: int,
+        prefix: str,
+        overrides: Mapping[str, Any] | None,
+    ) -> None:
+        if kind not in ("direct", "iterative", "auto"):
+            raise ValueError(f'linear must be "direct", "iterative" or "auto", got "{kind}".')
+        small = matrix.getSize()[0] <= direct_below
+        self.kind = ("direct" if small else "iterative") if kind == "auto" else kind
+        self.symmetric = symmetric is not False
+        self._test = symmetric is None
+        self._ksp, self._prefix, self._options = ksp, prefix, dict(overrides or {})
+        self._x, self._b = matrix.createVecs()
+        self._y = self._x.duplicate()
+        random = np.random.default_rng(matrix.comm.rank)
+        for vector in (self._x, self._y):
+            vector.array_w[:] = random.normal(size=vector.getLocalSize())
+        self._pending: contextlib.ExitStack | None = None
+        self._configure()
+
+    def _configure(self) -> None:
+        if self.kind == "direct":
+            chosen = {**DIRECT, "pc_type": "cholesky" if self.symmetric else "lu"}
+        else:
+            chosen = {**MULTIGRID, "ksp_type": "cg" if self.symmetric else "gmres"}
+        self._chosen = {**chosen, **self._options}
+        with options(self._prefix, self._chosen):
+            self._ksp.setFromOptions()
+        if self._pending is not None:
+            self._pending.enter_context(options(self._prefix, self._chosen))
+
+    @contextlib.contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """Hold the options that PETSc reads when the solver is set up (multigrid levels, MUMPS), within a block."""
+        with contextlib.ExitStack() as self._pending:
+            self._pending.enter_context(options(self._prefix, self._chosen))
+            try:
+                yield
+            finally:
+                self._pending = None
+
+    def prepare(self, A: PETSc.Mat, rtol: float) -> None:
+        """Choose for the matrix as assembled, and the relative tolerance of the next solve."""
+        if self._test and self.symmetric and self.asymmetry(A) > ASYMMETRY:
+            self.symmetric = False
+            self._ksp.getPC().reset()
+            self._configure()
+        self._ksp.setTolerances(rtol=rtol)
+
+    def asymmetry(self, A: PETSc.Mat) -> float:
+        """|y . A x - x . A y| sqrt(n) / (|A x| |y|) for two random vectors: of the order of |A - A^T| / |A|."""
+        A.mult(self._x, self._b)
+        size = self._b.norm() * self._y.norm()
+        forward = self._y.dot(self._b)
+        A.mult(self._y, self._b)
+        difference = abs(forward - self._x.dot(self._b))
+        return float(difference * np.sqrt(A.getSize()[0]) / size) if size > 0.0 else 0.0
