@@ -28,9 +28,9 @@ from fem.clock import Clock
 from fem.contact import PlaneWall
 from fem.failure import SolverError
 from fem.initial import Field, fill
-from fem.laws import Law
+from fem.laws import Law, check_fit
 from fem.mesh import Domain
-from fem.points import MeanGradientPoints, Points, QuadraturePoints
+from fem.points import MeanGradientPoints, Points, QuadraturePoints, check_hexahedra
 from fem.residual import Residual
 from fem.runtime import raise_together
 from fem.stable_step import MARGIN, cell_metric, highest_frequency, smallest_step
@@ -103,6 +103,8 @@ class ExplicitSolver:
         self._x = V.tabulate_dof_coordinates()
         error: Exception | None = None
         try:
+            check_fit(law, "explicit", ("finite",), 3)
+            check_hexahedra(V)
             self.points: Points = MeanGradientPoints(V) if integration == "one-point" else QuadraturePoints(V)
             fill(self.u, displacement, self._x, "displacement")
             fill(self.velocity, velocity, self._x, "velocity")

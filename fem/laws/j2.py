@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
+
 from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
 from fem.laws.plastic import PlasticLaw
 from fem.laws.shapes import check_positive
@@ -57,3 +59,9 @@ class J2(PlasticLaw):
             lame_modulus=lame_modulus,
             density=density,
         )
+
+    def dissipation(self, state: np.ndarray) -> np.ndarray:
+        """Plastic work, the integral of Y(e) from 0 to e, (n,), J/m^3; all of it is heat, none is stored."""
+        Y0, B, _, Q, d = self.parameters[:5]
+        e = state[:, 6]
+        return Y0 * e + 0.5 * B * e**2 + Q * (e - (1.0 - np.exp(-d * e)) / d)

@@ -25,6 +25,7 @@ class NeoHookean:
     """
 
     name = "neo-hookean"
+    strain, dimension = "finite", 3
     state_size = 0
     observed: tuple[str, ...] = ()
 
@@ -66,6 +67,10 @@ class NeoHookean:
         J = np.linalg.det(F)
         trace = np.einsum("nij,nij->n", F, F) * J ** (-2.0 / 3.0)
         return 0.5 * self.shear_modulus * (trace - 3.0) + self.lame_modulus * (J - 1.0) ** 2
+
+    def dissipation(self, state: np.ndarray) -> np.ndarray:
+        """None is dissipated: zeros (n,)."""
+        return np.zeros(len(state))
 
 
 @njit(cache=True, error_model="numpy")

@@ -17,6 +17,7 @@ class PlasticLaw:
         density: Reference density, kg/m^3.
     """
 
+    strain, dimension = "finite", 3
     state_size = radial_return.STATE_SIZE
     observed: tuple[str, ...] = ("equivalent_plastic_strain",)
 
@@ -49,3 +50,7 @@ class PlasticLaw:
     def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
         return radial_return.stored_energy(self, F, state)
+
+    def dissipation(self, state: np.ndarray) -> np.ndarray | None:
+        """Plastic work (n,), J/m^3, where the state alone tells it; a law with a rate effect returns None."""
+        return None

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 
-def check(F: np.ndarray, state: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def check(F: np.ndarray, state: np.ndarray, size: int, dimension: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Return F and state as contiguous float64 arrays, without a copy where they already are.
 
     Args:
-        F: Deformation gradients, (n, 3, 3).
+        F: Deformation gradients, (n, d, d).
         state: State of the points, (n, size).
         size: Numbers in the state of one point.
+        dimension: d.
 
     Raises:
         ValueError: If a shape does not fit.
     """
-    if F.ndim != 3 or F.shape[1:] != (3, 3):
-        raise ValueError(f"F must have shape (n, 3, 3), got {F.shape}.")
+    d = dimension
+    if F.ndim != 3 or F.shape[1:] != (d, d):
+        raise ValueError(f"F must have shape (n, {d}, {d}), got {F.shape}.")
     if state.shape != (len(F), size):
         raise ValueError(f"state must have shape ({len(F)}, {size}), got {state.shape}.")
     return np.ascontiguousarray(F, dtype=np.float64), np.ascontiguousarray(state, dtype=np.float64)

@@ -23,7 +23,7 @@ class TorchLaw:
         chunk: Points evaluated at once; smaller pieces stay in the cache of a core. None takes all at once.
 
     Raises:
-        ValueError: If the loader refuses the artifact, or it is no finite-strain law in three dimensions.
+        ValueError: If the loader refuses the artifact.
     """
 
     def __init__(self, path: str | PathLike[str], *, dtype: str | None = None, chunk: int | None = 1024) -> None:
@@ -31,15 +31,12 @@ class TorchLaw:
             raise ValueError(f"chunk must be at least 1, got {chunk}.")
         law = load_law(Path(path), dtype=dtype)
         manifest: dict[str, Any] = law.manifest
-        if manifest["strain"] != "finite" or manifest["dimension"] != 3:
-            raise ValueError(
-                f"{path} is a law of {manifest['strain']} strain in {manifest['dimension']} dimensions; "
-                "the solver needs finite strain in 3."
-            )
         self.module = law.module
         self.manifest = manifest
         self.certificate: dict[str, Any] = manifest["certificate"]
         self.name = str(manifest["name"])
+        self.strain = str(manifest["strain"])
+        self.dimension = int(manifest["dimension"])
         self.density = float(manifest["density"])
         self.bulk_modulus = float(manifest["moduli"]["bulk"])
         self.shear_modulus = float(manifest["moduli"]["shear"])
@@ -67,33 +64,29 @@ class TorchLaw:
         return state
 
     def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, k), for F (n, 3, 3) reached in dt (s)."""
-        F, state = check(F, state, self.state_size)
-        n = len(F)
-        step = self.chunk or n
-        if n <= step:
-            return self._piece(F, state, dt)
+        """First Piola-Kirchhoff stress (n, d, d), Pa, and the new state (n, k), for F (n, d, d) reached in dt (s)."""
+        F, state = check(F, state, self.state_size, self.dimension)
         P, new = np.empty_like(F), np.empty_like(state)
-        for start in range(0, n, step):
-            part = slice(start, start + step)
-            P[part], new[part] = self._piece(F[part], state[part], dt)
+        with torch.inference_mode():
+            for part in self._parts(len(F)):
+                piece = self.module(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
+                P[part], new[part] = (tensor.numpy() for tensor in piece)
         return P, new
 
-    def _piece(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        if len(F) == 0:
-            return np.zeros((0, 3, 3)), np.zeros((0, self.state_size))
-        with torch.inference_mode():
-            P, new = self.module(torch.from_numpy(F), torch.from_numpy(state), float(dt))
-            return P.contiguous().numpy(), new.contiguous().numpy()
-
     def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
-        F, state = check(F, state, self.state_size)
-        if len(F) == 0:
-            return np.zeros((0, 3, 3)), np.zeros((0, self.state_size)), np.zeros((0, 3, 3, 3, 3))
-        # The module may differentiate inside, which inference tensors do not allow.
-        P, new, dP_dF = self.module.tangent(torch.from_numpy(F), torch.from_numpy(state), float(dt))
-        return P.detach().numpy(), new.detach().numpy(), dP_dF.detach().numpy()
+        """As `update`, and dP_dF (n, d, d, d, d), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
+        d = self.dimension
+        F, state = check(F, state, self.state_size, d)
+        P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F), d, d, d, d))
+        for part in self._parts(len(F)):
+            # The module may differentiate inside, which inference tensors do not allow.
+            piece = self.module.tangent(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
+            P[part], new[part], dP_dF[part] = (tensor.detach().numpy() for tensor in piece)
+        return P, new, dP_dF
+
+    def _parts(self, n: int) -> list[slice]:
+        step = self.chunk or max(n, 1)
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Named fields to plot, (n, m), in the order of `observed`."""
@@ -102,6 +95,13 @@ class TorchLaw:
         with torch.inference_mode():
             return self.module.observe(torch.from_numpy(np.ascontiguousarray(state))).numpy()
 
-    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> None:
-        """A learned law has no stored energy to report: None."""
-        return None
+    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray | None:
+        """Stored energy (n,), J/m^3, where the law observes "psi"; else None."""
+        return self._observed("psi", state)
+
+    def dissipation(self, state: np.ndarray) -> np.ndarray | None:
+        """Energy dissipated so far (n,), J/m^3, where the law observes "dissipation"; else None."""
+        return self._observed("dissipation", state)
+
+    def _observed(self, name: str, state: np.ndarray) -> np.ndarray | None:
+        return self.observe(state)[:, self.observed.index(name)] if name in self.observed else None

@@ -186,8 +186,10 @@ def test_what_is_no_artifact_is_refused(tmp_path, artifact):
         laws.load(artifact, chunk=0)
 
 
-def test_a_law_of_small_strain_is_refused(tmp_path):
+def test_a_law_of_small_strain_is_refused_by_the_explicit_solver(box, tmp_path):
     path = tmp_path / "small.pt"
     save_law(path, torch.jit.script(ScriptedNeoHookean(25.0, 24.0)), manifest(strain="small"))
-    with pytest.raises(ValueError, match="the solver needs finite strain in 3"):
-        laws.load(path)
+    law = laws.load(path)
+    assert (law.strain, law.dimension) == ("small", 3)
+    with pytest.raises(ValueError, match="the explicit solver needs finite strain in 3 dimensions"):
+        ExplicitSolver(box((1.0, 1.0, 1.0), (1, 1, 1), comm=MPI.COMM_SELF), law)
