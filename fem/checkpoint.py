@@ -40,7 +40,7 @@ def node_numbers(V: Any) -> np.ndarray:
     return numbers
 
 
-def _gather(comm: MPI.Comm, values: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
+def gather_rows(comm: MPI.Comm, values: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
     """Rows of all ranks in the order of their numbers, on rank 0."""
     parts = comm.gather((numbers, values), root=0)
     if parts is None:
@@ -70,10 +70,10 @@ def save(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
     cells = np.asarray(solver.domain.mesh.topology.original_cell_index)[: solver.points.n // per_cell]
     values: dict[str, Any] = {}
     for name, array in zip(NODES, _node_arrays(solver)):
-        values[name] = _gather(comm, array[:n].copy(), nodes)
+        values[name] = gather_rows(comm, array[:n].copy(), nodes)
     for name, array in (("P", solver.P), ("state", solver.state)):
         width = array[0].size if len(array) else int(np.prod(array.shape[1:]))
-        values[name] = _gather(comm, array.reshape(len(cells), per_cell * width), cells)
+        values[name] = gather_rows(comm, array.reshape(len(cells), per_cell * width), cells)
     books = comm.reduce(solver.books.pack(), root=0)
     error: Exception | None = None
     if comm.rank == 0:
@@ -127,6 +127,23 @@ def restore(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
 
 
 def _read(path: str | PathLike[str], law: str, per_cell: int, k: int, n_nodes: int, n_cells: int) -> dict[str, Any]:
+    values = read(path, SCHEMA, law)
+    check_shapes(path, values, {"u": (n_nodes, 3), "P": (n_cells, 9 * per_cell), "state": (n_cells, k * per_cell)})
+    return values
+
+
+def read(path: str | PathLike[str], schema: int | str, law: str) -> dict[str, Any]:
+    """Arrays of a checkpoint.
+
+    Args:
+        path: The `.npz` file.
+        schema: What its field "schema" must be.
+        law: Name that its field "law" must have.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is no such checkpoint.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
@@ -135,11 +152,19 @@ def _read(path: str | PathLike[str], law: str, per_cell: int, k: int, n_nodes: i
             values = {name: file[name] for name in file.files}
     except Exception as error:  # a truncated archive fails in several ways
         raise ValueError(f"{path} is not a checkpoint, or it is truncated.") from error
-    if "schema" not in values or int(values["schema"]) != SCHEMA:
-        raise ValueError(f"{path} is not a checkpoint of schema {SCHEMA}.")
+    if "schema" not in values or str(values["schema"]) != str(schema):
+        raise ValueError(f"{path} is not a checkpoint of schema {schema}.")
     if str(values["law"]) != law:
         raise ValueError(f'{path} was written with the law "{values["law"]}", the solver has "{law}".')
-    for name, shape in (("u", (n_nodes, 3)), ("P", (n_cells, 9 * per_cell)), ("state", (n_cells, k * per_cell))):
+    return values
+
+
+def check_shapes(path: str | PathLike[str], values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a checkpoint of another mesh.
+
+    Raises:
+        ValueError: If an array has another shape than it must have.
+    """
+    for name, shape in shapes.items():
         if values[name].shape != shape:
             raise ValueError(f"{path} does not fit this mesh: {name} has shape {values[name].shape}, not {shape}.")
-    return values

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from fem import checkpoint
+from fem.mesh import Domain
 
 if TYPE_CHECKING:
     from fem.explicit import ExplicitSolver
@@ -55,31 +57,47 @@ def stop(solver: ExplicitSolver, problem: Problem | None, F_n: np.ndarray, F: np
         F: At its end, (n, 3, 3).
         dt: The step, s.
     """
-    comm = solver.comm
+    sentence, first = describe(solver.domain, solver.points.per_cell, solver.time, problem)
+    if solver.output is not None and solver.comm.rank == first and problem is not None:
+        write_replay(solver.output, problem, F_n, F, solver.state, dt, solver.time, solver.law.name, sentence)
+    raise SolverError(sentence)
+
+
+def describe(domain: Domain, per_cell: int, time: float, problem: Problem | None) -> tuple[str, int]:
+    """The sentence of the lowest rank that has a problem, and that rank; collective.
+
+    Args:
+        domain: The domain.
+        per_cell: Points a cell.
+        time: Time of the problem.
+        problem: This rank's problem, or None; at least one rank has one.
+    """
     text = None
     if problem is not None:
-        cells = solver.domain.mesh.topology.original_cell_index
-        cell = problem.point // solver.points.per_cell
-        where = f"cell {int(cells[cell])}" if problem.point >= 0 else "a cell"
-        text = f"At time {solver.time:.6g} s on rank {comm.rank}, {where} {problem.text}."
-    texts = comm.allgather(text)
+        cells = domain.mesh.topology.original_cell_index
+        where = f"cell {int(cells[problem.point // per_cell])}" if problem.point >= 0 else "a cell"
+        text = f"At time {time:.6g} s on rank {domain.comm.rank}, {where} {problem.text}."
+    texts = domain.comm.allgather(text)
     first = next(rank for rank, found in enumerate(texts) if found is not None)
-    if solver.output is not None and comm.rank == first and problem is not None:
-        solver.output.mkdir(parents=True, exist_ok=True)
-        points = slice(None) if problem.point < 0 else slice(problem.point, problem.point + 1)
-        checkpoint.write(
-            solver.output / REPLAY,
-            {
-                "F_n": F_n[points],
-                "F": F[points],
-                "state": solver.state[points],
-                "dt": dt,
-                "time": solver.time,
-                "law": solver.law.name,
-                "reason": texts[first],
-            },
-        )
-    raise SolverError(texts[first])
+    return texts[first], first
+
+
+def write_replay(
+    folder: Path,
+    problem: Problem,
+    F_n: np.ndarray,
+    F: np.ndarray,
+    state: np.ndarray,
+    dt: float,
+    time: float,
+    law: str,
+    reason: str,
+) -> None:
+    """Write what the law was given, at the point of the problem or at all, to the replay file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = slice(None) if problem.point < 0 else slice(problem.point, problem.point + 1)
+    values = {"F_n": F_n[part], "F": F[part], "state": state[part]}
+    checkpoint.write(folder / REPLAY, {**values, "dt": dt, "time": time, "law": law, "reason": reason})
 
 
 def write_checkpoint(solver: ExplicitSolver) -> None:

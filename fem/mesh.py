@@ -19,7 +19,7 @@ from fem.runtime import raise_together
 
 @dataclass(frozen=True)
 class Domain:
-    """A mesh of straight hexahedra with named groups of cells and facets.
+    """A mesh with named groups of cells and facets: hexahedra, tetrahedra, quadrilaterals or triangles.
 
     Attributes:
         mesh: The `dolfinx.mesh.Mesh`, distributed.
@@ -47,7 +47,8 @@ class Domain:
         Raises:
             ValueError: If there is no such surface group.
         """
-        known = sorted(key for key, (dim, _) in self.names.items() if dim == 2)
+        facet = self.mesh.topology.dim - 1
+        known = sorted(key for key, (dim, _) in self.names.items() if dim == facet)
         if name not in known:
             raise ValueError(f'The mesh has no surface group "{name}"; it has {", ".join(known) or "none"}.')
         return self.facet_tags.find(self.names[name][1])
@@ -131,22 +132,23 @@ def domain_from_mesh(mesh: Any, facets: Mapping[str, Callable[[np.ndarray], np.n
     """Name facets of a DOLFINx mesh by location.
 
     Args:
-        mesh: A `dolfinx.mesh.Mesh` of hexahedra.
+        mesh: A `dolfinx.mesh.Mesh`.
         facets: Group name -> predicate of the vertex coordinates (3, n), true on the group; boundary facets only.
 
     Returns:
         The domain; all cells are in the group "body".
     """
-    mesh.topology.create_connectivity(2, 3)
-    names = {"body": (3, 1)}
+    facet = mesh.topology.dim - 1
+    mesh.topology.create_connectivity(facet, facet + 1)
+    names = {"body": (facet + 1, 1)}
     indices: list[np.ndarray] = []
     values: list[np.ndarray] = []
     for tag, (name, predicate) in enumerate((facets or {}).items(), start=1):
-        found = dolfinx.mesh.locate_entities_boundary(mesh, 2, predicate)
-        names[name] = (2, tag)
+        found = dolfinx.mesh.locate_entities_boundary(mesh, facet, predicate)
+        names[name] = (facet, tag)
         indices.append(np.asarray(found, dtype=np.int32))
         values.append(np.full(len(found), tag, dtype=np.int32))
     index = np.concatenate(indices) if indices else np.zeros(0, dtype=np.int32)
     value = np.concatenate(values) if values else np.zeros(0, dtype=np.int32)
     index, first = np.unique(index, return_index=True)
-    return Domain(mesh, None, dolfinx.mesh.meshtags(mesh, 2, index, value[first]), names)
+    return Domain(mesh, None, dolfinx.mesh.meshtags(mesh, facet, index, value[first]), names)

@@ -1,0 +1,83 @@
+"""Values of a field at points in space, wherever they lie among the ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dolfinx.geometry
+import numpy as np
+
+TOLERANCE = 1e-8  # of the size of the mesh: how far outside a point may lie that is meant to be on the surface
+
+
+class Probe:
+    """Finds the cells of points once for a mesh.
+
+    Args:
+        mesh: The mesh.
+
+    Raises:
+        ValueError: See `evaluate`.
+    """
+
+    def __init__(self, mesh: Any) -> None:
+        self._mesh, self._comm = mesh, mesh.comm
+        n = mesh.topology.index_map(mesh.topology.dim).size_local
+        low = mesh.geometry.x.min(axis=0, initial=np.inf)
+        high = mesh.geometry.x.max(axis=0, initial=-np.inf)
+        sizes = self._comm.allgather((low, high))
+        self._size = float(np.max(np.max([s[1] for s in sizes], axis=0) - np.min([s[0] for s in sizes], axis=0)))
+        cells, padding = np.arange(n, dtype=np.int32), TOLERANCE * self._size
+        self._tree = dolfinx.geometry.bb_tree(mesh, mesh.topology.dim, entities=cells, padding=padding)
+        self._n = n
+
+    def evaluate(self, u: Any, points: np.ndarray) -> np.ndarray:
+        """Values of a vector Function; collective.
+
+        Args:
+            u: A Function with d components.
+            points: The same on all ranks, (m, d) or (m, 3), m.
+
+        Returns:
+            Values, (m, d), on all ranks.
+
+        Raises:
+            ValueError: On all ranks, if a point is not in the mesh or the shape does not fit.
+        """
+        d = self._mesh.geometry.dim
+        points = np.asarray(points, dtype=float)
+        if points.ndim != 2 or points.shape[1] not in (d, 3):
+            raise ValueError(f"points must have shape (m, {d}), got {points.shape}.")
+        x = np.zeros((len(points), 3))
+        x[:, : points.shape[1]] = points
+        cells, distance = self._nearest(x)
+        # The rank whose cell is nearest answers, of several the lowest.
+        keys = np.array(self._comm.allgather(distance)).reshape(self._comm.size, len(x))
+        if len(x) and keys.min(axis=0).max() > TOLERANCE * self._size:
+            lost = int(np.argmax(keys.min(axis=0)))
+            raise ValueError(f"Point {points[lost].tolist()} is not in the mesh.")
+        mine = np.flatnonzero(np.argmin(keys, axis=0) == self._comm.rank)
+        values = np.zeros((len(x), d))
+        if len(mine):
+            values[mine] = u.eval(x[mine], cells[mine]).reshape(len(mine), d)
+        return self._comm.allreduce(values)
+
+    def _nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A cell for each point, and the distance from it; infinite where this rank has none near."""
+        cells, distance = np.full(len(x), -1, dtype=np.int32), np.full(len(x), np.inf)
+        if self._n == 0 or len(x) == 0:
+            return cells, distance
+        candidates = dolfinx.geometry.compute_collisions_points(self._tree, x)
+        counts = np.diff(candidates.offsets)
+        point = np.repeat(np.arange(len(x)), counts)
+        if len(point) == 0:
+            return cells, distance
+        squared = dolfinx.geometry.squared_distance(
+            self._mesh, self._mesh.topology.dim, np.asarray(candidates.array, dtype=np.int32), x[point]
+        )
+        # Best candidate of each point: the last written one wins, so write the nearest last.
+        order = np.argsort(-squared, kind="stable")
+        cells[point[order]] = candidates.array[order]
+        distance[point[order]] = np.sqrt(np.maximum(squared[order], 0.0))
+        distance[distance <= TOLERANCE * self._size] = 0.0
+        return cells, distance
