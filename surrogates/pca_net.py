@@ -26,9 +26,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from surrogates.checkpoint import Checkpoint
+from surrogates.epochs import run_epochs
 from surrogates.errors import relative_errors, report
 from surrogates.histories import GPA, cauchy, histories, principal_modes, turns
 from surrogates.pca_law import PCALaw, Shifted
@@ -152,17 +152,8 @@ def fit(
     duration = torch.from_numpy(train.duration).float().to(device)
     generator = torch.Generator().manual_seed(config.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.final_rate)
-    first, loss_mean = 0, float("nan")
-    stored = checkpoint.load() if checkpoint else None
-    if stored is not None:
-        model.load_state_dict(stored["model"])
-        optimiser.load_state_dict(stored["optimiser"])
-        schedule.load_state_dict(stored["schedule"])
-        generator.set_state(stored["generator"])
-        first, loss_mean = stored["epoch"], stored["loss"]
-    bar = tqdm(range(first, config.epochs), initial=first, total=config.epochs, disable=not progress, unit="epoch")
-    for epoch in bar:
+
+    def epoch(number: int) -> dict[str, float]:
         total = 0.0
         for rows in torch.randperm(len(V), generator=generator).split(config.batch):
             rows = rows.to(device)
@@ -177,17 +168,16 @@ def fit(
             loss.backward()
             optimiser.step()
             total += loss.item() * len(rows)
-        schedule.step()
-        loss_mean = total / len(V)
-        shown = {"train": f"{loss_mean:.4f}"}
-        if progress and (epoch % 10 == 9 or epoch + 1 == config.epochs):
-            shown["held out"] = f"{evaluate(model, held_out, config, 'whole')['deviatoric']:.4f}"
-        bar.set_postfix(shown)
-        if checkpoint and checkpoint.due(epoch + 1, config.epochs):
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1}
-            state |= {"schedule": schedule.state_dict(), "generator": generator.get_state(), "loss": loss_mean}
-            checkpoint.save(state)
-    return {"training_loss": loss_mean}
+        shown = {"train": total / len(V)}
+        if progress and (number % 10 == 9 or number + 1 == config.epochs):
+            shown["held out"] = evaluate(model, held_out, config, "whole")["deviatoric"]
+        return shown
+
+    loss = run_epochs(
+        model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint,
+        progress=progress, generator=generator,
+    )  # fmt: skip
+    return {"training_loss": loss}
 
 
 def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation: str = "") -> dict[str, float]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from surrogates.artifact import load_law
 from surrogates.checkpoint import Checkpoint
+from surrogates.epochs import run_epochs
 from surrogates.errors import relative_errors
 from surrogates.kinematics import (
     determinant,
@@ -201,18 +201,10 @@ def fit(
     paths = _Histories(train, model.relaxation.share.device)
     relaxation = torch.jit.script(model.relaxation)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs, eta_min=config.final_rate)
-    first, loss_mean = 0, float("nan")
-    stored = checkpoint.load() if checkpoint else None
-    if stored is not None:
-        model.load_state_dict(stored["model"])
-        optimiser.load_state_dict(stored["optimiser"])
-        schedule.load_state_dict(stored["schedule"])
-        first, loss_mean = stored["epoch"], stored["loss"]
-    bar = tqdm(range(first, config.epochs), initial=first, total=config.epochs, disable=not progress, unit="epoch")
-    for epoch in bar:
+
+    def epoch(number: int) -> dict[str, float]:
         # One stream an epoch: a resumed run draws what the whole run would have drawn.
-        rng = np.random.Generator(np.random.Philox(key=config.seed, counter=[0, 0, 0, epoch]))
+        rng = np.random.Generator(np.random.Philox(key=config.seed, counter=[0, 0, 0, number]))
         total = 0.0
         for rows in np.array_split(rng.permutation(len(train)), max(1, len(train) // config.batch)):
             at = _times(rng, paths.U.shape[1] - 1)
@@ -222,13 +214,12 @@ def fit(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             total += loss.item() * len(rows)
-        schedule.step()
-        loss_mean = total / len(train)
-        bar.set_postfix({"train": f"{loss_mean:.4f}"})
-        if checkpoint and checkpoint.due(epoch + 1, config.epochs):
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1}
-            checkpoint.save(state | {"schedule": schedule.state_dict(), "loss": loss_mean})
-    return {"training_loss": loss_mean}
+        return {"train": total / len(train)}
+
+    loss = run_epochs(
+        model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
+    )
+    return {"training_loss": loss}
 
 
 def _times(rng: np.random.Generator, steps: int) -> np.ndarray:
