@@ -660,6 +660,8 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
     if comm.rank == 0:
         tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
+        if hasattr(law, "summary"):  # an artifact brings its certificate
+            tqdm.write(law.summary(), file=sys.stderr)
     fields = Fields(solver, folder, o.diameter)
     try:
         history, trained, panels, front = solve(solver, o, limit, front_time, fields)

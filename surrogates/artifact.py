@@ -96,20 +96,58 @@ def _write_without_sources(archive: io.BytesIO, path: str) -> None:
                 lean.writestr(entry, whole.read(entry))
 
 
-def load_law(path: str | Path, *, dtype: str | torch.dtype | None = None, device: str = "cpu") -> Law:
+def replace_manifest(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Give an artifact another manifest, its module untouched to the byte.
+
+    Returns:
+        The manifest as written, with its new hash.
+
+    Raises:
+        ValueError: the file is no artifact, or a field of the new manifest does not fit.
+    """
+    path = Path(path)
+    manifest = json.loads(json.dumps({**manifest, "hash": ""}))
+    check_manifest(manifest, path)
+    manifest["hash"] = content_hash(path, manifest)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(descriptor)
+    try:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as new:
+            for entry in old.infolist():
+                extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
+                new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return manifest
+
+
+def write_beside(path: str | Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of an artifact to the `.json` beside it, whole or not at all."""
+    beside = Path(path).with_suffix(".json")
+    part = beside.with_name(beside.name + ".part")
+    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, beside)
+
+
+def load_law(
+    path: str | Path, *, dtype: str | torch.dtype | None = None, device: str = "cpu", certified: bool = True
+) -> Law:
     """Read a law, check its manifest and content, and try it once.
 
     Args:
         path: the `.pt` file.
         dtype: "float32" or "float64" to run the network in; None keeps what the manifest says.
         device: where the module lives.
+        certified: refuse a law whose certificate lacks an entry; False is for those who renew it.
 
     Raises:
         ValueError: the file or one of its fields does not fit; one sentence says which.
     """
     path = Path(path)
     wanted = _dtype_name(dtype)
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, certified=certified)
     if content_hash(path, manifest) != manifest["hash"]:
         raise ValueError(
             f"{path}: field hash does not match the content: weights, code or manifest were edited after export."
@@ -128,8 +166,10 @@ def load_law(path: str | Path, *, dtype: str | torch.dtype | None = None, device
     return Law(module=module, manifest=manifest, path=path)
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
+def read_manifest(path: str | Path, *, certified: bool = True) -> dict[str, Any]:
     """The manifest inside an artifact, its fields checked, without loading the module.
+
+    With `certified` False the certificate may be an older one, which lacks entries.
 
     Raises:
         ValueError: no such file, not an archive, no manifest, or a field that does not fit.
@@ -152,7 +192,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         manifest = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: {MANIFEST_FILE} is not JSON ({error}).") from error
-    check_manifest(manifest, path)
+    check_manifest(manifest, path, certified=certified)
     return manifest
 
 

@@ -1,10 +1,9 @@
-"""Errors of a law on held-out paths, as paper 1 defines them, and the certificate of its derivative.
+"""Errors of a law on held-out paths, as paper 1 defines them.
 
 The error of a path is ||sigma - sigma_data|| / ||sigma_data||, norms over time and all nine components; a set's error
 is the mean over its paths. Pressure is exact in most laws and dwarfs the deviator, so both stresses are reported.
 """
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -82,47 +81,3 @@ def resolution_report(law: Any, samples: Samples) -> dict[str, float]:
         other = report(follow(law, coarse), coarse)
         found |= {f"full{suffix}": other["full"], f"deviatoric{suffix}": other["deviatoric"]}
     return found
-
-
-def certificate(law: Any, samples: Samples, *, points: int = 8) -> dict[str, float | bool]:
-    """Certificate of a law: its tangent against central differences and its stress in the virgin state.
-
-    Differences are taken in float64 on states reached along the first paths, under an added rotation and shear, at a
-    quarter, a half and all of their time.
-
-    Returns:
-        `tangent_difference`, relative to the largest entry of the tangent; `virgin_stress`, Pa, the largest component
-        of P at F = I after one step; `symmetric`, whether every tangent has dP_ij/dF_kl = dP_kl/dF_ij to 1e-6.
-    """
-    virgin = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
-    dt = float(samples.duration[0]) / 200
-    with torch.no_grad():
-        virgin_stress = law.forward(virgin, law.initial_state(3), dt)[0].abs().max()
-    law = copy.deepcopy(law).double().cpu()
-    some = samples[slice(0, points)]
-    F_path = matrices(some.U)
-    angle = torch.tensor([[0.0, -0.3, 0.1], [0.3, 0.0, -0.2], [-0.1, 0.2, 0.0]], dtype=torch.float64)
-    turn = torch.matrix_exp(angle)
-    T = F_path.shape[1]
-    checks = {(T - 1) // 4, (T - 1) // 2, T - 1}
-    worst, skew = 0.0, 0.0
-    state = law.initial_state(len(some))
-    for k in range(1, T):
-        F = torch.matmul(turn, F_path[:, k])
-        with torch.no_grad():
-            _, new_state = law.forward(F, state, dt)
-        if k in checks:
-            _, _, dP_dF = law.tangent(F, state, dt)
-            difference = torch.zeros_like(dP_dF)
-            for i in range(3):
-                for j in range(3):
-                    h = torch.zeros(3, 3, dtype=torch.float64)
-                    h[i, j] = 1e-6
-                    with torch.no_grad():
-                        P_plus, P_minus = law.forward(F + h, state, dt)[0], law.forward(F - h, state, dt)[0]
-                    difference[:, :, :, i, j] = (P_plus - P_minus) / 2e-6
-            size = dP_dF.abs().amax()
-            worst = max(worst, float((dP_dF - difference).abs().amax() / size))
-            skew = max(skew, float((dP_dF - dP_dF.permute(0, 3, 4, 1, 2)).abs().amax() / size))
-        state = new_state
-    return {"tangent_difference": worst, "virgin_stress": float(virgin_stress), "symmetric": skew < 1e-6}

@@ -39,8 +39,13 @@ FIELDS = {
     "data.command": "text",
     "errors.*": "scalar",
     "certificate.tangent_difference": "number",
-    "certificate.virgin_stress": "number",
+    "certificate.asymmetry": "number",
     "certificate.symmetric": "flag",
+    "certificate.eigenvalue_min": "number",
+    "certificate.virgin_stress": "number",
+    "certificate.zero_increment": "number",
+    "certificate.newton_order_element": "number",
+    "certificate.newton_order_patch": "number",
     "certificate.*": "scalar",
     "training.command": "text",
     "training.seed": "integer",
@@ -50,8 +55,8 @@ FIELDS = {
 }
 
 
-def check_manifest(manifest: object, path: str | Path) -> None:
-    """Hold a manifest to `FIELDS`.
+def check_manifest(manifest: object, path: str | Path, *, certified: bool = True) -> None:
+    """Hold a manifest to `FIELDS`; with `certified` False entries may be missing from its certificate.
 
     Raises:
         ValueError: one sentence naming the first field that does not fit.
@@ -81,6 +86,12 @@ def check_manifest(manifest: object, path: str | Path) -> None:
         if "." in field:
             holder = manifest[field.split(".")[0]]
         name = field.split(".")[-1]
+        if name not in holder and field.startswith("certificate."):
+            if not certified:
+                continue
+            raise ValueError(
+                f"{path}: field {field} is missing; python3 -m surrogates.certificate {path} --renew makes it."
+            )
         if name not in holder:
             raise ValueError(f"{path}: field {field} is missing.")
         _check_value(holder[name], kind, field, path)

@@ -21,7 +21,6 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -35,9 +34,10 @@ if __name__ == "__main__":
 
 import torch
 
-from surrogates.artifact import save_law
+from surrogates.artifact import save_law, write_beside
+from surrogates.certificate import certify, settings
 from surrogates.checkpoint import Checkpoint
-from surrogates.errors import certificate, resolution_report
+from surrogates.errors import resolution_report
 from surrogates.manifest import SCHEMA, UNITS
 from surrogates.samples import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
 
@@ -118,7 +118,7 @@ def train_law(
             "command": "; ".join(str(entry.get("command", "")) for entry in train.meta),
         },
         "errors": {**errors, "held_out_paths": len(held_out)},
-        "certificate": certificate(law.cpu(), held_out),
+        "certificate": {},
         "training": {
             "command": command,
             "seed": config.seed,
@@ -128,12 +128,10 @@ def train_law(
             **fitted,
         },
     }
+    manifest["certificate"] = certify(law.cpu(), **settings(manifest))
     output.parent.mkdir(parents=True, exist_ok=True)
     manifest = save_law(output, law, manifest)
-    beside = output.with_suffix(".json")
-    part = beside.with_name(beside.name + ".part")
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, beside)
+    write_beside(output, manifest)
     return manifest
 
 

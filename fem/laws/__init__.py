@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from mpi4py import MPI
+
+logger = logging.getLogger(__name__)
 
 KNOWN = ("neo-hookean", "j2", "johnson-cook")  # finite strain, 3-D
 SMALL = ("linear-elastic",)  # small strain
@@ -99,4 +103,7 @@ def load(name: str | PathLike[str], **options: Any) -> Law:
         raise ValueError(f'There is no law or artifact file "{name}"; known laws are {", ".join(KNOWN + SMALL)}.')
     from fem.laws.torch_law import TorchLaw
 
-    return TorchLaw(name, **options)
+    law = TorchLaw(name, **options)
+    if MPI.COMM_WORLD.rank == 0:
+        logger.info(law.summary())
+    return law

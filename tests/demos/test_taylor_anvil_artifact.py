@@ -69,7 +69,16 @@ MANIFEST = {
     "dtype": "float64",
     "data": {"hash": "0" * 64, "code_version": "0", "samples": 0, "seed": 0, "command": "none"},
     "errors": {},
-    "certificate": {"tangent_difference": 1e-8, "virgin_stress": 0.0, "symmetric": True},
+    "certificate": {
+        "tangent_difference": 1e-8,
+        "asymmetry": 0.0,
+        "symmetric": True,
+        "eigenvalue_min": 1.0,
+        "virgin_stress": 0.0,
+        "zero_increment": 0.0,
+        "newton_order_element": 2.0,
+        "newton_order_patch": 2.0,
+    },
     "training": {"command": "none", "seed": 0, "epochs": 0},
 }
 

@@ -85,7 +85,16 @@ MANIFEST = {
     "dtype": "float32",
     "data": {"hash": "0" * 64, "code_version": "0.1.0", "samples": 10, "seed": 1, "command": "none"},
     "errors": {"deviatoric": 0.04},
-    "certificate": {"tangent_difference": 1e-8, "virgin_stress": 0.0, "symmetric": True},
+    "certificate": {
+        "tangent_difference": 1e-8,
+        "asymmetry": 0.0,
+        "symmetric": True,
+        "eigenvalue_min": 1.0,
+        "virgin_stress": 0.0,
+        "zero_increment": 0.0,
+        "newton_order_element": 2.0,
+        "newton_order_patch": 2.0,
+    },
     "training": {"command": "none", "seed": 1, "epochs": 0},
 }
 

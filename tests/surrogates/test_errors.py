@@ -1,4 +1,4 @@
-"""Errors and certificate: known errors are found, and a wrong tangent is caught."""
+"""Errors: known ones are found."""
 
 import dataclasses
 
@@ -14,27 +14,14 @@ from surrogates.samples import join, mandel, matrices, moduli, split, trained_ra
 class Elastic(torch.nn.Module):
     """tau_hat = 2 G dev E, without memory: the derivative of G sum (log cosh log lambda), hence hyperelastic."""
 
-    def __init__(self, slope: float = 1.0, offset: float = 0.0, skew: float = 0.0) -> None:
-        super().__init__()
-        self.slope, self.offset = slope, offset
-        self.factors = torch.tensor([1.0, 1, 1, 1 + skew, 1, 1], dtype=torch.float64)
-        self.weight = torch.nn.Parameter(torch.tensor(50e9, dtype=torch.float64))
-
     def initial_state(self, n: int) -> Tensor:
         return torch.zeros(n, 1, dtype=torch.float64)
 
     def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
         J = kinematics.determinant(F)
         F_bar = kinematics.isochoric(F, J)
-        E = kinematics.rational_strain(F_bar)
-        tau = self.weight * self.factors * kinematics.deviator(kinematics.to_vector(E))
-        P = kinematics.first_piola(F, J, kinematics.rotation(F_bar), kinematics.to_matrix(tau), 48e9)
-        return P + self.offset, state
-
-    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        F = F.detach().requires_grad_(True)
-        P, new_state = self.forward(F, state, dt)
-        return P.detach(), new_state, self.slope * kinematics.stress_derivative(P, F)
+        tau = 50e9 * kinematics.deviator(kinematics.to_vector(kinematics.rational_strain(F_bar)))
+        return kinematics.first_piola(F, J, kinematics.rotation(F_bar), kinematics.to_matrix(tau), 48e9), state
 
 
 def test_error_is_relative_to_each_path_and_blind_to_its_size(samples):
@@ -68,15 +55,6 @@ def test_a_law_without_memory_errs_alike_at_every_resolution(samples):
     for suffix in ("_half", "_quarter"):
         assert found["deviatoric" + suffix] == pytest.approx(found["deviatoric"], rel=0.1)
         assert found["full" + suffix] < found["deviatoric" + suffix]
-
-
-def test_certificate_knows_a_right_tangent_from_a_wrong_one(samples):
-    good = errors.certificate(Elastic(), samples)
-    assert good["tangent_difference"] < 1e-8 and good["virgin_stress"] == 0.0
-    assert good["symmetric"] is True
-    assert errors.certificate(Elastic(skew=0.1), samples)["symmetric"] is False
-    assert errors.certificate(Elastic(slope=1.001), samples)["tangent_difference"] > 5e-4
-    assert errors.certificate(Elastic(offset=1e3), samples)["virgin_stress"] == pytest.approx(1e3)
 
 
 def test_coarser_paths_keep_their_ends(samples):

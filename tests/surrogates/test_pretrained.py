@@ -1,11 +1,14 @@
 """The pretrained artifacts that the repository ships: whole, sized, certified, and what their manifests say holds."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
-from surrogates.artifact import Law, load_law
+from surrogates.artifact import Law, load_law, read_manifest
+from surrogates.certificate import certify, disagreements, settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
 EYE = torch.eye(3, dtype=torch.float64)
@@ -66,6 +69,18 @@ def test_tangent_is_the_derivative(law: Law, path: torch.Tensor) -> None:
                 plus, minus = (law.module.forward(path[60] + s * step, state, 9e-9)[0] for s in (1, -1))
             worst = max(worst, float((dP_dF[..., k, l] - (plus - minus) / (2 * h)).abs().max()))
     assert worst < 1e-6 * float(dP_dF.abs().max())
+
+
+def test_certificate_is_what_the_law_gives(law: Law) -> None:
+    """To `TOLERANCES`, which another test of this folder holds to tell a changed law from another machine."""
+    with threadpool_limits(limits=1):  # the matrices are small
+        found = certify(law.module, **settings(law.manifest))
+    assert disagreements(law.manifest["certificate"], found) == []
+    assert found["tangent_difference"] < 1e-6 and found["kinks"] < 0.01
+
+
+def test_manifest_beside_is_the_one_inside(law: Law) -> None:
+    assert json.loads(law.path.with_suffix(".json").read_text()) == read_manifest(law.path)
 
 
 def test_frame_indifference(law: Law, path: torch.Tensor) -> None:

@@ -77,7 +77,16 @@ def manifest(**changes):
         "dtype": "float32",
         "data": {"hash": "", "code_version": "", "samples": 0, "seed": 0, "command": ""},
         "errors": {},
-        "certificate": {"tangent_difference": 0.0, "virgin_stress": 0.0, "symmetric": True},
+        "certificate": {
+            "tangent_difference": 1e-8,
+            "asymmetry": 0.0,
+            "symmetric": True,
+            "eigenvalue_min": 1.0,
+            "virgin_stress": 0.0,
+            "zero_increment": 0.0,
+            "newton_order_element": 2.0,
+            "newton_order_patch": 2.0,
+        },
         "training": {"command": "", "seed": 0, "epochs": 0},
         "hash": "",
     }

@@ -1,0 +1,94 @@
+"""What a tangent dP_dF (n, d, d, d, d) is worth: against differences, its symmetry, its smallest eigenvalue."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the differences, relative to the strain of the range
+
+
+def differences(law: Any, F: Tensor, state: Tensor, dt: float, strain_max: float) -> tuple[Tensor, Tensor]:
+    """Derivative of `forward` by central differences, and where it has none.
+
+    Central differences are taken at steps `STEPS`, each pair of neighbours extrapolated to fourth order, and for every
+    point and direction the value is kept that differs least from that of the next smaller step: the largest steps err
+    by curvature, the smallest by round-off, and the choice sees nothing of the tangent under test. A direction is
+    a kink where the two one-sided differences of the smallest step differ by more than 1e-3 of the derivative and by no
+    less than half of what they did one step larger (of a smooth law they differ in proportion to the step), or where
+    those of the second smallest step do and no two steps agree to 1e-5.
+
+    Args:
+        law: anything with `forward`.
+        F: (n, d, d).
+        state: (n, k).
+        dt: s.
+        strain_max: strain that the law was trained to.
+
+    Returns:
+        Derivative (n, d, d, d, d) and kink (n, d, d), true where the law has a kink in direction kl of point n.
+    """
+    n, d = len(F), F.shape[-1]
+    unit = torch.eye(d * d, dtype=torch.float64).reshape(1, d * d, d, d)
+    # All directions of a point in one call: networks are much faster on many points.
+    many = state.repeat_interleave(d * d, dim=0)
+    central, gaps = [], []
+    with torch.no_grad():
+        P = law.forward(F, state, dt)[0].unsqueeze(1)
+        for step in STEPS:
+            h = step * strain_max
+            plus, minus = (
+                law.forward((F.unsqueeze(1) + sign * h * unit).reshape(-1, d, d), many, dt)[0].reshape(n, d * d, d, d)
+                for sign in (1, -1)
+            )
+            central.append((plus - minus) / (2 * h))
+            gaps.append((plus - 2 * P + minus).abs().amax(dim=(2, 3)) / h)
+    fourth = torch.stack([(100 * fine - coarse) / 99 for coarse, fine in zip(central, central[1:])])
+    change = (fourth[1:] - fourth[:-1]).abs().amax(dim=(3, 4))
+    least, best = change.min(dim=0)
+    found = fourth[1:].gather(0, best[None, :, :, None, None].expand(1, n, d * d, d, d))[0]
+    size = found.abs().amax(dim=(2, 3))
+    second, last = ((gaps[k] > 1e-3 * size) & (gaps[k] > 0.5 * gaps[k - 1]) for k in (-2, -1))
+    kink = last | (second & (least > 1e-5 * size))
+    return found.permute(0, 2, 3, 1).reshape(n, d, d, d, d), kink.reshape(n, d, d)
+
+
+def difference(dP_dF: Tensor, found: Tensor, kink: Tensor) -> float:
+    """Largest |dP_dF - found| but for kinks, relative to the largest entry of the point's own `found`."""
+    size = found.abs().amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-300)
+    relative = ((dP_dF - found).abs() / size).amax(dim=(1, 2))
+    return float(relative.masked_fill(kink, 0.0).max())
+
+
+def asymmetry(dP_dF: Tensor) -> float:
+    """Largest |A - A^T| / (2 |A|) over the points, A^T_ijkl = A_klij, Frobenius norms: 0 where energy stands behind."""
+    skew = 0.5 * (dP_dF - dP_dF.permute(0, 3, 4, 1, 2))
+    return float((skew.flatten(1).norm(dim=1) / dP_dF.flatten(1).norm(dim=1).clamp(min=1e-300)).max())
+
+
+def strain_basis(d: int) -> Tensor:
+    """Orthonormal basis (d (d + 1) / 2, d, d) of the symmetric matrices."""
+    rows = []
+    for i in range(d):
+        for j in range(i, d):
+            B = torch.zeros(d, d, dtype=torch.float64)
+            B[i, j] = B[j, i] = 1.0 if i == j else math.sqrt(0.5)
+            rows.append(B)
+    return torch.stack(rows)
+
+
+def smallest_eigenvalue(dP_dF: Tensor, F: Tensor, *, finite: bool) -> Tensor:
+    """Smallest eigenvalue (n,), Pa, of the tangent's major-symmetric part on symmetric strains.
+
+    Small strain: of B_a : A : B_b for an orthonormal basis B of the symmetric matrices. Finite strain: of A on the
+    changes dF that are orthogonal to all rotations W F of the deformed point (W skew), dF : W F = 0, which are the
+    dF = S F^-T with S symmetric; the stress in the material (geometric stiffness) counts.
+    """
+    n, d = len(F), F.shape[-1]
+    basis = strain_basis(d).expand(n, -1, d, d)
+    if finite:
+        basis = torch.matmul(basis, torch.linalg.inv(F).transpose(1, 2).unsqueeze(1))
+    Q, _ = torch.linalg.qr(basis.flatten(2).transpose(1, 2))
+    A = dP_dF.reshape(n, d * d, d * d)
+    return torch.linalg.eigvalsh(Q.transpose(1, 2) @ (0.5 * (A + A.transpose(1, 2))) @ Q)[:, 0]
