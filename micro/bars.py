@@ -147,3 +147,6 @@ class IsotropicBar:
 
 #: The parameters that the paper prints; they do not fit the loads of its section V.
 PRINTED = KinematicBar(modulus=100e9, hardening=10e9, strength=300e6)
+
+#: The laws by name.
+LAWS: dict[str, type[KinematicBar] | type[IsotropicBar]] = {law.name: law for law in (KinematicBar, IsotropicBar)}

@@ -111,6 +111,30 @@ def read_arrays(path: str | Path, *, allow_partial: bool = False) -> tuple[dict[
     return {name: np.concatenate(parts) for name, parts in pieces.items()}, manifest, digest
 
 
+def good_samples(arrays: dict[str, np.ndarray], path: str | Path) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+    """Leave out the samples that failed, and log how many.
+
+    Args:
+        arrays: arrays by name, with ``sample``, ``status`` and ``reason``.
+        path: directory of the set.
+
+    Returns:
+        The arrays of the good samples; the reason of each failed sample by id.
+
+    Raises:
+        ValueError: there is no good sample.
+    """
+    good = arrays["status"] == 0
+    failed = {int(arrays["sample"][i]): str(arrays["reason"][i]) for i in np.flatnonzero(~good)}
+    if not good.any():
+        raise ValueError(f"{path} has no good sample: all {len(good)} have failed.")
+    if failed:
+        first = next(iter(failed.items()))
+        logger.warning("%d of %d samples failed and are left out, the first is %d: %s", len(failed), len(good), *first)
+        arrays = {name: array[good] for name, array in arrays.items()}
+    return arrays, failed
+
+
 def read_dataset(path: str | Path, *, allow_partial: bool = False) -> Dataset:
     """Read a set of strain paths and stresses; failed samples are left out, counted and logged.
 
@@ -131,14 +155,7 @@ def read_dataset(path: str | Path, *, allow_partial: bool = False) -> Dataset:
             raise ValueError(f"{name} in {path} must have shape ({', '.join(axes)}), got {arrays[name].shape}.")
     if arrays["U"].shape[2] != 6:
         raise ValueError(f"U in {path} must have shape (n, T, 6), got {arrays['U'].shape}.")
-    good = arrays["status"] == 0
-    failed = {int(arrays["sample"][i]): str(arrays["reason"][i]) for i in np.flatnonzero(~good)}
-    if not good.any():
-        raise ValueError(f"{path} has no good sample: all {len(good)} have failed.")
-    if failed:
-        first = next(iter(failed.items()))
-        logger.warning("%d of %d samples failed and are left out, the first is %d: %s", len(failed), len(good), *first)
-        arrays = {name: array[good] for name, array in arrays.items()}
+    arrays, failed = good_samples(arrays, path)
     return Dataset(
         U=arrays["U"], stress=arrays["stress"], duration=arrays["duration"], time=arrays["time"],
         ids=arrays["sample"], meta=manifest, hash=digest, failed=failed,

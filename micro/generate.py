@@ -43,9 +43,10 @@ class Parser(argparse.ArgumentParser):
 
 def standard_sources() -> list[type[Source]]:
     """Return the sources of this package; loaded late, torch takes its time."""
+    from micro.lattice_source import LatticeSource
     from micro.taylor_source import TaylorSource
 
-    return [TaylorSource]
+    return [TaylorSource, LatticeSource]
 
 
 def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:

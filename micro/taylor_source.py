@@ -6,26 +6,18 @@ References:
 
 import argparse
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from micro.magnesium import CrystalParameters
+from micro.options import as_range
 from micro.paths import random_walk
 from micro.source import Block, Field, Source
 from micro.taylor import TaylorPolycrystal
 
 COMPONENTS = "component 11 22 33 12 23 13"
-
-
-def as_range(name: str, values: list) -> tuple:
-    """Return the pair (lo, hi) of an option that takes one number or two."""
-    if len(values) > 2 or not all(math.isfinite(value) and value > 0 for value in values) or values[0] > values[-1]:
-        given = " ".join(f"{value:g}" for value in values)
-        raise ValueError(f"{name} must be one positive number or two that increase, got {given}.")
-    return values[0], values[-1]
 
 
 class TaylorSource(Source):

@@ -8,7 +8,7 @@ import pytest
 from micro import generate, provenance
 from micro.dataset import read_dataset
 from micro.magnesium import CrystalParameters
-from micro.taylor_source import as_range
+from micro.options import as_range
 
 SMALL = ["--seed=5", "--strain=0.05", "--steps=20", "--grains=4", "--duration", "1e-6", "1e-4"]
 
