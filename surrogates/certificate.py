@@ -203,11 +203,12 @@ def dissipated_share(law: Any, d: int, shear: float, dt: float) -> float:
 def _newton(law: Any, d: int, strain_max: float, dt: float, seed: int) -> Certificate:
     """Entries that come from Newton's method on an element and on a patch.
 
-    The load is the first of `LOADS` under which the law dissipates a tenth of the work, the first of all if none
-    does. Where Newton fails it is halved, at most thrice.
+    The load is the first of `LOADS` under which the law dissipates a tenth of the work, else the one under which it
+    dissipates most, the first if none does. Where Newton fails it is halved, at most thrice.
     """
     shares = {load: dissipated_share(law, d, load * strain_max, dt) for load in LOADS}
-    load = next((load for load in LOADS if shares[load] > 0.1), LOADS[0])
+    most = max(LOADS, key=lambda load: shares[load]) if max(shares.values()) > 1e-6 else LOADS[0]
+    load = next((load for load in LOADS if shares[load] > 0.1), most)
     patches = {"element": make_patch(d, 1), "patch": make_patch(d, 2, distortion=0.2, seed=seed)}
     taken: dict[str, list[LoadStep]] = {}
     for _ in range(4):

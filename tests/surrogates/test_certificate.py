@@ -130,6 +130,13 @@ def test_other_faults_are_caught_by_their_entry(kind, d):
     assert negative["eigenvalue_min"] < -0.9 and negative["eigenvalue_negative"] == 1.0
 
 
+def test_law_that_hardly_flows_is_loaded_to_where_it_flows_most():
+    options = {"strain_max": 0.009, "dt": 1.0, "stress_scale": G, "points": 4}
+    found = certify(Known("plastic", 2), strain="small", dimension=2, **options)
+    assert found["newton_strain"] == pytest.approx(0.8 * 0.009)
+    assert 0.0 < found["dissipated"] < 0.1
+
+
 def test_state_that_moves_on_without_strain_is_caught():
     class Creeping(Known):
         def forward(self, F, state, dt):
