@@ -254,3 +254,19 @@ def test_bad_input():
     edges = cell.bars[cell.length < 1.1]
     with pytest.raises(ValueError, match="cell frame must be stable, it has 2 periodic mechanisms."):
         LatticeCell(custom_cell(cell.nodes, edges, cell.box, name="frame"), KinematicBar())
+
+
+def test_energy_of_the_box_under_uniaxial_compression():
+    """Load lcU1: 10 x 10 x 10, shortened by 3 with free sides, in one step or ten: psi is 101.1617146683 in all."""
+    lattice = LatticeCell(make_cell("cube-1"), KinematicBar())
+    for steps in (1, 10):
+        state, e = lattice.initial_state(1), 0.0
+        for t in range(1, steps + 1):
+            for _ in range(20):
+                E = torch.diag(torch.tensor([e, e, -0.3 * t / steps], dtype=torch.float64))[None]
+                step = lattice.step(E, state)
+                C = lattice.tangent(step)[0]
+                e -= (step.stress[0, 0, 0] / (C[0, 0, 0, 0] + C[0, 0, 1, 1])).item()
+            assert abs(step.stress[0, 0, 0]) < 1e-14
+            state = step.state
+        assert 1000 * step.psi.item() == pytest.approx(101.1617146683, abs=1e-9)
