@@ -77,7 +77,7 @@ class Equilibrium:
         return float(np.sqrt(norms[0]))
 
     def jacobian(self, A: PETSc.Mat) -> None:
-        """Fill A with the Jacobian at u; rows and columns of prescribed unknowns are zero, with a one on the diagonal."""
+        """Fill A with the Jacobian at u; rows and columns of prescribed unknowns hold a one on the diagonal only."""
         A.zeroEntries()
         dolfinx.fem.petsc.assemble_matrix(A, self._jacobian, bcs=self.supports.bcs)
         A.assemble()
@@ -90,5 +90,6 @@ class Equilibrium:
 
 
 def _stiffness(points: QuadraturePoints, du: Any, v: Any) -> Any:
+    assert points.stiffness is not None
     i, j, k, m = ufl.indices(4)
     return points.stiffness[i, j, k, m] * ufl.grad(du)[k, m] * ufl.grad(v)[i, j] * points.dx

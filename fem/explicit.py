@@ -30,7 +30,7 @@ from fem.failure import SolverError
 from fem.initial import Field, fill
 from fem.laws import Law, check_fit
 from fem.mesh import Domain
-from fem.points import MeanGradientPoints, Points, QuadraturePoints, check_hexahedra
+from fem.points import Points, explicit_points
 from fem.residual import Residual
 from fem.runtime import raise_together
 from fem.stable_step import MARGIN, cell_metric, highest_frequency, smallest_step
@@ -86,8 +86,6 @@ class ExplicitSolver:
         output: str | PathLike[str] | None = None,
     ) -> None:
         self.density = law.density if density is None else float(density)
-        if integration not in ("one-point", "full"):
-            raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
         if not 0.0 < safety <= 1.0:
             raise ValueError(f"safety must be in (0, 1], got {safety}.")
         if not (np.isfinite(self.density) and self.density > 0.0):
@@ -104,8 +102,7 @@ class ExplicitSolver:
         error: Exception | None = None
         try:
             check_fit(law, "explicit", ("finite",), 3)
-            check_hexahedra(V)
-            self.points: Points = MeanGradientPoints(V) if integration == "one-point" else QuadraturePoints(V)
+            self.points: Points = explicit_points(V, integration)
             fill(self.u, displacement, self._x, "displacement")
             fill(self.velocity, velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)

@@ -59,7 +59,10 @@ def stop(solver: ExplicitSolver, problem: Problem | None, F_n: np.ndarray, F: np
     """
     sentence, first = describe(solver.domain, solver.points.per_cell, solver.time, problem)
     if solver.output is not None and solver.comm.rank == first and problem is not None:
-        write_replay(solver.output, problem, F_n, F, solver.state, dt, solver.time, solver.law.name, sentence)
+        write_replay(
+            solver.output, problem=problem, F_n=F_n, F=F, state=solver.state, dt=dt, time=solver.time,
+            law=solver.law.name, reason=sentence,
+        )
     raise SolverError(sentence)
 
 
@@ -84,6 +87,7 @@ def describe(domain: Domain, per_cell: int, time: float, problem: Problem | None
 
 def write_replay(
     folder: Path,
+    *,
     problem: Problem,
     F_n: np.ndarray,
     F: np.ndarray,

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import dolfinx.fem
 import numpy as np
-from mpi4py import MPI
 
 from fem import failure, implicit_checkpoint, load_steps
 from fem.clock import Clock
@@ -25,8 +24,9 @@ from fem.equilibrium import Equilibrium
 from fem.failure import SolverError
 from fem.laws import Law, check_fit
 from fem.load_steps import Step
+from fem.material import Material
 from fem.mesh import Domain
-from fem.newton import Convergence, ConvergenceError, Newton
+from fem.newton import Convergence, Newton
 from fem.points import QuadraturePoints
 from fem.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.probe import Probe
@@ -35,6 +35,8 @@ from fem.runtime import raise_together
 
 __all__ = ["ImplicitSolver", "Prescribed", "SolverError"]
 
+# Unknowns up to which a direct solver is the faster one (measured, one core), by dimension.
+DIRECT_BELOW = {2: 100_000, 3: 6_000}
 PHASES = ("gather", "law", "assemble", "solve")
 
 
@@ -48,8 +50,8 @@ class ImplicitSolver:
         domain: Mesh and groups; triangles, quadrilaterals, tetrahedra or hexahedra.
         law: Material law of the mesh's dimension (`fem.laws.load`), of small or finite strain.
         prescribed: Prescribed displacements.
-        forms: `forms(u, v, t)` returns a UFL form that is added to the residual: displacement, test function, pseudo-time
-            (a Constant). A body force is `-inner(b, v) * dx`; its derivative to u is taken by UFL.
+        forms: `forms(u, v, t)` returns a UFL form that is added to the residual: displacement, test function, and
+            pseudo-time (a Constant). A body force is `-inner(b, v) * dx`; its derivative to u is taken by UFL.
         degree: Of the displacement, 1 or 2.
         quadrature_degree: None takes full integration (`fem.points.quadrature_degree`).
         linear: "direct", "iterative", or "auto" by the number of unknowns (`fem.newton`).
@@ -61,10 +63,8 @@ class ImplicitSolver:
 
     Attributes:
         u: Displacement Function. points: Quadrature points, with F, P and dP_dF there.
-        state: State of the points at the last time committed, (n, k).
         time: Pseudo-time: of the last commit, or that set since.
         last: `Convergence` of the last solve, None before. history: Steps of `run`, in order.
-        points_evaluated: Law evaluations of all ranks so far.
         clock: Seconds of this rank by phase.
 
     Raises:
@@ -102,7 +102,9 @@ class ImplicitSolver:
         V = dolfinx.fem.functionspace(mesh, ("Lagrange", degree, (d,)))
         self.u, self._u_n = dolfinx.fem.Function(V, name="u"), dolfinx.fem.Function(V)
         self.t = dolfinx.fem.Constant(mesh, 0.0)
+        self.clock = Clock(PHASES)
         self.points = QuadraturePoints(V, quadrature_degree, tangent=True)
+        self.material = Material(domain, self.points, law, self.clock)
         self.supports = Supports(domain, V, prescribed)
         self.equilibrium = Equilibrium(self.points, self.u, self.t, forms, self.supports)
         self._n_owned = d * V.dofmap.index_map.size_local
@@ -116,6 +118,7 @@ class ImplicitSolver:
             linear=linear,
             symmetric=symmetric,
             near_nullspace=near_nullspace(self.equilibrium.b, nodes),
+            direct_below=DIRECT_BELOW[d],
             rtol=rtol,
             atol=atol,
             stol=stol,
@@ -125,17 +128,21 @@ class ImplicitSolver:
         )
         self._x = self.equilibrium.b.duplicate()
         self._probe: Probe | None = None
-        self.state = law.initial_state(self.points.n)
-        self._trial, self._P_n = self.state, self.points.P.copy()
         self.time, self._time_n = 0.0, 0.0
         self.last: Convergence | None = None
         self.history: list[Step] = []
-        self.points_evaluated, self._n_points = 0, int(self.comm.allreduce(self.points.n))
-        self.clock = Clock(PHASES)
-        # Whether P and dP_dF are still those of the last commit.
-        self._kept = False
-        self._wrong: tuple[failure.Problem | None, np.ndarray, float, float, str] | None = None
+        self._fresh = True
         self.points.gather(self.u)
+
+    @property
+    def state(self) -> np.ndarray:
+        """State of the points at the last time committed, (n, k)."""
+        return self.material.state
+
+    @property
+    def points_evaluated(self) -> int:
+        """Law evaluations of all ranks so far."""
+        return self.material.evaluated
 
     def run(self, until: float = 1.0, **options: Any) -> list[Step]:
         """Step to a pseudo-time; the options are those of `fem.load_steps.run` (step, times, growth, progress, ...).
@@ -152,7 +159,7 @@ class ImplicitSolver:
         return steps
 
     def set_time(self, t: float) -> None:
-        """Go to pseudo-time t: prescribed displacements and the Constant of the user's forms take their values there."""
+        """Go to pseudo-time t: prescribed displacements and the user's forms take their values there."""
         self.supports.set_time(t)
         self.time = self.t.value = float(t)
 
@@ -162,7 +169,8 @@ class ImplicitSolver:
         Raises:
             ConvergenceError: On all ranks; `roll_back` then returns to the last state committed.
         """
-        self._fresh, self._wrong = not self._kept, None
+        self._fresh = not self.material.kept
+        self.material.forget_failure()
         self._x.array_w[:] = self.u.x.array[: self._n_owned]
         self.last = None
         with self.clock("solve"):
@@ -172,29 +180,27 @@ class ImplicitSolver:
     def commit(self) -> None:
         """Take the solution as the start of the next step."""
         self._u_n.x.array[:] = self.u.x.array
-        self._P_n[:] = self.points.P
-        self.state, self._time_n, self._kept = self._trial, self.time, True
+        self._time_n = self.time
+        self.material.commit()
 
     def roll_back(self) -> None:
         """Return to the last state committed, its time included."""
         self.u.x.array[:] = self._u_n.x.array
-        self.points.P[:] = self._P_n
-        self._trial, self._kept = self.state, False
-        self.points.gather(self.u)
+        self.material.roll_back(self.u)
         self.set_time(self._time_n)
 
     def adopt(self, state: np.ndarray) -> None:
-        """Commit a state (n, k) from elsewhere with u, P and the time as they are; the tangent is asked for anew."""
-        self._trial = state
-        self.points.gather(self.u)
-        self.commit()
-        self._kept = False
+        """Commit a state (n, k) with u, P and the time as they are, and keep nothing else of the past."""
+        self._u_n.x.array[:] = self.u.x.array
+        self._time_n = self.time
+        self.material.adopt(self.u, state)
+        self.newton.linear.forget()
 
     def _residual(self, x: Any, b: Any) -> float:
         self.u.x.array[: self._n_owned] = x.array_r
         self.u.x.scatter_forward()
         if self._fresh:
-            self._evaluate()
+            self.material.evaluate(self.u, self.dt * (self.time - self._time_n), self.time)
         self._fresh = True
         with self.clock("assemble"):
             return self.equilibrium.residual(b)
@@ -203,27 +209,6 @@ class ImplicitSolver:
         with self.clock("assemble"):
             self.equilibrium.jacobian(A)
 
-    def _evaluate(self) -> None:
-        """The law at all points, then one reduction: a failure on any rank is one on all."""
-        problem: failure.Problem | None = None
-        points, dt = self.points, self.dt * (self.time - self._time_n)
-        with self.clock("gather"):
-            F = points.gather(self.u)
-        self._kept = False
-        with self.clock("law"):
-            try:
-                P, self._trial, dP_dF = self.law.tangent(F, self.state, dt)
-                points.P[:], points.dP_dF[:] = P, dP_dF
-                problem = _check(F, points.P, points.dP_dF, self._trial, self.law.strain)
-            except Exception as error:  # a law may fail in any way; the ranks must still decide together
-                problem = failure.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
-        self.points_evaluated += self._n_points
-        if self.comm.allreduce(problem is not None, op=MPI.LOR):
-            text, first = failure.describe(self.domain, points.per_cell, self.time, problem)
-            mine = problem if self.comm.rank == first else None
-            self._wrong = (mine, F.copy() if mine is not None else F[:0], dt, self.time, text)
-            raise ConvergenceError(text)
-
     def give_up(self, sentence: str) -> None:
         """Write the checkpoint and, if the law failed, the replay file to the output folder, if there is one."""
         if self.output is None:
@@ -231,10 +216,7 @@ class ImplicitSolver:
         error: Exception | None = None
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            if self._wrong is not None and self._wrong[0] is not None:
-                problem, F, dt, time, text = self._wrong
-                law = self.law.name
-                failure.write_replay(self.output, problem, self.points.F, F, self.state, dt, time, law, text)
+            self.material.write_replay(self.output)
         except OSError as caught:
             error = caught
         raise_together(self.comm, error)
@@ -266,7 +248,7 @@ class ImplicitSolver:
         Raises:
             ValueError: If the law cannot tell it.
         """
-        return self._total("stored energy", self.law.stored_energy(self.points.F, self.state))
+        return self.material.total("stored energy", self.law.stored_energy(self.points.F, self.state))
 
     def dissipation(self) -> float:
         """Energy dissipated up to the last time committed, J.
@@ -274,12 +256,7 @@ class ImplicitSolver:
         Raises:
             ValueError: If the law cannot tell it.
         """
-        return self._total("dissipation", self.law.dissipation(self.state))
-
-    def _total(self, name: str, density: np.ndarray | None) -> float:
-        if density is None:
-            raise ValueError(f"The law {self.law.name} does not tell its {name}.")
-        return float(self.comm.allreduce(float(self.points.volume @ density)))
+        return self.material.total("dissipation", self.law.dissipation(self.state))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint of the last state committed (`fem.implicit_checkpoint`)."""
@@ -293,16 +270,3 @@ class ImplicitSolver:
         """Seconds by phase, the largest of all ranks; "solve" holds the others."""
         return self.clock.largest(self.comm)
 
-
-def _check(F: np.ndarray, P: np.ndarray, dP_dF: np.ndarray, state: np.ndarray, strain: str) -> failure.Problem | None:
-    """First point that is inverted (finite strain), or whose stress, state or tangent is not finite."""
-    if strain == "finite":
-        J = np.linalg.det(F)
-        if not np.all(J > 0.0):
-            point = int(np.argmin(np.where(np.isfinite(J), J, -np.inf)))
-            return failure.Problem(point, f"is inverted (det F = {J[point]:.3g})")
-    problem = failure.find(P, state)
-    if problem is None and not np.isfinite(dP_dF.sum()):
-        wrong = ~np.isfinite(dP_dF.reshape(len(dP_dF), -1)).all(axis=1)
-        return failure.Problem(int(np.argmax(wrong)), "has a tangent that is not finite") if wrong.any() else None
-    return problem

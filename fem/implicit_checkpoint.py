@@ -36,8 +36,8 @@ def _cells(solver: ImplicitSolver) -> np.ndarray:
 def save(solver: ImplicitSolver, path: str | PathLike[str]) -> None:
     """Write the last state committed; collective.
 
-    The tangent is not in the file: the solver that goes on, as the one that restarts, asks the law for it again. So both
-    take the same steps.
+    Tangent and preconditioner are not in the file: the solver that goes on forgets them, as the one that restarts does
+    not have them. So both take the same steps.
 
     Args:
         solver: The solver.
@@ -48,6 +48,7 @@ def save(solver: ImplicitSolver, path: str | PathLike[str]) -> None:
     """
     comm, points, cells = solver.comm, solver.points, _cells(solver)
     solver.roll_back()
+    solver.adopt(solver.state)
     u = solver.u.x.array.reshape(-1, points.dimension)[points.V.dofmap.list[: len(cells)]]
     values: dict[str, Any] = {}
     for (name, shape), array in zip(_shapes(solver).items(), (u, points.P, solver.state)):
@@ -93,4 +94,4 @@ def restore(solver: ImplicitSolver, path: str | PathLike[str]) -> None:
     points.P[:] = values["P"][cells].reshape(points.P.shape)
     solver.set_time(float(values["time"]))
     solver.adopt(values["state"][cells].reshape(points.n, solver.law.state_size))
-    solver.points_evaluated = int(values["points_evaluated"])
+    solver.material.evaluated = int(values["points_evaluated"])

@@ -15,11 +15,11 @@ DIRECT: dict[str, Any] = {
     "pc_factor_mat_solver_type": "mumps",
     "mat_mumps_icntl_14": 80,  # per cent of memory beyond the estimate, which pivoting may need
 }
+AGAIN_NEVER: dict[str, Any] = {"snes_lag_preconditioner": -2}  # set up once
 MULTIGRID: dict[str, Any] = {
     "ksp_max_it": 500,
     "pc_type": "gamg",
     "pc_gamg_agg_nsmooths": 1,
-    "pc_gamg_reuse_interpolation": True,
     "pc_gamg_threshold": 0.01,
     "mg_levels_ksp_type": "chebyshev",
     "mg_levels_pc_type": "jacobi",
@@ -74,14 +74,15 @@ class LinearSolver:
             raise ValueError(f'linear must be "direct", "iterative" or "auto", got "{kind}".')
         small = matrix.getSize()[0] <= direct_below
         self.kind = ("direct" if small else "iterative") if kind == "auto" else kind
-        self.symmetric = symmetric is not False
-        self._test = symmetric is None
+        self._test, self._start = symmetric is None, symmetric is not False
+        self.symmetric = self._start
         self._ksp, self._prefix, self._options = ksp, prefix, dict(overrides or {})
         self._x, self._b = matrix.createVecs()
         self._y = self._x.duplicate()
         random = np.random.default_rng(matrix.comm.rank)
         for vector in (self._x, self._y):
             vector.array_w[:] = random.normal(size=vector.getLocalSize())
+        self._kept, self._pace = False, np.inf  # of the preconditioner: whether kept, and iterations a digit when new
         self._pending: contextlib.ExitStack | None = None
         self._configure()
 
@@ -96,6 +97,12 @@ class LinearSolver:
         if self._pending is not None:
             self._pending.enter_context(options(self._prefix, self._chosen))
 
+    def forget(self) -> None:
+        """Keep nothing of the systems solved so far: no preconditioner, no verdict on symmetry."""
+        self.symmetric, self._kept = self._start, False
+        self._ksp.reset()
+        self._configure()
+
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
         """Hold the options that PETSc reads when the solver is set up (multigrid levels, MUMPS), within a block."""
@@ -107,12 +114,31 @@ class LinearSolver:
                 self._pending = None
 
     def prepare(self, A: PETSc.Mat, rtol: float) -> None:
-        """Choose for the matrix as assembled, and the relative tolerance of the next solve."""
+        """Choose for the matrix as assembled, and the relative tolerance of the next solve.
+
+        A multigrid hierarchy is kept while it serves: its coarse matrices cost several times a solve. It is made anew
+        once iterations for a digit exceed those with the new one by half.
+        """
         if self._test and self.symmetric and self.asymmetry(A) > ASYMMETRY:
             self.symmetric = False
             self._ksp.getPC().reset()
+            self._kept = False
             self._configure()
+        if self.kind == "iterative" and not self._serves():
+            self._ksp.getPC().reset()  # SNES is told never to set up again (`AGAIN_NEVER`) what is set up
         self._ksp.setTolerances(rtol=rtol)
+
+    def _serves(self) -> bool:
+        """Whether the preconditioner is still good, judged by the last solve."""
+        iterations = self._ksp.getIterationNumber()
+        if self._ksp.getConvergedReason() <= 0:
+            self._kept = False
+            return False
+        pace = iterations / max(1.0, -np.log10(self._ksp.getTolerances()[0]))
+        if not self._kept:
+            self._pace = pace
+        self._kept = pace <= 1.5 * self._pace + 0.2
+        return self._kept
 
     def asymmetry(self, A: PETSc.Mat) -> float:
         """|y . A x - x . A y| sqrt(n) / (|A x| |y|) for two random vectors: of the order of |A - A^T| / |A|."""

@@ -21,7 +21,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from fem.linear_solver import LinearSolver
+from fem.linear_solver import AGAIN_NEVER, LinearSolver
 from fem.linear_solver import options as petsc_options
 
 DIVERGED = 1e8  # growth of the residual over the first one (or over the forces) at which there is no way back
@@ -77,7 +77,7 @@ class Newton:
         stol: Or where the last change is below stol times the unknowns; 0 switches it off.
         maximum: Iterations at most.
         line_search: "basic" (full steps), "bt" (backtracking), or another SNES line search.
-        linear_rtol: Smallest relative tolerance asked of the iterative solver (a looser one where that is enough).
+        linear_rtol: Smallest relative tolerance asked of the iterative solver, which gets what the goal needs.
         options: PETSc options of SNES and KSP, without prefix, that override all of this.
 
     Attributes:
@@ -99,13 +99,13 @@ class Newton:
         linear: Literal["direct", "iterative", "auto"] = "auto",
         symmetric: bool | None = None,
         near_nullspace: PETSc.NullSpace | None = None,
-        direct_below: int = 40_000,
+        direct_below: int = 10_000,
         rtol: float = 1e-10,
         atol: float = 0.0,
         stol: float = 0.0,
         maximum: int = 20,
         line_search: str = "basic",
-        linear_rtol: float = 1e-8,
+        linear_rtol: float = 1e-12,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         for name, value in (("rtol", rtol), ("atol", atol), ("stol", stol), ("linear_rtol", linear_rtol)):
@@ -131,7 +131,8 @@ class Newton:
         self.snes.setTolerances(rtol=self.rtol, atol=self.atol, stol=self.stol, max_it=int(maximum))
         self.snes.setConvergenceTest(self._converged)
         self.linear = LinearSolver(self.snes.getKSP(), matrix, linear, symmetric, direct_below, prefix, options)
-        with petsc_options(prefix, {"snes_linesearch_type": line_search, **(options or {})}):
+        lag = AGAIN_NEVER if self.linear.kind == "iterative" else {}
+        with petsc_options(prefix, {"snes_linesearch_type": line_search, **lag, **(options or {})}):
             self.snes.setFromOptions()
 
     def solve(self, x: PETSc.Vec) -> Convergence:
@@ -167,9 +168,9 @@ class Newton:
 
     def _form_jacobian(self, snes: PETSc.SNES, x: PETSc.Vec, A: PETSc.Mat, P: PETSc.Mat) -> None:
         self._jacobian(x, A)
-        # No more digits than the goal needs, were the problem linear: the next iteration corrects the rest.
+        # As many digits as the goal needs, were the problem linear: a few more products with A save an evaluation.
         norm, goal = self._norms[-1], self._goal()
-        self.linear.prepare(A, max(self.linear_rtol, 0.1 * goal / norm) if norm > 0.0 else self.linear_rtol)
+        self.linear.prepare(A, max(self.linear_rtol, 0.05 * goal / norm) if norm > 0.0 else self.linear_rtol)
 
     def _goal(self) -> float:
         return max(self.atol, self.rtol * max(self._norms[0], self._forces))

@@ -172,6 +172,18 @@ def quadrature_degree(V: Any) -> int:
 Points = MeanGradientPoints | QuadraturePoints
 
 
+def explicit_points(V: Any, integration: str) -> Points:
+    """Points of the explicit solver: "one-point" or "full".
+
+    Raises:
+        ValueError: If there is no such integration, or the space is not P1 vectors on trilinear hexahedra.
+    """
+    if integration not in ("one-point", "full"):
+        raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
+    check_hexahedra(V)
+    return MeanGradientPoints(V) if integration == "one-point" else QuadraturePoints(V)
+
+
 def cell_average(points: Points, values: np.ndarray) -> np.ndarray:
     """Volume average over the points of each cell, for output on DG0: (n, ...) -> (owned cells, ...)."""
     if points.per_cell == 1:

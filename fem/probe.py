@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import basix
 import dolfinx.geometry
 import numpy as np
 
+SIMPLEX = ("triangle", "tetrahedron")
+ITERATIONS = 12  # of Newton for the reference coordinates; affine cells need two
 TOLERANCE = 1e-8  # of the size of the mesh: how far outside a point may lie that is meant to be on the surface
 
 
@@ -72,12 +75,34 @@ class Probe:
         point = np.repeat(np.arange(len(x)), counts)
         if len(point) == 0:
             return cells, distance
-        squared = dolfinx.geometry.squared_distance(
-            self._mesh, self._mesh.topology.dim, np.asarray(candidates.array, dtype=np.int32), x[point]
-        )
-        # Best candidate of each point: the last written one wins, so write the nearest last.
-        order = np.argsort(-squared, kind="stable")
+        outside = self._outside(x[point], candidates.array)
+        # Best candidate of each point: the last one written stays, so the nearest comes last.
+        order = np.argsort(-outside, kind="stable")
         cells[point[order]] = candidates.array[order]
-        distance[point[order]] = np.sqrt(np.maximum(squared[order], 0.0))
+        distance[point[order]] = outside[order]
         distance[distance <= TOLERANCE * self._size] = 0.0
         return cells, distance
+
+    def _outside(self, x: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """How far points (m, 3) lie outside cells (m,), about, (m,), m: by their reference coordinates.
+
+        Cells with warped faces are not convex: distances from their hull would let a point lie in two of them.
+        """
+        mesh = self._mesh
+        d, name = mesh.geometry.dim, mesh.topology.cell_type.name
+        nodes = mesh.geometry.x[mesh.geometry.dofmap[cells], :d]
+        kind = getattr(basix.CellType, name)
+        lagrange = basix.LagrangeVariant.equispaced
+        element = basix.create_element(basix.ElementFamily.P, kind, mesh.geometry.cmap.degree, lagrange)
+        X = np.tile(np.mean(basix.geometry(kind), axis=0), (len(x), 1))
+        for _ in range(ITERATIONS):
+            table = element.tabulate(1, X)[..., 0]  # (1 + d, m, nodes)
+            J = np.einsum("dma,mai->mid", table[1:], nodes)
+            step = np.linalg.solve(J, (x[:, :d] - np.einsum("ma,mai->mi", table[0], nodes))[:, :, None])[:, :, 0]
+            # A point far outside may have no reference coordinates: keep it from running away.
+            X = np.clip(X + step, -1.0, 2.0)
+            if np.abs(step).max() < 1e-14:
+                break
+        excess = np.maximum(-X.min(axis=1), (X.sum(axis=1) if name in SIMPLEX else X.max(axis=1)) - 1.0)
+        size = np.linalg.norm(nodes.max(axis=1) - nodes.min(axis=1), axis=1)
+        return np.maximum(excess, 0.0) * size

@@ -61,7 +61,10 @@ class J2(PlasticLaw):
         )
 
     def dissipation(self, state: np.ndarray) -> np.ndarray:
-        """Plastic work, the integral of Y(e) from 0 to e, (n,), J/m^3; all of it is heat, none is stored."""
+        """Plastic work, the integral of Y(e) from 0 to e, (n,), J/m^3; all of it is heat, none is stored.
+
+        To a relative error of the order of the elastic strain, by which Y and the plastic strain e are not conjugate.
+        """
         Y0, B, _, Q, d = self.parameters[:5]
         e = state[:, 6]
         return Y0 * e + 0.5 * B * e**2 + Q * (e - (1.0 - np.exp(-d * e)) / d)

@@ -33,6 +33,31 @@ def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
     return domain_from_mesh(mesh, ends)
 
 
+def _cells(cell, n, *, distort=0.0, comm=MPI.COMM_WORLD) -> Domain:
+    """Unit square or cube of n cells of a kind along each edge, with the groups foot and top (last axis).
+
+    Inner nodes are moved by up to `distort` of a cell, by a rule of their position: the same on any number of ranks.
+    """
+    kind = dolfinx.mesh.CellType[cell]
+    if cell in ("triangle", "quadrilateral"):
+        mesh = dolfinx.mesh.create_unit_square(comm, n, n, kind)
+    else:
+        mesh = dolfinx.mesh.create_unit_cube(comm, n, n, n, kind)
+    d = mesh.geometry.dim
+    x = mesh.geometry.x[:, :d]
+    inner = np.all((x > 0.25 / n) & (x < 1.0 - 0.25 / n), axis=1)
+    k = np.round(x * n)
+    phase = np.stack([np.sin(12.9 * k @ [1.0, 3.7, 5.1][:d] + 78.2 * (i + 1)) for i in range(d)], axis=1)
+    mesh.geometry.x[inner, :d] += distort / n * phase[inner]
+    ends = {"foot": lambda p: np.isclose(p[d - 1], 0.0), "top": lambda p: np.isclose(p[d - 1], 1.0)}
+    return domain_from_mesh(mesh, ends)
+
+
+@pytest.fixture
+def cells() -> Callable[..., Domain]:
+    return _cells
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Threads of several ranks on few cores would only wait for each other."""

@@ -156,3 +156,32 @@ def test_version_differences_are_hidden():
     V = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
     assert compat.interpolation_points(V.element).shape == (8, 3)
     assert compat.version().startswith("0.")
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("cell", ["triangle", "quadrilateral", "tetrahedron", "hexahedron"])
+def test_points_of_any_cell_and_degree(cells, cell, degree):
+    """Volumes fill the body, gradients are exact, and stress and tangent sit where UFL integrates them."""
+    domain = cells(cell, 2, distort=0.2)
+    d = domain.mesh.geometry.dim
+    V = dolfinx.fem.functionspace(domain.mesh, ("Lagrange", degree, (d,)))
+    points = QuadraturePoints(V, tangent=True)
+    n_expected = {"triangle": (1, 3), "tetrahedron": (1, 4)}.get(cell, (2**d, 3**d))[degree - 1]
+    assert points.per_cell == n_expected
+    assert domain.comm.allreduce(points.volume.sum()) == pytest.approx(1.0, rel=1e-13)
+    u = dolfinx.fem.Function(V)
+    u.interpolate(lambda x: H[:d, :d] @ x[:d])
+    np.testing.assert_allclose(points.gather(u), np.broadcast_to(np.eye(d) + H[:d, :d], points.F.shape), atol=1e-13)
+    random = np.random.default_rng(1)
+    points.P[:], points.dP_dF[:] = random.normal(size=points.P.shape), random.normal(size=points.dP_dF.shape)
+    contracted = points.stiffness[0, 1, 1, 0] * points.stress[1, 0]
+    value = dolfinx.fem.assemble_scalar(dolfinx.fem.form(contracted * points.dx))
+    assert value == pytest.approx(float(points.volume @ (points.dP_dF[:, 0, 1, 1, 0] * points.P[:, 1, 0])), rel=1e-10)
+
+
+def test_spaces_that_do_not_fit_are_refused(cells):
+    mesh = cells("triangle", 1).mesh
+    with pytest.raises(ValueError, match="must have 2 components, got 3"):
+        QuadraturePoints(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (3,))))
+    with pytest.raises(ValueError, match="linear hexahedra, got tetrahedron"):
+        ExplicitSolver(cells("tetrahedron", 1), NeoHookean(), integration="full")
