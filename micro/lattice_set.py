@@ -1,14 +1,14 @@
 """Lattice set: read what ``micro.generate lattice`` wrote, with the cell and the law of the bars that made it."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from micro.bars import LAWS, BarLaw
+from micro.bars import BarLaw
 from micro.dataset import good_samples, read_arrays
-from micro.lattice import Cell, make_cell
+from micro.lattice import Cell
+from micro.lattice_parameters import lattice_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,7 @@ def read_lattice_set(path: str | Path, *, allow_partial: bool = False) -> Lattic
     if manifest["source"] != "lattice":
         raise ValueError(f"{path} must be a set of the source lattice, got {manifest['source']}.")
     arrays, failed = good_samples(arrays, path)
-    told = manifest["parameters"]
-    law = {key: value for key, value in told["bar"].items() if key != "name"}
-    bar = LAWS[told["bar"]["name"]](**law)
-    # The numbers of the manifest, not the seed: a stream may change from one version of NumPy to the next.
-    cell = dataclasses.replace(make_cell(told["cell"]["name"]), nodes=np.array(told["cell"]["nodes"]))
+    cell, bar = lattice_of(manifest["parameters"])
     displacement = arrays["displacement"]
     return LatticeSet(
         **{name: arrays[name] for name in ("strain", "stress", "psi", "dissipation", "force")},

@@ -5,7 +5,6 @@ References:
 """
 
 import argparse
-import dataclasses
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from micro.bars import LAWS, IsotropicBar, KinematicBar
 from micro.lattice import make_cell
 from micro.lattice_cell import LatticeCell
+from micro.lattice_parameters import lattice_parameters
 from micro.options import as_range
 from micro.source import Block, Field, Source
 
@@ -98,15 +98,7 @@ class LatticeSource(Source):
             "zero": zero,
         }
         self.parameters = {
-            "cell": {
-                "name": cell,
-                "perturbation": perturbation,
-                "seed": cell_seed,
-                "nodes": shape.nodes.tolist(),
-                "bars": shape.bars.tolist(),
-                "box": shape.box.tolist(),
-            },
-            "bar": {"name": bar.name, **dataclasses.asdict(bar)},
+            **lattice_parameters(shape, bar, perturbation=perturbation, seed=cell_seed),
             "steps": steps,
             "increment": list(increment),
             "zero": zero,
