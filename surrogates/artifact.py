@@ -11,6 +11,7 @@ The manifest says what the law is, in which units and range, from which data, an
 every field and the content hash, and refuses what does not fit with one sentence that names the field.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -45,6 +46,16 @@ class Law:
     path: Path
 
 
+@functools.cache
+def switch_fusion_off() -> None:
+    """Keep TorchScript from fusing, once a process: to be called before any scripted module is.
+
+    The profiling executor can hang on graphs that hold torch.autograd.grad, and compiles a kernel for every shape; a
+    change of the strategy after a first call would be warned of.
+    """
+    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+
+
 def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write a law and its manifest to one file, whole or not at all.
 
@@ -60,7 +71,7 @@ def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]
         ValueError: a field is missing, unknown or mistyped, or the module does not do what the manifest says.
     """
     path = Path(path)
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    switch_fusion_off()
     scripted = module if isinstance(module, torch.jit.ScriptModule) else torch.jit.script(module)
     scripted.eval()
     manifest = json.loads(json.dumps({**manifest, "hash": ""}))  # what a reader will see: lists, not tuples
@@ -152,8 +163,7 @@ def load_law(
         raise ValueError(
             f"{path}: field hash does not match the content: weights, code or manifest were edited after export."
         )
-    # The profiling executor can hang on graphs that hold torch.autograd.grad; without fusion it does not.
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    switch_fusion_off()
     try:
         module = torch.jit.load(str(path), map_location=device)
     except RuntimeError as error:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from surrogates import tangent
-from surrogates.artifact import load_law, replace_manifest, write_beside
+from surrogates.artifact import load_law, replace_manifest, switch_fusion_off, write_beside
 from surrogates.patch import LoadStep, make_patch, pull
 
 Certificate = dict[str, float | bool]
@@ -86,7 +86,7 @@ def certify(
     for name, value in {"strain_max": strain_max, "dt": dt, "stress_scale": stress_scale, "points": points}.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive, got {value}.")
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])  # else scripted laws that differentiate can hang
+    switch_fusion_off()
     virgin_stress = _virgin_stress(law, dimension, dt)
     if isinstance(law, torch.nn.Module):
         with torch.no_grad():  # a scripted module's copy would else remember what it was copied from

@@ -4,8 +4,8 @@ The change g minimises the incremental potential (Miehe 2002, the convex problem
 
     1/2 g.K g + r.g + sum_i c_i |g_i|,
 
-with r the conjugate forces T = dPsi/dZ at the new strain and old variables, K their stiffness and c the thresholds.
-At its solution -T = c sign(g) wherever g is not zero, so that the dissipation -T.g = sum_i c_i |g_i| cannot be negative.
+with r the conjugate forces T = dPsi/dZ at the new strain and old variables, K their stiffness and c thresholds. At
+its solution -T = c sign(g) wherever g is not zero, so that the dissipation -T.g = sum_i c_i |g_i| cannot be negative.
 
 References:
     Masi and Stefanou (2022), Eq. (9), doi:10.1016/j.cma.2022.115190;

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surrogates.artifact import load_law
+from surrogates.artifact import load_law, switch_fusion_off
 from surrogates.checkpoint import Checkpoint
 from surrogates.epochs import run_epochs
 from surrogates.errors import relative_errors
@@ -196,8 +196,7 @@ def fit(
     Returns:
         The mean training loss of the last epoch.
     """
-    # The fuser would compile a kernel for every number of steps, which takes longer than the training.
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    switch_fusion_off()  # the fuser would compile a kernel for every number of steps
     paths = _Histories(train, model.relaxation.share.device)
     relaxation = torch.jit.script(model.relaxation)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)

@@ -2,6 +2,7 @@
 
     python3 -m surrogates.train pca-net --data DIR --output FILE.pt [--epochs N --seed S --device cpu --threads N]
     python3 -m surrogates.train recurrent --data DIR --data DIR2 --output FILE.pt --checkpoint FILE --resume
+    python3 -m surrogates.train tann --data DIR --output FILE.pt [--variables N --internal given]
 
 A kind of law is a module of this package with
 - a frozen dataclass of its configuration, whose fields are the options on the command line (`epochs`, `seed` needed);
@@ -12,7 +13,9 @@ A kind of law is a module of this package with
   the artifact, `describe() -> {"state": ..., "observe": ..., "time_window": ...}` for the manifest (a plain Python
   method); may be left out where the model is the law;
 - `errors(model, law, held_out, config) -> dict of numbers`: held-out errors, `full` and `deviatoric` among them; may be
-  left out where driving the law along the paths is all there is to say (`surrogates.errors.resolution_report`).
+  left out where driving the law along the paths is all there is to say (`surrogates.errors.resolution_report`);
+- `load(paths, held_out, allow_partial=) -> (train, held_out)` and `material(train) -> surrogates.export.Material`,
+  where the data are not stretches and stresses of polycrystals; the samples have a length, `hash` and `meta`.
 """
 
 import argparse
@@ -34,16 +37,24 @@ if __name__ == "__main__":
 
 import torch
 
-from surrogates.artifact import save_law, write_beside
-from surrogates.certificate import certify, settings
 from surrogates.checkpoint import Checkpoint
 from surrogates.errors import resolution_report
-from surrogates.manifest import SCHEMA, UNITS
+from surrogates.export import Material, Origin, write_law
 from surrogates.samples import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"pca-net": ("surrogates.pca_net", "PCANetConfig"), "recurrent": ("surrogates.recurrent", "RecurrentConfig")}
+KINDS = {
+    "pca-net": ("surrogates.pca_net", "PCANetConfig"),
+    "recurrent": ("surrogates.recurrent", "RecurrentConfig"),
+    "tann": ("surrogates.tann", "TannConfig"),
+}
+
+
+def crystal_material(train: Samples) -> Material:
+    """What the manifest of a law of polycrystals says of them."""
+    density = crystal_constant(train, "density", DENSITY)
+    return Material("finite", 3, density, moduli(train), trained_range(train))
 
 
 def add_config(parser: argparse.ArgumentParser, config: type) -> None:
@@ -78,7 +89,7 @@ def make_parser(kind: str, config: type) -> argparse.ArgumentParser:
 
 
 def train_law(
-    kind: str, config: Any, train: Samples, held_out: Samples, output: Path, *, checkpoint: Checkpoint | None,
+    kind: str, config: Any, train: Any, held_out: Any, output: Path, *, checkpoint: Checkpoint | None,
     device: str, name: str, command: str, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Build, fit, test and export one law.
@@ -95,31 +106,21 @@ def train_law(
     else:
         errors = resolution_report(law, held_out)
     meta = train.meta[0] if train.meta else {}
-    bulk, shear = moduli(train)
-    described = law.describe()
-    manifest = {
-        "schema": SCHEMA,
-        "kind": kind,
-        "name": name or output.stem,
-        "strain": "finite",
-        "dimension": 3,
-        "units": UNITS,
-        "density": crystal_constant(train, "density", DENSITY),
-        "moduli": {"bulk": bulk, "shear": shear},
-        "state": described["state"],
-        "observe": described["observe"],
-        "range": trained_range(train, described["time_window"]),
-        "dtype": str(next(law.parameters()).dtype).removeprefix("torch."),
-        "data": {
-            "hash": train.hash,
-            "code_version": str(meta.get("code", {}).get("version", "unknown")),
-            "samples": len(train),
-            "seed": int(meta.get("seed", -1)),
-            "command": "; ".join(str(entry.get("command", "")) for entry in train.meta),
-        },
-        "errors": {**errors, "held_out_paths": len(held_out)},
-        "certificate": {},
-        "training": {
+    return write_law(
+        output,
+        law,
+        kind=kind,
+        name=name,
+        material=getattr(module, "material", crystal_material)(train),
+        origin=Origin(
+            hash=train.hash,
+            code_version=str(meta.get("code", {}).get("version", "unknown")),
+            samples=len(train),
+            seed=int(meta.get("seed", -1)),
+            command="; ".join(str(entry.get("command", "")) for entry in train.meta),
+        ),
+        errors={**errors, "held_out_paths": len(held_out)},
+        training={
             "command": command,
             "seed": config.seed,
             "epochs": config.epochs,
@@ -127,12 +128,7 @@ def train_law(
             "parameters": sum(p.numel() for p in model.parameters()),
             **fitted,
         },
-    }
-    manifest["certificate"] = certify(law.cpu(), **settings(manifest))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    manifest = save_law(output, law, manifest)
-    write_beside(output, manifest)
-    return manifest
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if torch.device(options["device"]).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {options['device']} is not there: this PyTorch sees no GPU.")
         torch.set_num_threads(options["threads"])
-        train, held_out = load_samples(options["data"], options["held_out"], allow_partial=options["allow_partial"])
+        load = getattr(importlib.import_module(module), "load", load_samples)
+        train, held_out = load(options["data"], options["held_out"], allow_partial=options["allow_partial"])
         checkpoint = None
         if options["checkpoint"] is not None:
             trained = {e.name: options[e.name] for e in dataclasses.fields(config) if not e.metadata.get("export")}

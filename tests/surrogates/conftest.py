@@ -1,12 +1,17 @@
-"""Paths with a closed-form law behind them, so that no test here waits for the polycrystal."""
+"""Paths with a closed-form law behind them, so that no test here waits for the polycrystal; walks of small lattices."""
 
 import numpy as np
 import pytest
 import torch
 
+from micro.bars import KinematicBar
+from micro.lattice_source import LatticeSource
 from micro.paths import random_walk
 from surrogates import kinematics
+from surrogates.artifact import switch_fusion_off
+from surrogates.mandel import components
 from surrogates.samples import Samples, matrices
+from surrogates.walks import FIELDS, Walks
 
 
 def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 1e-6), strain: float = 0.2) -> Samples:
@@ -28,6 +33,12 @@ def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 
     return Samples(paths.U, stress.numpy(), paths.duration, paths.time, np.arange(count))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_fusion():
+    """Before the first scripted call of all."""
+    switch_fusion_off()
+
+
 @pytest.fixture(scope="session")
 def samples() -> Samples:
     """Sixty paths of 41 times and one duration."""
@@ -38,3 +49,26 @@ def samples() -> Samples:
 def uneven_samples() -> Samples:
     """Forty paths whose durations spread over a factor of ten."""
     return make_samples(40, duration=(1e-6, 1e-5))
+
+
+def lattice_walks(
+    cell="square-2", *, samples=60, steps=80, perturbation=0.2, bar=None, seed=0, increment=(0.01, 0.4)
+) -> Walks:
+    """Walks as the reader gives them."""
+    source = LatticeSource(
+        seed, cell=cell, perturbation=perturbation, cell_seed=0, bar=bar or KinematicBar(), steps=steps,
+        increment=increment, zero=0.2, device="cpu", threads=1,
+    )  # fmt: skip
+    block = source.solve(np.arange(samples))
+    assert not any(block.reason)
+    arrays = {name: torch.from_numpy(np.array(block.arrays[name])) for name in FIELDS}
+    factors = 1 / components(2 if arrays["strain"].shape[-1] == 3 else 3)
+    arrays["strain"], arrays["stress"] = arrays["strain"] * factors, arrays["stress"] * factors
+    meta = {"parameters": source.parameters, "seed": seed, "command": "made in a test", "code": {"version": "test"}}
+    return Walks(**arrays, ids=np.arange(samples), meta=(meta,))
+
+
+@pytest.fixture(scope="session")
+def make_walks():
+    """Maker of walks of a lattice cell."""
+    return lattice_walks

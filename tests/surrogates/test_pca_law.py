@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from surrogates import kinematics
+from surrogates.artifact import switch_fusion_off
 from surrogates.pca_law import PCALaw, Shifted
 
 TIMES, MODES, WINDOW = 21, 5, 2e-6
@@ -164,7 +165,7 @@ def test_tangent_matches_differences(options, dt):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_scripted_equals_eager_and_no_points_work(options):
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    switch_fusion_off()
     law = make_law(**options)
     scripted = torch.jit.script(law)
     state = scripted_state = law.initial_state(3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from surrogates import kinematics
+from surrogates.artifact import switch_fusion_off
 from surrogates.checkpoint import Checkpoint
 from surrogates.recurrent import RecurrentConfig, RecurrentLaw, build, fit, increment
 from surrogates.samples import Samples
@@ -146,7 +147,7 @@ def test_pressure_is_exact(law: RecurrentLaw) -> None:
 
 
 def test_scripted_equals_eager_and_batches_do_not_matter(law: RecurrentLaw, tmp_path: Path) -> None:
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    switch_fusion_off()
     scripted = torch.jit.script(law)
     F = path_of_F()
     plain, state = drive(law, F, 1e-7)

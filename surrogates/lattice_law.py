@@ -1,0 +1,104 @@
+"""Lattice law: a lattice cell as a law, its node displacements eliminated: exact truth, and the concurrent scale.
+
+The quadratic form of the condensed cell stands in a `TannLaw` as it is, nothing is learned. For a regular cell this is
+the closed form, the sum over the bar directions of a play with hardening each.
+
+    python3 -m surrogates.lattice_law --cell cube-1 --output FILE.pt
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from micro.bars import LAWS, BarLaw, KinematicBar
+from micro.condensed import condense
+from micro.lattice import Cell, make_cell
+from micro.lattice_cell import LatticeCell
+from micro.lattice_parameters import lattice_parameters
+from surrogates.export import Material, Origin, write_law
+from surrogates.tann_errors import cycle_errors
+from surrogates.tann_law import TannLaw
+
+
+def coordinate_names(cell: Cell) -> tuple[str, ...]:
+    """Names of the internal coordinates of a cell: force_1 .., then u_1x, u_1y ..: bars and nodes in its order."""
+    axes = "xyz"[: cell.dimension]
+    return (
+        *(f"force_{i + 1}" for i in range(len(cell.bars))),
+        *(f"u_{i + 1}{axis}" for i in range(len(cell.nodes)) for axis in axes),
+    )
+
+
+def lattice_law(cell: Cell, bar: BarLaw) -> TannLaw:
+    """The exact law of a cell; its variables are the plastic strains of its different bars."""
+    form = condense(cell, bar)
+    tensor = {name: torch.from_numpy(getattr(form, name)) for name in ("C", "G", "K", "k", "h")}
+    return TannLaw(
+        **tensor,
+        decode_E=torch.from_numpy(np.vstack([form.force_E, form.displacement_E])),
+        decode_Z=torch.from_numpy(np.vstack([form.force_alpha, form.displacement_alpha])),
+        coordinates=coordinate_names(cell),
+    )
+
+
+def lattice_material(C: np.ndarray, strain_max: float) -> Material:
+    """What a manifest says of a lattice: isotropic moduli nearest to its stiffness (Voigt); its density is put as 1.
+
+    Args:
+        C: elastic stiffness (c, c) on Mandel vectors, Pa.
+        strain_max: largest norm of the strain that the law is meant for.
+    """
+    d = 2 if len(C) == 3 else 3
+    volume = np.zeros(len(C))
+    volume[:d] = d**-0.5
+    bulk = volume @ C @ volume / d
+    shear = (np.trace(C) - volume @ C @ volume) / (2 * (len(C) - 1))
+    limits = {"strain_max": strain_max, "rate_min": None, "rate_max": None, "jacobian_min": None, "jacobian_max": None}
+    return Material("small", d, 1.0, (float(bulk), float(shear)), limits)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the law of a cell from the command line; 2 where the input is refused."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="surrogates.lattice_law", description="Write a lattice cell as a law.")
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="FILE", help="artifact; its manifest goes beside")
+    add("--name", default="", help="name of the law in its manifest (default: that of the file)")
+    add("--cell", default="cube-1", metavar="NAME", help="square-k or cube-k, k units a side")
+    add("--perturbation", default=0.0, type=float, metavar="X", help="standard deviation of the nodes, in units")
+    add("--cell-seed", default=0, type=int, metavar="S", help="seed of the perturbation")
+    add("--bar", default="kinematic", choices=tuple(LAWS), help="hardening of the bars")
+    add("--modulus", default=KinematicBar.modulus, type=float, metavar="X", help="Young's modulus E, Pa")
+    add("--hardening", default=KinematicBar.hardening, type=float, metavar="X", help="hardening modulus H, Pa")
+    add("--strength", default=KinematicBar.strength, type=float, metavar="X", help="yield strength k, Pa")
+    add("--strain-max", default=3.0, type=float, metavar="X", help="largest strain certified, in yield strains")
+    given = parser.parse_args(words)
+    try:
+        cell = make_cell(given.cell, perturbation=given.perturbation, seed=given.cell_seed)
+        bar = LAWS[given.bar](given.modulus, given.hardening, given.strength)
+        law = lattice_law(cell, bar)
+        strain = given.strain_max * given.strength / given.modulus
+        manifest = write_law(
+            given.output, law, kind="lattice", name=given.name,
+            material=lattice_material(condense(cell, bar).C, strain),
+            origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
+            errors=cycle_errors(law, LatticeCell(cell, bar)),
+            training={
+                "command": " ".join(["python3 -m surrogates.lattice_law", *words]), "seed": 0, "epochs": 0,
+                "lattice": lattice_parameters(cell, bar, perturbation=given.perturbation, seed=given.cell_seed),
+            },
+        )  # fmt: skip
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(json.dumps({key: manifest[key] for key in ("errors", "certificate")}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

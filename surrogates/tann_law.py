@@ -1,0 +1,203 @@
+"""TannLaw: a small-strain law with a free energy, internal variables that flow by a dissipation potential, a decoder.
+
+    Psi(E, Z) = 1/2 E.C E + E.G Z + 1/2 Z.K Z + 1/2 h.p^2,      phi(dZ; p) = sum_i (k_i + h_i p_i) |dZ_i|
+
+Stress is dPsi/dE, Eq. (9b); a step minimises Psi(E_new, Z + dZ) + phi(dZ) (see `surrogates.flow`), so that
+D = -T.dZ >= 0, Eq. (9c), the virgin state is free of stress, a step of no strain changes nothing, and the tangent is
+symmetric: by construction, whatever the numbers are. The numbers are learned (`surrogates.tann`), or those of a lattice
+cell itself (`surrogates.lattice_law`). The accumulated |dZ| are p; with h = 0 hardening is kinematic alone.
+
+References:
+    Masi and Stefanou (2022), Eqs. (9) and Algorithm 2, doi:10.1016/j.cma.2022.115190.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surrogates.flow import coupled, moving_stiffness, play
+from surrogates.mandel import basis, components
+
+
+class TannLaw(torch.nn.Module):
+    """The law of the artifact's contract; strain and stress inside are Mandel vectors, c = 3 (2-D) or 6 (3-D) long.
+
+    Args:
+        C: elastic stiffness (c, c), Pa.
+        G: coupling dPsi/dE dZ (c, N), Pa.
+        K: stiffness of the internal variables d2Psi/dZ2 (N, N), Pa, positive definite.
+        k: thresholds (N,), Pa, positive.
+        h: isotropic hardening (N,), Pa; None for none.
+        decode_E, decode_Z: internal coordinates xi = decode_E E + decode_Z Z, (x, c) and (x, N).
+        coordinates: names of the x internal coordinates.
+
+    Raises:
+        ValueError: shapes do not go together, or an energy or a threshold is not positive.
+    """
+
+    C: Tensor
+    G: Tensor
+    K: Tensor
+    k: Tensor
+    h: Tensor
+    stiffness: Tensor
+    scale: Tensor
+    decode_E: Tensor
+    decode_Z: Tensor
+    M: Tensor
+    components: Tensor
+    elastic: Tensor
+    relief: Tensor
+
+    def __init__(
+        self, C: Tensor, G: Tensor, K: Tensor, k: Tensor, *, h: Tensor | None = None,
+        decode_E: Tensor | None = None, decode_Z: Tensor | None = None, coordinates: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        c, N = G.shape
+        if c not in (3, 6) or C.shape != (c, c) or K.shape != (N, N) or k.shape != (N,):
+            raise ValueError(
+                f"C, G, K, k must have shapes (c, c), (c, N), (N, N), (N,) with c = 3 or 6, "
+                f"got {tuple(C.shape)}, {tuple(G.shape)}, {tuple(K.shape)}, {tuple(k.shape)}."
+            )
+        hard = torch.zeros_like(k) if h is None else h
+        stiffness = 0.5 * (K + K.T) + torch.diag(hard)
+        if not bool((k > 0).all()) or not bool((hard >= 0).all()):
+            raise ValueError("k must be positive and h must not be negative.")
+        eigenvalues = torch.linalg.eigvalsh(stiffness)
+        if not bool((eigenvalues > 0).all()):
+            raise ValueError(f"K must be positive definite, its smallest eigenvalue is {float(eigenvalues[0]):g}.")
+        x = len(coordinates)
+        decode_E = torch.zeros(x, c, dtype=torch.float64) if decode_E is None else decode_E
+        decode_Z = torch.zeros(x, N, dtype=torch.float64) if decode_Z is None else decode_Z
+        if decode_E.shape != (x, c) or decode_Z.shape != (x, N):
+            raise ValueError(
+                f"decode_E and decode_Z must have shapes ({x}, {c}) and ({x}, {N}) for {x} coordinates, "
+                f"got {tuple(decode_E.shape)} and {tuple(decode_Z.shape)}."
+            )
+        self.dimension, self.variables, self.coordinates = (2 if c == 3 else 3), N, list(coordinates)
+        self.hardens = bool((hard > 0).any())
+        diagonal = torch.diagonal(stiffness)
+        self.separate = bool((stiffness - torch.diag(diagonal)).abs().max() <= 1e-14 * diagonal.max())
+        scale = 1.0 / torch.sqrt(diagonal)
+        scaled = torch.linalg.eigvalsh(stiffness * scale[:, None] * scale)
+        root = float(scaled[-1] / scaled[0]) ** 0.5
+        self.pace, self.momentum = 1.0 / float(scaled[-1]), (root - 1.0) / (root + 1.0)
+        M = basis(self.dimension)
+        # One parameter, so that the host finds the precision of the law; the rest are constants of the closed forms.
+        self.C = torch.nn.Parameter(0.5 * (C + C.T), requires_grad=False)
+        for name, value in {
+            "G": G, "K": 0.5 * (K + K.T), "k": k, "h": hard, "stiffness": stiffness, "scale": scale,
+            "decode_E": decode_E, "decode_Z": decode_Z,
+            "M": M.reshape(c, -1),  # (c, d d): Mandel basis
+            "components": components(self.dimension),  # (c,): from Mandel to tensor components
+            "elastic": (M.reshape(c, -1).T @ self.C.data @ M.reshape(c, -1)).reshape(-1),
+            "relief": _relief(G, diagonal, M) if self.separate else torch.zeros(0, 0, dtype=torch.float64),
+        }.items():  # fmt: skip
+            self.register_buffer(name, value.detach().clone().contiguous())
+
+    @torch.jit.export
+    def initial_state(self, n: int) -> Tensor:
+        """The virgin state (n, k), all zero."""
+        N, c = self.variables, self.C.shape[0]
+        size = N * (2 if self.hardens else 1) + c + 2
+        return torch.zeros([n, size], dtype=torch.float64, device=self.C.device)
+
+    def strain(self, F: Tensor) -> Tensor:
+        """Mandel vector (n, c) of E = sym(F - I), Eq. (15) at small strain."""
+        H = F - torch.eye(self.dimension, dtype=F.dtype, device=F.device)
+        return torch.mm(H.flatten(1), self.M.t())
+
+    def change(self, E: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Change (n, N) of the internal variables in a step to the strain E (n, c), and its sign."""
+        N = self.variables
+        Z, still = state[:, :N], (E * self.components == self.past(state)).all(dim=1)
+        r = torch.mm(E, self.G) + torch.mm(Z, self.K)
+        k = self.k
+        if self.hardens:
+            k = k + self.h * state[:, N : 2 * N]
+        g, sign = self.flow(r, k.expand_as(r))
+        moves = torch.logical_not(still)[:, None]  # rate independent: no change of strain, no change at all
+        return torch.where(moves, g, torch.zeros_like(g)), torch.where(moves, sign, torch.zeros_like(sign))
+
+    def flow(self, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Change (n, N) under the forces r (n, N) with the thresholds c (n, N), and its sign; see `surrogates.flow`."""
+        if self.separate:
+            return play(r, c, torch.diagonal(self.stiffness))
+        return coupled(r, c, self.stiffness, self.scale, self.pace, self.momentum)
+
+    def past(self, state: Tensor) -> Tensor:
+        """Components (n, c) of the strain that a state was reached at."""
+        end = state.shape[1] - 2
+        return state[:, end - self.C.shape[0] : end]
+
+    def close(self, E: Tensor, state: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Stress (n, d, d) and new state (n, k) of a step to E (n, c) in which the internal variables change by g."""
+        N = self.variables
+        Z = state[:, :N] + g
+        elastic, coupling = torch.mm(E, self.C), torch.mm(Z, self.G.t())
+        psi = (E * (0.5 * elastic + coupling)).sum(dim=1) + 0.5 * (Z * torch.mm(Z, self.K)).sum(dim=1)
+        parts = [Z]
+        if self.hardens:
+            p = state[:, N : 2 * N] + g.abs()
+            parts.append(p)
+            psi = psi + 0.5 * (self.h * p * p).sum(dim=1)
+        D = state[:, -1] + (self.k * g.abs()).sum(dim=1)
+        parts += [E * self.components, torch.stack([psi, D], dim=1)]
+        P = torch.mm(elastic + coupling, self.M).reshape(-1, self.dimension, self.dimension)
+        return P, torch.cat(parts, dim=1)
+
+    def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+        """Stress (n, d, d), Pa, and new state (n, k) for F = I + grad u (n, d, d); dt has no say."""
+        E = self.strain(F)
+        return self.close(E, state, self.change(E, state)[0])
+
+    @torch.jit.export
+    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` and its derivative (n, d, d, d, d), in closed form, symmetric.
+
+        On a kink (a variable about to move) it is the derivative towards rest.
+        """
+        d, n = self.dimension, F.shape[0]
+        E = self.strain(F)
+        g, sign = self.change(E, state)
+        P, new_state = self.close(E, state, g)
+        moves = sign.abs()
+        if self.separate:
+            dP_dF = self.elastic - torch.mm(moves, self.relief)
+        else:
+            dP_dF = self.elastic.expand(n, -1).clone()
+            rows = torch.nonzero(moves.any(dim=1)).flatten()
+            G = moves[rows][:, :, None] * torch.mm(self.G.t(), self.M)  # (n, N, d d)
+            X = torch.linalg.solve(moving_stiffness(self.stiffness, moves[rows]), G)
+            dP_dF[rows] -= torch.bmm(G.transpose(1, 2), X).flatten(1)
+        return P, new_state, dP_dF.reshape(n, d, d, d, d)
+
+    @torch.jit.export
+    def decode(self, state: Tensor) -> Tensor:
+        """Internal coordinates xi (n, x) of a state: displacements and forces of the cell, Algorithm 2."""
+        E = self.past(state) / self.components
+        return torch.mm(E, self.decode_E.t()) + torch.mm(state[:, : self.variables], self.decode_Z.t())
+
+    @torch.jit.export
+    def observe(self, state: Tensor) -> Tensor:
+        """(n, m): psi and accumulated dissipation (J/m^3), Z, then the decoded internal coordinates."""
+        return torch.cat([state[:, -2:], state[:, : self.variables], self.decode(state)], dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """State layout, observed names and time window for the manifest."""
+        N, c = self.variables, self.C.shape[0]
+        sizes = [("Z", N), *([("p", N)] if self.hardens else []), ("strain", c), ("psi", 1), ("dissipation", 1)]
+        fields, offset = [], 0
+        for name, size in sizes:
+            fields.append({"name": name, "offset": offset, "shape": [size]})
+            offset += size
+        names = ["psi", "dissipation", *(f"Z_{i + 1}" for i in range(N)), *self.coordinates]
+        return {"state": {"size": offset, "fields": fields}, "observe": names, "time_window": None}
+
+
+def _relief(G: Tensor, diagonal: Tensor, M: Tensor) -> Tensor:
+    """What each moving variable takes off the tangent, (N, d^4): G_i x G_i / K_ii."""
+    g = torch.mm(G.t(), M.reshape(len(M), -1))  # (N, d d)
+    return (g[:, :, None] * g[:, None, :] / diagonal[:, None, None]).flatten(1)
