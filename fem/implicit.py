@@ -5,7 +5,8 @@ One step from pseudo-time t_n to t, with the state at t_n given:
     find u:  inner(P, grad v) dx + forms(u, v, t) = 0,   (P, state, dP_dF) = law(I + grad u, state_n, dt (t - t_n))
 
 A law of small strain takes sym(grad u) from F itself: small and finite strain are the same here. The first residual and
-Jacobian of a step are those at the end of the last one, kept from there: the law is called once a Newton iteration.
+Jacobian of a step are those at the end of the last one, kept from there, unless the prescribed displacements turn back:
+the law is called once a Newton iteration.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class ImplicitSolver:
         linear: "direct", "iterative", or "auto" by the number of unknowns (`fem.newton`).
         symmetric: Whether the Jacobian is symmetric; None tests it.
         dt: Seconds in one unit of pseudo-time, for laws that ask for the time step.
-        rtol: Newton's tolerance (`fem.newton`), as atol, stol, maximum, line_search.
+        rtol: Newton's tolerance (`fem.newton`), as atol, stol, maximum.
+        line_search: "energy" shortens Newton steps that overshoot (`fem.line_search`); "basic" never does.
         options: PETSc options of SNES and KSP, without prefix, that override.
         output: Folder for the checkpoint and the replay file of a failed run; None writes none.
 
@@ -87,7 +89,7 @@ class ImplicitSolver:
         atol: float = 0.0,
         stol: float = 0.0,
         maximum: int = 20,
-        line_search: str = "basic",
+        line_search: str = "energy",
         options: Mapping[str, Any] | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
@@ -131,7 +133,7 @@ class ImplicitSolver:
         self.time, self._time_n = 0.0, 0.0
         self.last: Convergence | None = None
         self.history: list[Step] = []
-        self._fresh = True
+        self._fresh, self._change = True, np.zeros(self.supports.owned)
         self.points.gather(self.u)
 
     @property
@@ -169,6 +171,12 @@ class ImplicitSolver:
         Raises:
             ConvergenceError: On all ranks; `roll_back` then returns to the last state committed.
         """
+        owned = slice(self.supports.owned)
+        change = self.supports.values[owned] - self._u_n.x.array[self.supports.dofs[owned]]
+        if self.comm.allreduce(float(change @ self._change)) < 0.0:
+            # The load turns back: the tangent of plastic flow would overshoot, the law's at rest (elastic) does not.
+            self.material.kept = False
+        self._change = change
         self._fresh = not self.material.kept
         self.material.forget_failure()
         self._x.array_w[:] = self.u.x.array[: self._n_owned]
@@ -192,7 +200,7 @@ class ImplicitSolver:
     def adopt(self, state: np.ndarray) -> None:
         """Commit a state (n, k) with u, P and the time as they are, and keep nothing else of the past."""
         self._u_n.x.array[:] = self.u.x.array
-        self._time_n = self.time
+        self._time_n, self._change = self.time, np.zeros(self.supports.owned)
         self.material.adopt(self.u, state)
         self.newton.linear.forget()
 

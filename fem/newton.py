@@ -21,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from fem.line_search import step_length
 from fem.linear_solver import AGAIN_NEVER, LinearSolver
 from fem.linear_solver import options as petsc_options
 
@@ -76,7 +77,7 @@ class Newton:
         atol: Or below this, N.
         stol: Or where the last change is below stol times the unknowns; 0 switches it off.
         maximum: Iterations at most.
-        line_search: "basic" (full steps), "bt" (backtracking), or another SNES line search.
+        line_search: "basic" (full steps), "energy" (`fem.line_search`), or a line search of SNES such as "bt".
         linear_rtol: Smallest relative tolerance asked of the iterative solver, which gets what the goal needs.
         options: PETSc options of SNES and KSP, without prefix, that override all of this.
 
@@ -131,6 +132,11 @@ class Newton:
         self.snes.setTolerances(rtol=self.rtol, atol=self.atol, stol=self.stol, max_it=int(maximum))
         self.snes.setConvergenceTest(self._converged)
         self.linear = LinearSolver(self.snes.getKSP(), matrix, linear, symmetric, direct_below, prefix, options)
+        self._searched: PETSc.Vec | None = None
+        if line_search == "energy":
+            self.snes.setLineSearchPreCheck(self._search)
+            self._trial, self._x = vector.duplicate(), vector.duplicate()
+            line_search = "basic"
         lag = AGAIN_NEVER if self.linear.kind == "iterative" else {}
         with petsc_options(prefix, {"snes_linesearch_type": line_search, **lag, **(options or {})}):
             self.snes.setFromOptions()
@@ -145,7 +151,7 @@ class Newton:
             ConvergenceError: On all ranks, if it diverges, if a value is not finite, if the linear solver fails, or if
                 a callback raised one.
         """
-        self._failure, self._norms, self._forces = None, [], 0.0
+        self._failure, self._norms, self._forces, self._searched = None, [], 0.0, None
         with self.linear.setting_up():
             self.snes.solve(None, x)
         reason = self.snes.getConvergedReason()
@@ -158,6 +164,14 @@ class Newton:
         )
 
     def _form_function(self, snes: PETSc.SNES, x: PETSc.Vec, b: PETSc.Vec) -> None:
+        if self._searched is not None:
+            self._searched.copy(b)  # what the search has evaluated last is where SNES goes
+            self._searched = None
+            return
+        self._evaluate(x, b)
+
+    def _evaluate(self, x: PETSc.Vec, b: PETSc.Vec) -> None:
+        self._failure = None
         try:
             forces = self._residual(x, b)
             self._forces = self._forces if forces is None else max(self._forces, float(forces))
@@ -172,14 +186,32 @@ class Newton:
         norm, goal = self._norms[-1], self._goal()
         self.linear.prepare(A, max(self.linear_rtol, 0.05 * goal / norm) if norm > 0.0 else self.linear_rtol)
 
+    def _search(self, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Shorten the step y (SNES goes to x - y) where that helps, but for one that brings new prescribed values."""
+        moved = float(np.abs(y.array_r[self._prescribed]).max(initial=0.0))
+        first = self.snes.getFunction()[0].dot(y)
+        if self.comm.allreduce(moved, op=MPI.MAX) > 0.0 or not first > 0.0:
+            return
+
+        def work(length: float) -> float:
+            self._x.waxpy(-length, y, x)
+            self._evaluate(self._x, self._trial)
+            return 0.0 if self._norm(self._trial) <= self._goal() else self._trial.dot(y)
+
+        y.scale(step_length(work, first))
+        self._searched = self._trial
+
+    def _norm(self, b: PETSc.Vec) -> float:
+        free = b.array_r.copy()
+        free[self._prescribed] = 0.0
+        return float(np.sqrt(self.comm.allreduce(float(free @ free))))
+
     def _goal(self) -> float:
         return max(self.atol, self.rtol * max(self._norms[0], self._forces))
 
     def _converged(self, snes: PETSc.SNES, iteration: int, norms: tuple[float, float, float]) -> int | None:
         reasons = PETSc.SNES.ConvergedReason
-        free = snes.getFunction()[0].array_r.copy()
-        free[self._prescribed] = 0.0
-        norm = float(np.sqrt(self.comm.allreduce(float(free @ free))))
+        norm = self._norm(snes.getFunction()[0])
         self._norms.append(norm)
         if not np.isfinite(norm):
             return int(reasons.DIVERGED_FNORM_NAN)

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.mpi
 N = 60
 
 
-def chain(cubic=0.0, skew=0.0, fail=None, **options):
-    """Springs in a row, k (u_i+1 - u_i) and a cubic one to the ground; end values prescribed: 0 and 1."""
+def chain(cubic=0.0, skew=0.0, kink=0.0, fail=None, **options):
+    """Springs in a row, k (u_i+1 - u_i) and cubic and kinked ones to the ground; end values prescribed: 0 and 1."""
     comm = MPI.COMM_WORLD
     A = PETSc.Mat().createAIJ((N, N), nnz=3, comm=comm)
     b, x = A.createVecs()
@@ -32,6 +32,7 @@ def chain(cubic=0.0, skew=0.0, fail=None, **options):
         du = np.array([0.0 - u[0], 1.0 - u[-1]])
         full = np.zeros(N)
         full[1:-1] = (2.0 + skew) * u[1:-1] - (1.0 + skew) * u[:-2] - u[2:] + cubic * u[1:-1] ** 3
+        full[1:-1] += kink * np.maximum(np.abs(u[1:-1]) - 0.1, 0.0) * np.sign(u[1:-1])
         full[1] += -(1.0 + skew) * du[0]  # lifted
         full[-2] += -du[1]
         full[[0, -1]] = -du
@@ -45,7 +46,7 @@ def chain(cubic=0.0, skew=0.0, fail=None, **options):
             if i in (0, N - 1):
                 M[i, i] = 1.0
                 continue
-            M[i, i] = 2.0 + skew + 3.0 * cubic * u[i] ** 2
+            M[i, i] = 2.0 + skew + 3.0 * cubic * u[i] ** 2 + kink * (abs(u[i]) > 0.1)
             if i > 1:
                 M[i, i - 1] = -(1.0 + skew)
             if i < N - 2:
@@ -105,6 +106,20 @@ def test_a_failing_callback_on_one_rank_fails_on_all_and_the_solver_works_again(
     x.set(0.0)
     newton.solve(x)
     assert np.all(np.isfinite(gather(x)))
+
+
+def test_an_overshooting_newton_is_tamed():
+    """Springs that harden at once to a hundredfold: full steps swing to and fro, searched ones arrive."""
+
+    def kink(**options):
+        newton, x, gather, calls = chain(kink=100.0, **options)
+        return newton.solve(x), gather(x), len(calls)
+
+    done, u, calls = kink(line_search="energy")
+    r = 2.0 * u[1:-1] - u[:-2] - u[2:] + 100.0 * np.maximum(np.abs(u[1:-1]) - 0.1, 0.0) * np.sign(u[1:-1])
+    assert np.abs(r).max() < 1e-9 and calls < 2 * done.iterations + 2
+    newton, x, _, calls = chain(line_search="energy")
+    assert newton.solve(x).iterations == 1 and len(calls) == 2
 
 
 def test_too_many_iterations_and_values_that_are_not_finite():
