@@ -9,7 +9,7 @@ from micro.lattice_parameters import lattice_of
 from surrogates.directions import most_frequent, repeated, single_directions
 from surrogates.identify import discover, elastic_decoder, given, identify, rank, spectrum
 from surrogates.merge import k_means, merge
-from surrogates.tann import coordinates_of
+from surrogates.tann_model import coordinates_of
 
 
 def mixed_steps(N=6, S=4000, seed=0, mean=1.5):

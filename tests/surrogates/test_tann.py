@@ -9,8 +9,9 @@ from micro.lattice_cell import LatticeCell
 from micro.lattice_parameters import lattice_of
 from surrogates.checkpoint import Checkpoint
 from surrogates.lattice_law import lattice_law
-from surrogates.tann import Steps, TannConfig, build, coordinates_of, errors, export, fit, steps_loss
+from surrogates.tann import TannConfig, build, errors, export, fit
 from surrogates.tann_errors import compare, cycles, divided, recall, solved
+from surrogates.tann_model import Steps, coordinates_of, steps_loss
 from surrogates.walks import join, split
 
 NAMES = ("stress", "psi", "dissipation", "force", "displacement")
