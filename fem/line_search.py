@@ -7,8 +7,8 @@ close to zero and nothing more is evaluated: unlike a search that lowers |F|, th
 plastic response. A step that cannot be evaluated (an inverted cell) is halved.
 
 References:
-    Matthies and Strang (1979), 10.1002/nme.1620141104, section 4; Crisfield (1991), Non-linear Finite Element Analysis of
-    Solids and Structures, vol. 1, section 9.2 (tolerance 0.8).
+    Matthies and Strang (1979), 10.1002/nme.1620141104, section 4; Crisfield (1991), Non-linear Finite Element Analysis
+    of Solids and Structures, vol. 1, section 9.2 (tolerance 0.8).
 """
 
 from __future__ import annotations

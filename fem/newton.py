@@ -26,6 +26,7 @@ from fem.linear_solver import AGAIN_NEVER, LinearSolver
 from fem.linear_solver import options as petsc_options
 
 DIVERGED = 1e8  # growth of the residual over the first one (or over the forces) at which there is no way back
+LOOSEST = 1e-2  # relative tolerance asked of the iterative solver where even less would do
 _numbers = itertools.count()
 
 _REASONS = {
@@ -183,8 +184,9 @@ class Newton:
     def _form_jacobian(self, snes: PETSc.SNES, x: PETSc.Vec, A: PETSc.Mat, P: PETSc.Mat) -> None:
         self._jacobian(x, A)
         # As many digits as the goal needs, were the problem linear: a few more products with A save an evaluation.
-        norm, goal = self._norms[-1], self._goal()
-        self.linear.prepare(A, max(self.linear_rtol, 0.05 * goal / norm) if norm > 0.0 else self.linear_rtol)
+        norm = self._norms[-1]
+        wanted = 0.05 * self._goal() / norm if norm > 0.0 else LOOSEST
+        self.linear.prepare(A, min(max(wanted, self.linear_rtol), LOOSEST))
 
     def _search(self, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Shorten the step y (SNES goes to x - y) where that helps, but for one that brings new prescribed values."""

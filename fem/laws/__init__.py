@@ -66,7 +66,7 @@ def check_fit(law: Law, solver: str, strains: tuple[str, ...], dimension: int) -
     if law.strain not in strains or law.dimension != dimension:
         raise ValueError(
             f"{law.name} is a law of {law.strain} strain in {law.dimension} dimensions; "
-            f"the {solver} solver needs {' or '.join(strains)} strain in {dimension}."
+            f"the {solver} solver needs {' or '.join(strains)} strain in {dimension} dimensions."
         )
 
 

@@ -17,14 +17,20 @@ def search(work):
     return step_length(record, work(0.0)), tried
 
 
-@pytest.mark.parametrize("work", [lambda a: 1.0 - a, lambda a: (1.0 - a) ** 3, lambda a: 1.0 - 1.7 * a, lambda a: 1.0 + a])
+@pytest.mark.parametrize(
+    "work", [lambda a: 1.0 - a, lambda a: (1.0 - a) ** 3, lambda a: 1.0 - 1.7 * a, lambda a: 1.0 + a]
+)
 def test_a_full_step_is_taken_where_it_does_not_overshoot(work):
     assert search(work) == (1.0, [1.0])
 
 
 @pytest.mark.parametrize(
     "work",
-    [lambda a: 1.0 - 9.0 * a, lambda a: np.exp(-3 * a) - 20 * a**4, lambda a: min(1.0 - 0.1 * a, 1.0 - 300 * (a - 0.3))],
+    [
+        lambda a: 1.0 - 9.0 * a,
+        lambda a: np.exp(-3.0 * a) - 20.0 * a**4,
+        lambda a: min(1.0 - 0.1 * a, 1.0 - 300.0 * (a - 0.3)),
+    ],
 )
 def test_an_overshooting_step_is_taken_back(work):
     length, tried = search(work)
