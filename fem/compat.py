@@ -9,13 +9,16 @@ import numpy as np
 from mpi4py import MPI
 
 
-def model_to_mesh(model: Any, comm: MPI.Comm, root: int) -> tuple[Any, Any, Any, dict[str, tuple[int, int]]]:
+def model_to_mesh(
+    model: Any, comm: MPI.Comm, root: int, dimension: int = 3
+) -> tuple[Any, Any, Any, dict[str, tuple[int, int]]]:
     """Distribute the mesh of a live gmsh model; collective.
 
     Args:
         model: The gmsh model, on rank `root`; ignored elsewhere.
         comm: Communicator of the mesh.
         root: Rank that holds the model.
+        dimension: Of the coordinates, 2 or 3.
 
     Returns:
         Mesh, cell tags, facet tags, and the physical groups, name -> (dimension, tag), on all ranks.
@@ -24,7 +27,7 @@ def model_to_mesh(model: Any, comm: MPI.Comm, root: int) -> tuple[Any, Any, Any,
         from dolfinx.io import gmsh as reader  # 0.10 and later
     except ImportError:
         from dolfinx.io import gmshio as reader  # 0.9
-    result = reader.model_to_mesh(model, comm, root, gdim=3)
+    result = reader.model_to_mesh(model, comm, root, gdim=dimension)
     mesh, cell_tags, facet_tags = result[:3]
     names: dict[str, tuple[int, int]] = {}
     if comm.rank == root:

@@ -16,6 +16,8 @@ from mpi4py import MPI
 from fem import compat
 from fem.runtime import raise_together
 
+LINEAR_CELLS = (2, 3, 4, 5)  # gmsh's numbers of triangles, quadrilaterals, tetrahedra and hexahedra
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -73,21 +75,24 @@ def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 
 
     Raises:
         FileNotFoundError: If the file is not there.
-        ValueError: If the file is no gmsh mesh of linear hexahedra with a named volume.
+        ValueError: If the file is no gmsh mesh of one kind of linear cells with a named volume (a named surface, if
+            the model has two dimensions: those of x and y).
     """
     is_path = comm.bcast(isinstance(source, (str, PathLike)), root=root)
     error: Exception | None = None
     model: Any = None
+    dimension = 3
     with contextlib.ExitStack() as session:
         if comm.rank == root:
             try:
                 model = session.enter_context(_opened(Path(source))) if is_path else source
-                _check_model(model, str(source) if is_path else "The gmsh model")
+                dimension = _check_model(model, str(source) if is_path else "The gmsh model")
             except Exception as caught:
                 error = caught
         raise_together(comm, error)
-        mesh, cell_tags, facet_tags, names = compat.model_to_mesh(model, comm, root)
-    mesh.topology.create_connectivity(2, 3)
+        dimension = comm.bcast(dimension, root=root)
+        mesh, cell_tags, facet_tags, names = compat.model_to_mesh(model, comm, root, dimension)
+    mesh.topology.create_connectivity(dimension - 1, dimension)
     return Domain(mesh, cell_tags, facet_tags, names)
 
 
@@ -118,14 +123,17 @@ def _opened(path: Path) -> Iterator[Any]:
             gmsh.model.setCurrent(before)
 
 
-def _check_model(model: Any, label: str) -> None:
-    """Refuse what is not linear hexahedra in a volume group."""
-    if not model.getPhysicalGroups(3):
-        raise ValueError(f'{label} has no physical volume; the cells must be in a group named "body".')
-    types = [int(t) for t in model.mesh.getElementTypes(3)]
-    if types != [5]:
+def _check_model(model: Any, label: str) -> int:
+    """Refuse what is not linear cells of one kind in a group of their own; returns the dimension, 2 or 3."""
+    dimension = 2 if model.getDimension() == 2 else 3
+    kind = {2: "surface", 3: "volume"}[dimension]
+    if not model.getPhysicalGroups(dimension):
+        raise ValueError(f'{label} has no physical {kind}; the cells must be in a group named "body".')
+    types = [int(t) for t in model.mesh.getElementTypes(dimension)]
+    if len(types) != 1 or types[0] not in LINEAR_CELLS:
         names = [model.mesh.getElementProperties(t)[0] for t in types]
-        raise ValueError(f"{label} must hold linear hexahedra only, got {', '.join(names) or 'no cells'}.")
+        raise ValueError(f"{label} must hold linear cells of one kind only, got {', '.join(names) or 'no cells'}.")
+    return dimension
 
 
 def domain_from_mesh(mesh: Any, facets: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None) -> Domain:

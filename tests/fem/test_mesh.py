@@ -1,6 +1,7 @@
 """Reading meshes: files, live models, named groups, and refusals."""
 
 import dolfinx.fem
+import dolfinx.mesh
 import gmsh
 import numpy as np
 import pytest
@@ -107,9 +108,30 @@ def test_meshes_that_do_not_fit_are_refused(model):
     with pytest.raises(ValueError, match='no physical volume; the cells must be in a group named "body"'):
         read_mesh(model, MPI.COMM_SELF)
     gmsh.clear()
-    build(recombine=False)
-    with pytest.raises(ValueError, match="must hold linear hexahedra only, got Tetrahedron 4"):
+    build()
+    model.mesh.setOrder(2)
+    with pytest.raises(ValueError, match="must hold linear cells of one kind only, got Hexahedron 27"):
         read_mesh(model, MPI.COMM_SELF)
+
+
+def test_tetrahedra_and_plane_meshes_are_read(model):
+    build(recombine=False)
+    domain = read_mesh(model, MPI.COMM_SELF)
+    facets = dolfinx.mesh.compute_midpoints(domain.mesh, 2, domain.facets("foot"))
+    assert domain.mesh.topology.cell_type.name == "tetrahedron" and len(facets) > 0 and np.all(facets[:, 2] == 0.0)
+    with pytest.raises(ValueError, match="must be of linear hexahedra, got tetrahedron"):
+        ExplicitSolver(domain, NeoHookean())
+    gmsh.clear()
+    model.add("plate")
+    square = model.occ.addRectangle(0, 0, 0, 1, 1)
+    model.occ.synchronize()
+    model.addPhysicalGroup(2, [square], name="body")
+    model.addPhysicalGroup(1, [1], name="foot")
+    model.mesh.generate(2)
+    domain = read_mesh(model, MPI.COMM_SELF)
+    assert domain.mesh.geometry.dim == 2 == domain.mesh.topology.dim
+    facets = dolfinx.mesh.compute_midpoints(domain.mesh, 1, domain.facets("foot"))
+    assert len(facets) > 0 and np.all(facets[:, 1] == 0.0)
 
 
 def test_unknown_groups_are_named(path):
