@@ -1,6 +1,7 @@
 """Shared pieces of the tests of fem: boxes, random rotations."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import dolfinx.mesh
 import numpy as np
@@ -10,6 +11,10 @@ from mpi4py import MPI
 from fem.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
 from fem.runtime import plan_threads
+from fem.truss import TrussSolver
+from micro.bars import KinematicBar
+from micro.lattice import make_cell
+from micro.tiling import tile
 
 
 def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:
@@ -93,3 +98,62 @@ def rotations() -> Callable[[int], np.ndarray]:
         return Q
 
     return make
+
+
+def _lattice(n, cell="cube-1", perturbation=0.0):
+    c = make_cell(cell, perturbation=perturbation, seed=3)
+    return tile(c, (n,) * c.dimension, 10.0 / n)
+
+
+def _faces(truss):
+    """Nodes at the bottom and at the top."""
+    height = truss.reference[:, -1]
+    return np.flatnonzero(height < 1e-9), np.flatnonzero(height > 10.0 - 1e-9)
+
+
+def _uniaxial(truss, value):
+    """lcU: bottom and top prescribed along the last axis, sides free, three components pinned."""
+    bottom, top = _faces(truss)
+    d = truss.nodes.shape[1]
+    at = lambda *p: np.flatnonzero(np.abs(truss.reference - np.array(p)).max(axis=1) < 1e-9)
+    pins = [(at(*[0.0] * d), c, 0.0) for c in range(d - 1)]
+    pins += [(at(10.0, 0.0, 0.0), 1, 0.0)] if d == 3 else []
+    return [(bottom, d - 1, 0.0), (top, d - 1, value), *pins]
+
+
+def _clamped(truss, value):
+    """lcC: bottom fixed, top prescribed along the last axis."""
+    bottom, top = _faces(truss)
+    d = truss.nodes.shape[1]
+    return [*((bottom, c, 0.0) for c in range(d)), (top, d - 1, value)]
+
+
+def _torsion(truss, degrees):
+    """lcT: bottom fixed, top turned about the vertical axis through the centre, `degrees(t)`."""
+    bottom, top = _faces(truss)
+
+    def turn(row):
+        def value(x, t):
+            a = np.radians(degrees(t))
+            R = np.array([[np.cos(a) - 1.0, -np.sin(a)], [np.sin(a), np.cos(a) - 1.0]])
+            return R[row] @ (x[:2] - 5.0)
+
+        return value
+
+    return [*((bottom, c, 0.0) for c in range(3)), (top, 0, turn(0)), (top, 1, turn(1))]
+
+
+def _make(truss, conditions, law=None, **options):
+    return TrussSolver(truss.nodes, truss.bars, truss.area, law or KinematicBar(), prescribed=conditions, **options)
+
+
+def _everywhere(comm, value):
+    """What rank 0 has, on all ranks."""
+    return comm.bcast(value, root=0)
+
+
+@pytest.fixture
+def trusses() -> SimpleNamespace:
+    """Lattices of edge 10, the paper's loads on them, and their solver."""
+    parts = (_lattice, _faces, _uniaxial, _clamped, _torsion, _make, _everywhere)
+    return SimpleNamespace(**{part.__name__[1:]: part for part in parts})
