@@ -1,0 +1,125 @@
+"""Box: a cuboid of equal tetrahedra or hexahedra, from the origin to its lengths along x, y, z.
+
+Edges are divided evenly, into cells as near to the wanted size as fit. A tetrahedral mesh is the hexahedral one with
+each cell cut into six: its nodes are the same, and it depends on nothing but these numbers.
+
+Groups: volume "body"; facets "bottom" (z = 0), "top" (z = height) and "side".
+
+References:
+    Masi and Stefanou (2022), section V and appendix B, doi:10.1016/j.cma.2022.115190: elements of uniform size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import numbers
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gmsh
+
+from meshes.session import new_model, open_session, save, session
+
+GROUPS = ("body", "bottom", "top", "side")
+KINDS = ("tetrahedra", "hexahedra")
+
+
+def divisions(lengths: Sequence[float], size: float) -> tuple[int, int, int]:
+    """Numbers of cells along the edges.
+
+    Args:
+        lengths: of the box along x, y, z, m.
+        size: of a cell, m.
+
+    Returns:
+        At least one cell along each edge; lengths / divisions are the edges of the cells.
+
+    Raises:
+        ValueError: for lengths that are not three positive finite numbers, or such a size.
+    """
+    if len(lengths) != 3:
+        raise ValueError(f"lengths must be three numbers, got {len(lengths)}.")
+    for name, value in (*(("a length", length) for length in lengths), ("size", size)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
+    x, y, z = (max(1, round(length / size)) for length in lengths)
+    return x, y, z
+
+
+def box(lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> Any:
+    """Mesh the box in the live gmsh session, which is opened if need be and left open.
+
+    Args:
+        lengths: of the box along x, y, z, m.
+        size: of a cell, m: the edge of a hexahedron, or of the cube that six tetrahedra share.
+        kind: "tetrahedra" or "hexahedra".
+
+    Returns:
+        `gmsh.model`, whose current model is the box.
+
+    Raises:
+        ValueError: for a bad argument.
+    """
+    counts = divisions(lengths, size)
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    open_session()
+    new_model("box")
+    geo, (a, b, c) = gmsh.model.geo, lengths
+    corners = [geo.addPoint(*x, 0.0) for x in ((0.0, 0.0), (a, 0.0), (a, b), (0.0, b))]
+    edges = [geo.addLine(corners[i], corners[(i + 1) % 4]) for i in range(4)]
+    for i, edge in enumerate(edges):
+        geo.mesh.setTransfiniteCurve(edge, counts[i % 2] + 1)
+    bottom = geo.addPlaneSurface([geo.addCurveLoop(edges)])
+    geo.mesh.setTransfiniteSurface(bottom)
+    bricks = kind == "hexahedra"
+    if bricks:
+        geo.mesh.setRecombine(2, bottom)
+    # Layers that are cut into tetrahedra, or left as they are; comes as: top, volume, then the sides.
+    made = geo.extrude([(2, bottom)], 0.0, 0.0, c, numElements=[counts[2]], recombine=bricks)
+    geo.synchronize()
+    tags = [tag for _, tag in made]
+    gmsh.model.addPhysicalGroup(3, [tags[1]], name="body")
+    for name, group in (("bottom", [bottom]), ("top", [tags[0]]), ("side", tags[2:])):
+        gmsh.model.addPhysicalGroup(2, group, name=name)
+    gmsh.model.mesh.generate(3)
+    return gmsh.model
+
+
+def write(path: str | os.PathLike[str], lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> Path:
+    """Mesh the box and write it to a `.msh` file, whole or not at all; arguments as in `box`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: for a bad argument or path.
+    """
+    with session():
+        box(lengths, size, kind=kind)
+        return save(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: write a mesh file; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m meshes.box", description="Write a mesh of a box.")
+    add = parser.add_argument
+    add("--lengths", type=float, nargs=3, default=[10.0, 10.0, 10.0], help="along x y z, m (default %(default)s)")
+    add("--size", type=float, default=1.0, help="of a cell, m (default %(default)s)")
+    add("--kind", choices=KINDS, default=KINDS[0], help="of the cells (default %(default)s)")
+    add("--output", type=Path, default=Path("box.msh"), help="mesh file (default %(default)s)")
+    given = parser.parse_args(arguments)
+    try:
+        write(given.output, given.lengths, given.size, kind=given.kind)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
