@@ -18,6 +18,7 @@ DIRECT: dict[str, Any] = {
 AGAIN_NEVER: dict[str, Any] = {"snes_lag_preconditioner": -2}  # set up once
 MULTIGRID: dict[str, Any] = {
     "ksp_max_it": 500,
+    "ksp_gmres_restart": 100,
     "pc_type": "gamg",
     "pc_gamg_agg_nsmooths": 1,
     "pc_gamg_threshold": 0.01,
