@@ -5,7 +5,7 @@ and the forces of the bars, Fig. 2 of paper 2, each kind divided by its own size
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,24 @@ def join(parts: Sequence[Walks]) -> Walks:
     return Walks(**tensors, ids=ids, hash=digest, meta=tuple(meta for part in parts for meta in part.meta))
 
 
+def walks_of(arrays: Mapping[str, np.ndarray], ids: np.ndarray, meta: dict[str, Any], digest: str = "0" * 64) -> Walks:
+    """Walks from the arrays of the data source, strain and stress in components.
+
+    Args:
+        arrays: those of FIELDS, walks first; see `Walks` for shapes.
+        ids: sample ids (s,).
+        meta: the manifest, or at least its `parameters`.
+        digest: content hash.
+    """
+    tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)) for name in FIELDS}
+    factors = 1.0 / components(2 if tensors["strain"].shape[-1] == 3 else 3)
+    tensors["strain"], tensors["stress"] = tensors["strain"] * factors, tensors["stress"] * factors
+    return Walks(**tensors, ids=ids, hash=digest, meta=(meta,))
+
+
 def _read(path: str | Path, allow_partial: bool) -> Walks:
     data = read_lattice_set(path, allow_partial=allow_partial)
-    factors = 1.0 / components(data.cell.dimension)
-    arrays = {
-        "strain": data.strain, "stress": data.stress, "psi": data.psi, "dissipation": data.dissipation,
-        "displacement": data.displacement.reshape(*data.psi.shape, -1), "force": data.force,
-        "alpha": data.bar_state[..., 0],
-    }  # fmt: skip
-    tensors = {name: torch.from_numpy(np.array(array, dtype=np.float64)) for name, array in arrays.items()}
-    tensors["strain"], tensors["stress"] = tensors["strain"] * factors, tensors["stress"] * factors
-    return Walks(**tensors, ids=data.ids, hash=data.hash, meta=(data.meta,))
+    arrays = {name: getattr(data, name) for name in FIELDS if name not in ("displacement", "alpha")}
+    displacement = data.displacement.reshape(*data.psi.shape, -1)
+    arrays |= {"displacement": displacement, "alpha": data.bar_state[..., 0]}
+    return walks_of(arrays, data.ids, data.meta, data.hash)

@@ -9,9 +9,8 @@ from micro.lattice_source import LatticeSource
 from micro.paths import random_walk
 from surrogates import kinematics
 from surrogates.artifact import switch_fusion_off
-from surrogates.mandel import components
 from surrogates.samples import Samples, matrices
-from surrogates.walks import FIELDS, Walks
+from surrogates.walks import Walks, walks_of
 
 
 def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 1e-6), strain: float = 0.2) -> Samples:
@@ -61,11 +60,8 @@ def lattice_walks(
     )  # fmt: skip
     block = source.solve(np.arange(samples))
     assert not any(block.reason)
-    arrays = {name: torch.from_numpy(np.array(block.arrays[name])) for name in FIELDS}
-    factors = 1 / components(2 if arrays["strain"].shape[-1] == 3 else 3)
-    arrays["strain"], arrays["stress"] = arrays["strain"] * factors, arrays["stress"] * factors
     meta = {"parameters": source.parameters, "seed": seed, "command": "made in a test", "code": {"version": "test"}}
-    return Walks(**arrays, ids=np.arange(samples), meta=(meta,))
+    return walks_of(block.arrays, np.arange(samples), meta)
 
 
 @pytest.fixture(scope="session")
