@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 
-def play(r: Tensor, c: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
-    """The minimiser where K is diagonal, in closed form: every variable is a play of its own.
+def single(r: Tensor, c: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    """The minimiser where K = diag(D), in closed form: every variable is a play of its own.
 
     Args:
         r: forces (n, N).
         c: thresholds (n, N), positive.
-        diagonal: diagonal of K (N,), positive.
+        D: diagonal of K (N,), positive.
 
     Returns:
         g (n, N), and the sign of g (n, N), 0 where the variable rests.
     """
     excess = torch.clamp(r.abs() - c, min=0.0)
     sign = torch.where(excess > 0.0, -torch.sign(r), torch.zeros_like(r))
-    return sign * excess / diagonal, sign
+    return sign * excess / D, sign
 
 
 def coupled(r: Tensor, c: Tensor, K: Tensor, scale: Tensor, pace: float, momentum: float) -> tuple[Tensor, Tensor]:

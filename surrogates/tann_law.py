@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surrogates.flow import coupled, moving_stiffness, play
 from surrogates.mandel import basis, components
+from surrogates.motion import RelaxedMotion, make_motion
 
 
 class TannLaw(torch.nn.Module):
@@ -41,14 +41,11 @@ class TannLaw(torch.nn.Module):
     K: Tensor
     k: Tensor
     h: Tensor
-    stiffness: Tensor
-    scale: Tensor
     decode_E: Tensor
     decode_Z: Tensor
     M: Tensor
     components: Tensor
     elastic: Tensor
-    relief: Tensor
 
     def __init__(
         self, C: Tensor, G: Tensor, K: Tensor, k: Tensor, *, h: Tensor | None = None,
@@ -78,22 +75,19 @@ class TannLaw(torch.nn.Module):
             )
         self.dimension, self.variables, self.coordinates = (2 if c == 3 else 3), N, list(coordinates)
         self.hardens = bool((hard > 0).any())
-        diagonal = torch.diagonal(stiffness)
-        self.separate = bool((stiffness - torch.diag(diagonal)).abs().max() <= 1e-14 * diagonal.max())
-        scale = 1.0 / torch.sqrt(diagonal)
-        scaled = torch.linalg.eigvalsh(stiffness * scale[:, None] * scale)
-        root = float(scaled[-1] / scaled[0]) ** 0.5
-        self.pace, self.momentum = 1.0 / float(scaled[-1]), (root - 1.0) / (root + 1.0)
-        M = basis(self.dimension)
+        M = basis(self.dimension).reshape(c, -1)
+        shape = decode_Z[[i for i, name in enumerate(coordinates) if name.startswith("u_")]]
+        motion = make_motion(stiffness, torch.mm(G.T, M), shape)
+        if isinstance(motion, RelaxedMotion):  # the stiffness is what the flow takes it for, to the last digit
+            stiffness = torch.diag(motion.D) - motion.W @ motion.W.T
+        self.motion = motion
         # One parameter, so that the host finds the precision of the law; the rest are constants of the closed forms.
         self.C = torch.nn.Parameter(0.5 * (C + C.T), requires_grad=False)
         for name, value in {
-            "G": G, "K": 0.5 * (K + K.T), "k": k, "h": hard, "stiffness": stiffness, "scale": scale,
-            "decode_E": decode_E, "decode_Z": decode_Z,
-            "M": M.reshape(c, -1),  # (c, d d): Mandel basis
+            "G": G, "K": stiffness - torch.diag(hard), "k": k, "h": hard, "decode_E": decode_E, "decode_Z": decode_Z,
+            "M": M,  # (c, d d): Mandel basis
             "components": components(self.dimension),  # (c,): from Mandel to tensor components
-            "elastic": (M.reshape(c, -1).T @ self.C.data @ M.reshape(c, -1)).reshape(-1),
-            "relief": _relief(G, diagonal, M) if self.separate else torch.zeros(0, 0, dtype=torch.float64),
+            "elastic": (M.T @ self.C.data @ M).reshape(-1),
         }.items():  # fmt: skip
             self.register_buffer(name, value.detach().clone().contiguous())
 
@@ -117,15 +111,9 @@ class TannLaw(torch.nn.Module):
         k = self.k
         if self.hardens:
             k = k + self.h * state[:, N : 2 * N]
-        g, sign = self.flow(r, k.expand_as(r))
+        g, sign = self.motion(r, k.expand_as(r))
         moves = torch.logical_not(still)[:, None]  # rate independent: no change of strain, no change at all
         return torch.where(moves, g, torch.zeros_like(g)), torch.where(moves, sign, torch.zeros_like(sign))
-
-    def flow(self, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Change (n, N) under the forces r (n, N) with the thresholds c (n, N), and its sign; see `surrogates.flow`."""
-        if self.separate:
-            return play(r, c, torch.diagonal(self.stiffness))
-        return coupled(r, c, self.stiffness, self.scale, self.pace, self.momentum)
 
     def past(self, state: Tensor) -> Tensor:
         """Components (n, c) of the strain that a state was reached at."""
@@ -163,15 +151,7 @@ class TannLaw(torch.nn.Module):
         E = self.strain(F)
         g, sign = self.change(E, state)
         P, new_state = self.close(E, state, g)
-        moves = sign.abs()
-        if self.separate:
-            dP_dF = self.elastic - torch.mm(moves, self.relief)
-        else:
-            dP_dF = self.elastic.expand(n, -1).clone()
-            rows = torch.nonzero(moves.any(dim=1)).flatten()
-            G = moves[rows][:, :, None] * torch.mm(self.G.t(), self.M)  # (n, N, d d)
-            X = torch.linalg.solve(moving_stiffness(self.stiffness, moves[rows]), G)
-            dP_dF[rows] -= torch.bmm(G.transpose(1, 2), X).flatten(1)
+        dP_dF = self.elastic - self.motion.relief(sign.abs())  # type: ignore[operator]
         return P, new_state, dP_dF.reshape(n, d, d, d, d)
 
     @torch.jit.export
@@ -196,8 +176,3 @@ class TannLaw(torch.nn.Module):
         names = ["psi", "dissipation", *(f"Z_{i + 1}" for i in range(N)), *self.coordinates]
         return {"state": {"size": offset, "fields": fields}, "observe": names, "time_window": None}
 
-
-def _relief(G: Tensor, diagonal: Tensor, M: Tensor) -> Tensor:
-    """What each moving variable takes off the tangent, (N, d^4): G_i x G_i / K_ii."""
-    g = torch.mm(G.t(), M.reshape(len(M), -1))  # (N, d d)
-    return (g[:, :, None] * g[:, None, :] / diagonal[:, None, None]).flatten(1)

@@ -86,7 +86,7 @@ class Tann(torch.nn.Module):
         stiffness = numbers.K + torch.diag(numbers.h)
         r, k = E @ numbers.G + Z @ numbers.K, numbers.k + numbers.h * p
         with torch.no_grad():
-            sign = self.law().flow(r, k)[1]
+            sign = self.law().motion(r, k)[1]
         dZ = moved(r, k, stiffness, sign)
         new, p = Z + dZ, p + dZ.abs()
         elastic, coupling = E @ numbers.C, new @ numbers.G.T

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from surrogates.flow import coupled, moved, play
+from surrogates.flow import coupled, moved, single
 
 
 def problem(N, n=40, seed=0, spread=10.0):
@@ -53,7 +53,7 @@ def test_the_increment_is_the_minimiser_that_a_general_solver_finds():
 def test_without_coupling_it_is_the_closed_form():
     r, c, K, _ = problem(6)
     diagonal = torch.diagonal(K).clone()
-    g, sign = play(r, c, diagonal)
+    g, sign = single(r, c, diagonal)
     h, other = coupled(r, c, torch.diag(diagonal), 1 / diagonal.sqrt(), 1.0, 0.0)
     torch.testing.assert_close(g, h)
     assert torch.equal(sign, other)
@@ -69,7 +69,7 @@ def test_points_below_the_thresholds_do_not_move_at_all():
 def test_no_points():
     r, c, K, known = problem(4, n=0)
     assert coupled(r, c, K, *known)[0].shape == (0, 4)
-    assert play(r, c, torch.diagonal(K))[0].shape == (0, 4)
+    assert single(r, c, torch.diagonal(K))[0].shape == (0, 4)
 
 
 def test_the_known_set_is_differentiable():
