@@ -32,7 +32,9 @@ from fem.truss_partition import share
 from fem.truss_supports import Condition, NodeSupports
 
 PHASES = ("law", "assemble", "solve")
-DIRECT_BELOW = 3_000  # unknowns: above, multigrid is faster in lattices (docs/lattices.md)
+DIRECT_BELOW = {2: 20_000, 3: 1_500}  # unknowns, by dimension: above, multigrid is faster (docs/lattices.md)
+# A node is a block, and a lattice is well conditioned: one sweep of block Jacobi a level is the cheapest.
+MULTIGRID = {"mg_levels_pc_type": "pbjacobi", "mg_levels_ksp_max_it": 1}
 
 
 class TrussSolver:
@@ -93,13 +95,13 @@ class TrussSolver:
         self.assembly = TrussAssembly(self.part, comm)
         self._newton_arguments: dict[str, Any] = {
             "symmetric": True,
-            "direct_below": DIRECT_BELOW,
+            "direct_below": DIRECT_BELOW[self.assembly.d],
             "linear": linear,
             "rtol": rtol,
             "atol": atol,
             "maximum": maximum,
             "line_search": line_search,
-            "options": options,
+            "options": (MULTIGRID if linear != "direct" else {}) | dict(options or {}),
         }
         n_bars, d = len(self.part.bars), self.assembly.d
         self._volume = self.part.area * self.assembly.length
@@ -137,9 +139,7 @@ class TrussSolver:
         supports = NodeSupports(self.part, prescribed, self.comm)
         supports.set_time(self._time_n)
         self.supports = supports
-        fixed = np.zeros(self.u_n.size, dtype=bool)
-        fixed[supports.rows] = True
-        self.assembly.constrain(fixed.reshape(self.u_n.shape))
+        self.assembly.constrain(supports.rows)
         self.released = self.force_n * self.assembly.free[: self.assembly.n]
         self.fades_from, self.fades_until = self._time_n, self._time_n + fade
         self._kept = False  # bars that have yielded will mostly unload: the elastic tangent is the better first one

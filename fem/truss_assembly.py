@@ -116,9 +116,11 @@ class TrussAssembly:
         self._ghosted.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
         return self._ghosted.array_r.reshape(-1, self.d).copy()
 
-    def constrain(self, fixed: np.ndarray) -> None:
-        """Say which components of the owned nodes are prescribed, bool (n, d); collective."""
-        self.free = self.with_ghosts(1.0 - fixed)
+    def constrain(self, rows: np.ndarray) -> None:
+        """Say which components of the owned nodes are prescribed, node * d + component, (p,); collective."""
+        free = np.ones((self.n, self.d))
+        free.reshape(-1)[rows] = 0.0
+        self.free = self.with_ghosts(free)
 
     def create_matrix(self) -> PETSc.Mat:
         """The matrix with its pattern, all blocks whole; collective."""
