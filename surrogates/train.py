@@ -3,6 +3,7 @@
     python3 -m surrogates.train pca-net --data DIR --output FILE.pt [--epochs N --seed S --device cpu --threads N]
     python3 -m surrogates.train recurrent --data DIR --data DIR2 --output FILE.pt --checkpoint FILE --resume
     python3 -m surrogates.train tann --data DIR --output FILE.pt [--variables N --internal given]
+    python3 -m surrogates.train tann-network --data DIR --output FILE.pt
 
 A kind of law is a module of this package with
 - a frozen dataclass of its configuration, whose fields are the options on the command line (`epochs`, `seed` needed);
@@ -48,6 +49,7 @@ KINDS = {
     "pca-net": ("surrogates.pca_net", "PCANetConfig"),
     "recurrent": ("surrogates.recurrent", "RecurrentConfig"),
     "tann": ("surrogates.tann", "TannConfig"),
+    "tann-network": ("surrogates.tann_network", "TannNetworkConfig"),
 }
 
 
