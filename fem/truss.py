@@ -28,6 +28,7 @@ from fem.newton import Convergence, ConvergenceError, Newton
 from fem.rigid_body import near_nullspace
 from fem.runtime import raise_together
 from fem.truss_assembly import TrussAssembly
+from fem.truss_bars import Bars
 from fem.truss_partition import share
 from fem.truss_supports import Condition, NodeSupports
 
@@ -40,8 +41,8 @@ MULTIGRID = {"mg_levels_pc_type": "pbjacobi", "mg_levels_ksp_max_it": 1}
 class TrussSolver:
     """Static equilibrium of a truss in pseudo-time; the constructor and all methods are collective.
 
-    It is a problem of `fem.load_steps`: `run` steps it through a load; `set_time`, `solve`, `commit` and `roll_back` do
-    a step by hand. Bars are evaluated by one rank each.
+    A problem of `fem.load_steps`: `run` steps it through a load; `set_time`, `solve`, `commit` and `roll_back` do it by
+    hand.
 
     Args:
         nodes: Positions, (N, d), d = 2 or 3, m; on rank 0, elsewhere ignored, as bars and area.
@@ -51,20 +52,19 @@ class TrussSolver:
         prescribed: Displacements (node ids, component, value), the same on all ranks; see `fem.truss_supports`.
         linear: "direct" (MUMPS, Cholesky), "iterative" (CG with GAMG) or "auto", by the number of unknowns.
         comm: Communicator.
-        rtol: Newton's tolerance (`fem.newton`), as atol, maximum, line_search.
+        rtol: Newton's tolerance (`fem.newton`), as atol, maximum, line_search. Whole steps ("basic") cycle where many
+            bars yield at once; backtracking costs nothing where they do not.
         options: PETSc options of SNES and KSP, without prefix, that override.
         output: Folder for the checkpoint of a failed run; None writes none.
 
     Attributes:
         part: What this rank owns, with the input ids.
         u_n: Displacement of the owned nodes at the last commit, (n, d), m. force_n: Forces of the bars on them, N.
-        released: Forces of released supports, before they fade, (n, d), N. dissipated: Energy, bar by bar, (b,), J/m^3.
-        strain: Strains of the owned bars at the last commit, (b,). stress: Their stresses, Pa.
-        state: Their state, (b, k).
+        released: Forces of released supports, before they fade, (n, d), N.
+        bars: Strain, stress and state of the owned bars (`fem.truss_bars`).
         time: Pseudo-time: of the last commit, or that set since.
         last: `Convergence` of the last solve, None before. history: Steps of `run`, in order.
         newton_iterations: Linear systems solved so far, those of failed steps left out.
-        bar_calls: Calls of the bar law so far, all ranks: bars times evaluations.
         external_work: Of the supports, by the trapezoid rule over the steps, J.
         clock: Seconds of this rank by phase; "solve" holds the others.
 
@@ -85,7 +85,7 @@ class TrussSolver:
         rtol: float = 1e-10,
         atol: float = 0.0,
         maximum: int = 20,
-        line_search: str = "basic",
+        line_search: str = "bt",
         options: Mapping[str, Any] | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
@@ -103,21 +103,17 @@ class TrussSolver:
             "line_search": line_search,
             "options": (MULTIGRID if linear != "direct" else {}) | dict(options or {}),
         }
-        n_bars, d = len(self.part.bars), self.assembly.d
-        self._volume = self.part.area * self.assembly.length
+        self.bars = Bars(bar_law, self.part.area * self.assembly.length, self.part.total_bars, comm)
         self._x, self._b = self.assembly.create_vector(), self.assembly.create_vector()
         self._A = self.assembly.create_matrix()
         self._modes = near_nullspace(self._b, self.part.x[: self.assembly.n])
-        self.u_n, self.force_n = np.zeros((self.assembly.n, d)), np.zeros((self.assembly.n, d))
-        self.state = np.zeros((n_bars, bar_law.state_size))
-        self.strain, self.stress = np.zeros(n_bars), np.zeros(n_bars)
-        self.dissipated, self.external_work = np.zeros(n_bars), 0.0
-        self._trial_strain, self._trial_stress, self._trial = self.strain, self.stress, self.state
-        self._u, self._force, self._tangent = self.u_n, self.force_n, np.zeros(n_bars)
+        self.u_n, self.force_n = np.zeros((2, self.assembly.n, self.assembly.d))
+        self._u, self._force = self.u_n, self.force_n
+        self.external_work, self._change = 0.0, np.zeros(0)
         self.time, self._time_n = 0.0, 0.0
         self.last: Convergence | None = None
         self.history: list[Step] = []
-        self.newton_iterations, self.bar_calls = 0, 0
+        self.newton_iterations = 0
         self.clock = Clock(PHASES)
         self._kept, self._fresh = False, True  # whether forces and tangent are still those of the last commit
         # Forces of released supports, and the pseudo-times from which and until which they fade.
@@ -142,6 +138,7 @@ class TrussSolver:
         self.assembly.constrain(supports.rows)
         self.released = self.force_n * self.assembly.free[: self.assembly.n]
         self.fades_from, self.fades_until = self._time_n, self._time_n + fade
+        self._change = np.zeros(len(supports.rows))
         self._kept = False  # bars that have yielded will mostly unload: the elastic tangent is the better first one
         self.newton = Newton(
             self._b,
@@ -178,10 +175,16 @@ class TrussSolver:
         Raises:
             ConvergenceError: On all ranks; `roll_back` then returns to the last state committed.
         """
-        self._fresh, self.last = not self._kept, None
+        change = self.supports.values - self.u_n.ravel()[self.supports.rows]
+        if self.comm.allreduce(float(change @ self._change)) < 0.0:
+            self._kept = False  # the load turns back: the elastic tangent does not overshoot, that of plastic flow does
+        self._fresh, self.last, self._change = not self._kept, None, change
         self._x.array_w[:] = self.u_n.ravel()
-        with self.clock("solve"):
-            self.last = self.newton.solve(self._x)
+        try:
+            with self.clock("solve"):
+                self.last = self.newton.solve(self._x)
+        except ConvergenceError as error:
+            raise ConvergenceError(self.bars.failure or str(error)) from error
         self.newton_iterations += self.last.iterations
         return self.last
 
@@ -189,15 +192,14 @@ class TrussSolver:
         """Take the solution as the start of the next step."""
         step, force = self._u - self.u_n, 0.5 * (self._force + self.force_n)
         self.external_work += self.comm.allreduce(float(np.einsum("ni,ni->", step, force)))
-        self.dissipated = self.dissipated + self.bar_law.dissipation(self.state, self._trial)
         self.u_n, self.force_n = self._u, self._force
-        self.strain, self.stress, self.state = self._trial_strain, self._trial_stress, self._trial
+        self.bars.commit()
         self._time_n, self._kept = self.time, True
 
     def roll_back(self) -> None:
         """Return to the last state committed, its time included."""
         self._u, self._force = self.u_n, self.force_n
-        self._trial_strain, self._trial_stress, self._trial = self.strain, self.stress, self.state
+        self.bars.roll_back()
         self._kept = False
         self.set_time(self._time_n)
 
@@ -216,36 +218,25 @@ class TrussSolver:
             out = force - min(max(left, 0.0), 1.0) * self.released.ravel()
             if norms[1] > 0.0:
                 change = assembly.strain(assembly.with_ghosts(lack.reshape(-1, assembly.d)))
-                out += assembly.forces(self._tangent * change).ravel()
-            out[rows] = -assembly.diagonal(self._tangent) * lack[rows]
+                out += assembly.forces(self.bars.tangent * change).ravel()
+            out[rows] = -assembly.diagonal(self.bars.tangent) * lack[rows]
             b.array_w[:] = out
-        if not np.isfinite(norms[0]):
-            raise ConvergenceError(f"The bar law {self.bar_law.name} gave a stress that is not finite.")
         return float(np.sqrt(norms[0]))
 
     def _jacobian(self, x: PETSc.Vec, A: PETSc.Mat) -> None:
         with self.clock("assemble"):
-            self.assembly.stiffness(self._tangent, A)
+            self.assembly.stiffness(self.bars.tangent, A)
 
     def _evaluate(self, u: np.ndarray) -> None:
-        """The law of the owned bars at displacements of the owned nodes; a failure becomes a nan on all ranks."""
+        """Bars and forces at displacements (n, d) of the owned nodes."""
         assembly = self.assembly
         self._u, self._kept = u, False
         with self.clock("assemble"):
-            self._trial_strain = assembly.strain(assembly.with_ghosts(u))
+            strain = assembly.strain(assembly.with_ghosts(u))
         with self.clock("law"):
-            error: Exception | None = None
-            try:
-                stress, self._trial, self._tangent = self.bar_law.update(self._trial_strain, self.state)
-                # A state or tangent that is not finite must not pass either.
-                wrong = not np.isfinite(self._trial.sum() + self._tangent.sum())
-                self._trial_stress = np.full_like(stress, np.nan) if wrong else stress
-            except Exception as caught:  # a law may fail in any way; the ranks must still decide together
-                error = ConvergenceError(f"The bar law {self.bar_law.name} failed: {caught}")
-        self.bar_calls += self.part.total_bars
-        raise_together(self.comm, error)
+            self.bars.evaluate(strain)
         with self.clock("assemble"):
-            self._force = assembly.forces(self._trial_stress)
+            self._force = assembly.forces(self.bars.trial_stress)
 
     def give_up(self, sentence: str) -> None:
         """Write the checkpoint to the output folder, if there is one."""
@@ -259,13 +250,18 @@ class TrussSolver:
         raise_together(self.comm, error)
         self.save(self.output / failure.CHECKPOINT)
 
+    @property
+    def bar_calls(self) -> int:
+        """Calls of the bar law so far, all ranks: bars times evaluations."""
+        return self.bars.calls
+
     def stored_energy(self) -> float:
         """Stored energy at the last time committed, J."""
-        return float(self.comm.allreduce(float(self._volume @ self.bar_law.energy(self.strain, self.state))))
+        return self.bars.stored_energy()
 
     def dissipation(self) -> float:
         """Energy dissipated up to the last time committed, J."""
-        return float(self.comm.allreduce(float(self._volume @ self.dissipated)))
+        return self.bars.dissipation()
 
     def reaction(self, nodes: Any) -> np.ndarray:
         """Force of the supports on nodes (input ids), (d,), N, at the last time committed: zero where free."""
@@ -278,11 +274,11 @@ class TrussSolver:
 
     def bar_stress(self) -> np.ndarray | None:
         """Stress of all bars in the order of the input, (B,), Pa, on rank 0; None elsewhere."""
-        return gather_rows(self.comm, self.stress, self.part.bars)
+        return gather_rows(self.comm, self.bars.stress, self.part.bars)
 
     def bar_state(self) -> np.ndarray | None:
         """State of all bars in the order of the input, (B, k), on rank 0; None elsewhere."""
-        return gather_rows(self.comm, self.state, self.part.bars)
+        return gather_rows(self.comm, self.bars.state, self.part.bars)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint of the last state committed (`fem.truss_checkpoint`)."""
@@ -290,9 +286,8 @@ class TrussSolver:
 
     def restore(self, path: str | PathLike[str]) -> None:
         """Go to the state of a checkpoint, written on any number of ranks."""
-        for name, value in truss_checkpoint.load(self, path).items():
-            setattr(self, name, value)
-        self._time_n = self.time
+        truss_checkpoint.restore(self, path)
+        self._time_n, self._change = self.time, np.zeros(len(self.supports.rows))
         self.roll_back()
 
     def total_seconds(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SCHEMA = "truss-1"
 NODES = ("u_n", "force_n", "released")
 BARS = ("strain", "stress", "state", "dissipated")
-SCALARS = ("time", "newton_iterations", "bar_calls", "external_work", "fades_from", "fades_until")
+SCALARS = ("time", "newton_iterations", "external_work", "fades_from", "fades_until")
 
 
 def save(solver: TrussSolver, path: str | PathLike[str]) -> None:
@@ -36,11 +36,11 @@ def save(solver: TrussSolver, path: str | PathLike[str]) -> None:
     for name in NODES:
         values[name] = gather_rows(comm, getattr(solver, name), part.nodes)
     for name in BARS:
-        values[name] = gather_rows(comm, getattr(solver, name), part.bars)
+        values[name] = gather_rows(comm, getattr(solver.bars, name), part.bars)
     error: Exception | None = None
     if comm.rank == 0:
         values.update({name: getattr(solver, name) for name in SCALARS})
-        values.update(schema=SCHEMA, law=solver.bar_law.name)
+        values.update(schema=SCHEMA, law=solver.bar_law.name, bar_calls=solver.bar_calls)
         try:
             write(path, values)
         except OSError as caught:
@@ -48,33 +48,35 @@ def save(solver: TrussSolver, path: str | PathLike[str]) -> None:
     raise_together(comm, error)
 
 
-def load(solver: TrussSolver, path: str | PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint for a solver; collective.
+def restore(solver: TrussSolver, path: str | PathLike[str]) -> None:
+    """Put a solver into the state of a checkpoint; collective; `TrussSolver.restore` calls it.
 
     Args:
         solver: A solver of the same truss and law; its ranks may differ.
         path: The `.npz` file.
-
-    Returns:
-        The attributes of SCALARS, NODES and BARS, this rank's part, for the solver to take.
 
     Raises:
         ValueError: On all ranks, if the file is no checkpoint of such a solver.
         FileNotFoundError: On all ranks, if it is not there.
     """
     comm, part = solver.comm, solver.part
-    arrays = {name: (part.total_nodes, getattr(solver, name), part.nodes) for name in NODES}
-    arrays |= {name: (part.total_bars, getattr(solver, name), part.bars) for name in BARS}
+    shapes = {name: (part.total_nodes, *getattr(solver, name).shape[1:]) for name in NODES}
+    shapes |= {name: (part.total_bars, *getattr(solver.bars, name).shape[1:]) for name in BARS}
     values: dict[str, Any] | None = None
     error: Exception | None = None
     if comm.rank == 0:
         try:
             values = read(path, SCHEMA, solver.bar_law.name)
-            check_shapes(path, values, {name: (rows, *array.shape[1:]) for name, (rows, array, _) in arrays.items()})
+            check_shapes(path, values, shapes)
         except (OSError, ValueError) as caught:
             error = caught
     raise_together(comm, error)
     values = comm.bcast(values, root=0)
     assert values is not None
-    found: dict[str, Any] = {name: values[name].item() for name in SCALARS}
-    return found | {name: values[name][ids] for name, (_, _, ids) in arrays.items()}
+    for name in SCALARS:
+        setattr(solver, name, values[name].item())
+    for name in NODES:
+        setattr(solver, name, values[name][part.nodes])
+    for name in BARS:
+        setattr(solver.bars, name, values[name][part.bars])
+    solver.bars.calls = int(values["bar_calls"])

@@ -16,7 +16,7 @@ def test_stiffness_is_the_derivative_of_the_forces(trusses):
     h = 1e-7
 
     def forces(v):
-        stress, _, tangent = solver.bar_law.update(assembly.strain(assembly.with_ghosts(v)), 0.9 * solver.state)
+        stress, _, tangent = solver.bar_law.update(assembly.strain(assembly.with_ghosts(v)), 0.9 * solver.bars.state)
         return assembly.forces(stress), tangent
 
     _, tangent = forces(u)
