@@ -47,6 +47,25 @@ class Probe:
         Raises:
             ValueError: On all ranks, if a point is not in the mesh or the shape does not fit.
         """
+        mine, x, cells = self.locate(points)
+        d = self._mesh.geometry.dim
+        values = np.zeros((len(points), d))
+        if len(mine):
+            values[mine] = u.eval(x, cells).reshape(len(mine), d)
+        return self._comm.allreduce(values)
+
+    def locate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Share points among the ranks, each to one that owns a cell there; collective.
+
+        Args:
+            points: As for `evaluate`.
+
+        Returns:
+            Indices of this rank's points (k,), the points (k, 3) and their cells (k,), for `Function.eval`.
+
+        Raises:
+            ValueError: As `evaluate`.
+        """
         d = self._mesh.geometry.dim
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] not in (d, 3):
@@ -60,10 +79,7 @@ class Probe:
             lost = int(np.argmax(keys.min(axis=0)))
             raise ValueError(f"Point {points[lost].tolist()} is not in the mesh.")
         mine = np.flatnonzero(np.argmin(keys, axis=0) == self._comm.rank)
-        values = np.zeros((len(x), d))
-        if len(mine):
-            values[mine] = u.eval(x[mine], cells[mine]).reshape(len(mine), d)
-        return self._comm.allreduce(values)
+        return mine, x[mine], cells[mine]
 
     def _nearest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A cell for each point, and the distance from it; infinite where this rank has none near."""

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from micro.bars import LAWS, BarLaw, KinematicBar
 from micro.condensed import condense
 from micro.lattice import Cell, make_cell
 from micro.lattice_cell import LatticeCell
-from micro.lattice_parameters import lattice_parameters
+from micro.lattice_parameters import lattice_of, lattice_parameters
+from surrogates.artifact import read_manifest
 from surrogates.export import Material, Origin, write_law
 from surrogates.tann_errors import cycle_errors
 from surrogates.tann_law import TannLaw
@@ -62,6 +64,51 @@ def lattice_material(C: np.ndarray, strain_max: float) -> Material:
     return Material("small", d, 1.0, (float(bulk), float(shear)), limits)
 
 
+def write_lattice_law(
+    output: Path, told: dict[str, Any], *, name: str = "", strain_max: float = 3.0, command: str = ""
+) -> dict[str, Any]:
+    """Write the exact law of a cell as an artifact.
+
+    Args:
+        output: the `.pt` file; the manifest goes beside it.
+        told: cell and bars, as `micro.lattice_parameters.lattice_parameters` tells them.
+        name: of the law; empty for that of the file.
+        strain_max: largest strain that is certified, in strains of yield.
+        command: what made it.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: there is no such cell, or its bars are not of linear hardening.
+    """
+    cell, bar = lattice_of(told)
+    law = lattice_law(cell, bar)
+    return write_law(
+        output, law, kind="lattice", name=name,
+        material=lattice_material(condense(cell, bar).C, strain_max * told["bar"]["strength"] / told["bar"]["modulus"]),
+        origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
+        errors=cycle_errors(law, LatticeCell(cell, bar)),
+        training={"command": command, "seed": 0, "epochs": 0, "lattice": told},
+    )  # fmt: skip
+
+
+def exact_law(told: dict[str, Any], known: Path, output: Path) -> Path:
+    """An artifact of the exact law of a cell: one of the folder `known` if it holds it, else `output`, written now.
+
+    Args:
+        told: cell and bars; see `write_lattice_law`.
+        known: folder of artifacts.
+        output: the `.pt` file to write.
+    """
+    for path in sorted(known.glob("lattice_*.pt")):
+        manifest = read_manifest(path)
+        if manifest["kind"] == "lattice" and manifest["training"].get("lattice") == told:
+            return path
+    write_lattice_law(output, told, command="surrogates.lattice_law.exact_law")
+    return output
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the law of a cell from the command line; 2 where the input is refused."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -81,18 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cell = make_cell(given.cell, perturbation=given.perturbation, seed=given.cell_seed)
         bar = LAWS[given.bar](given.modulus, given.hardening, given.strength)
-        law = lattice_law(cell, bar)
-        strain = given.strain_max * given.strength / given.modulus
-        manifest = write_law(
-            given.output, law, kind="lattice", name=given.name,
-            material=lattice_material(condense(cell, bar).C, strain),
-            origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
-            errors=cycle_errors(law, LatticeCell(cell, bar)),
-            training={
-                "command": " ".join(["python3 -m surrogates.lattice_law", *words]), "seed": 0, "epochs": 0,
-                "lattice": lattice_parameters(cell, bar, perturbation=given.perturbation, seed=given.cell_seed),
-            },
-        )  # fmt: skip
+        manifest = write_lattice_law(
+            given.output,
+            lattice_parameters(cell, bar, perturbation=given.perturbation, seed=given.cell_seed),
+            name=given.name,
+            strain_max=given.strain_max,
+            command=" ".join(["python3 -m surrogates.lattice_law", *words]),
+        )
     except (ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

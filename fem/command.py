@@ -1,0 +1,92 @@
+"""Command lines of parallel programs: sentences from rank 0, errors that all ranks share, files whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mpi4py import MPI
+
+from fem.failure import SolverError
+from fem.runtime import raise_together
+
+
+class Stop(Exception):
+    """The run cannot be, for a reason that all ranks know: one sentence."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that speaks on rank 0 only, and in sentences: a bad argument raises ValueError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise in place of ending this rank alone."""
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print on rank 0."""
+        if MPI.COMM_WORLD.rank == 0:
+            super().print_help(file)
+
+
+def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:
+    """Do local work on every rank (or on rank 0 only); if it fails anywhere, all ranks raise the same; collective.
+
+    Args:
+        comm: Communicator.
+        work: What to do; it must not communicate.
+        root: On rank 0 only; the others return None.
+
+    Raises:
+        Stop: On all ranks, for a ValueError, RuntimeError or OSError of any.
+    """
+    result, error = None, None
+    if comm.rank == 0 or not root:
+        try:
+            result = work()
+        except OSError as caught:
+            error = ValueError(f"{caught.strerror or caught}: {caught.filename}.")
+        except (ValueError, RuntimeError) as caught:
+            error = ValueError(str(caught))
+    try:
+        raise_together(comm, error)
+    except ValueError as shared:
+        raise Stop(str(shared)) from error
+    return result
+
+
+def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
+    """Run a program to its exit status, the same on every rank: 1 and a sentence where the run cannot be; collective.
+
+    Args:
+        comm: Communicator.
+        work: The program; it raises Stop, ValueError or SolverError on all ranks together, all else ends the job.
+    """
+    try:
+        work()
+    except (Stop, ValueError, SolverError) as error:
+        if comm.rank == 0:
+            sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
+        comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
+        return 1
+    return 0
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder of results, if there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
