@@ -90,11 +90,11 @@ def condense(cell: Cell, bar: BarLaw) -> CondensedCell:
     K = eps_alpha.T @ (stiff[:, None] * eps_alpha) + np.diag(merged) * (bar.hardening if kinematic else 0.0)
     u_E = np.stack([mandel_rows(np.eye(d)[[i] * m], cell.nodes) for i in range(d)], axis=1)
     u_alpha = np.zeros((m, d, N))
-    slot = {int(node): row for row, node in enumerate(masters)}
-    moved = [(node, slot[int(master)]) for node, master in enumerate(cell.master) if int(master) in slot]
-    for node, row in moved:
-        u_E[node] += W_E.reshape(-1, d, W_E.shape[1])[row]
-        u_alpha[node] += W_alpha.reshape(-1, d, N)[row]
+    # The first independent node was held; the mean of w over all of them is to be zero, as in `micro.lattice_cell`.
+    independent = np.unique(cell.master)
+    for u, w in ((u_E, W_E.reshape(-1, d, W_E.shape[1])), (u_alpha, W_alpha.reshape(-1, d, N))):
+        every = np.concatenate([np.zeros((1, *w.shape[1:])), w])
+        u += (every - every.mean(axis=0))[np.searchsorted(independent, cell.master)]
     G, k, force = eps_E.T @ (stiff[:, None] * eps_alpha), bar.strength * merged, bar.modulus * cell.area
     first = np.unique(variable, return_index=True)[1]
     group = same_direction(B_E[first])

@@ -68,8 +68,8 @@ def compare(found: Truth, truth: Truth) -> dict[str, float]:
     for name, (value, true) in pairs.items():
         error = (value - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1)
         result[name] = float(error.mean())
-    lost = truth["dissipation"].sum()
-    result["dissipation"] = float((found["dissipation"] - truth["dissipation"]).abs().sum() / lost)
+    wrong, lost = (found["dissipation"] - truth["dissipation"]).abs().sum(), truth["dissipation"].sum()
+    result["dissipation"] = float(wrong / lost) if float(wrong) > 0 else 0.0
     return result
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from micro.bars import KinematicBar
 from micro.lattice_source import LatticeSource
@@ -33,9 +34,12 @@ def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_fusion():
-    """Before the first scripted call of all."""
+def _scripted():
+    """Before the first scripted call of all; one thread, for the matrices are small."""
     switch_fusion_off()
+    torch.set_num_threads(1)
+    with threadpool_limits(limits=1):
+        yield
 
 
 @pytest.fixture(scope="session")
