@@ -59,15 +59,14 @@ class TannNetwork(torch.nn.Module):
     def variables(self, walks: Walks) -> Tensor:
         """Internal variables (s, T, N), over sizes, of all states of some walks."""
         if not self.discovered:
-            return walks.alpha[..., list(self.given)].to(self.law.b.device) / self.law.Z_size
+            return walks.alpha[..., list(self.given)].to(self.law.b) / self.law.Z_size
         left = inelastic(walks, self.law)
         return self.encode(left.flatten(0, 1)).reshape(*left.shape[:2], -1)
 
 
 def inelastic(walks: Walks, law: TannNetworkLaw) -> Tensor:
     """Internal coordinates (s, T, x), over sizes, without what strain explains elastically."""
-    device = law.b.device
-    return coordinates_of(walks)[0].to(device) / law.xi_size - walks.strain.to(device) @ law.decode_E.T
+    return coordinates_of(walks)[0].to(law.b) / law.xi_size - walks.strain.to(law.b) @ law.decode_E.T
 
 
 def first_axes(model: TannNetwork, data: Tensor) -> None:
@@ -96,8 +95,7 @@ class Steps:
 
     def __init__(self, walks: Walks, model: TannNetwork) -> None:
         law = model.law
-        device = law.b.device
-        E = walks.strain.to(device) / law.E_size
+        E = walks.strain.to(law.b) / law.E_size
         with torch.no_grad():
             Z = model.variables(walks)
         xi = inelastic(walks, law) if model.discovered else torch.zeros(*E.shape[:2], 0, dtype=E.dtype)
@@ -108,7 +106,7 @@ class Steps:
             return x[:, :-1][moves]
 
         def new(x: Tensor) -> Tensor:
-            return x[:, 1:].to(device)[moves]
+            return x[:, 1:].to(law.b)[moves]
 
         self.E_n, self.xi_n, self.Z_n = old(E), old(xi), old(Z)
         self.E, self.xi, self.dZ = new(E), new(xi), Z.diff(dim=1)[moves]
@@ -155,17 +153,16 @@ class Stretches:
 
     def __init__(self, walks: Walks, model: TannNetwork, window: int) -> None:
         law = model.law
-        device = law.b.device
-        energy = law.stress_size * law.E_size
+        energy = (law.stress_size * law.E_size).cpu()
 
         def cut(x: Tensor) -> Tensor:
             count = (x.shape[1] - 1) // window
-            return torch.cat([x[:, k * window : (k + 1) * window + 1] for k in range(count)]).to(device)
+            return torch.cat([x[:, k * window : (k + 1) * window + 1] for k in range(count)]).to(law.b)
 
         with torch.no_grad():
             self.Z = cut(model.variables(walks))
         self.E, self.stress = cut(walks.strain / law.E_size.cpu()), cut(walks.stress / law.stress_size.cpu())
-        self.psi, self.dissipation = cut(walks.psi / energy.cpu()), cut(walks.dissipation / energy.cpu())
+        self.psi, self.dissipation = cut(walks.psi / energy), cut(walks.dissipation / energy)
 
     def __len__(self) -> int:
         """Number of stretches."""

@@ -2,18 +2,24 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from micro.bars import IsotropicBar
+from micro.lattice_cell import LatticeCell
+from micro.lattice_parameters import lattice_of
+from surrogates.artifact import load_law
 from surrogates.checkpoint import Checkpoint
 from surrogates.tangent import difference, differences
+from surrogates.tann_errors import compare, cycles, recall, solved
 from surrogates.tann_network import TannNetworkConfig, build, errors, export, fit
 from surrogates.tann_network_law import TannNetworkLaw
 from surrogates.tann_network_model import Steps, Stretches, inelastic, steps_loss, stretches_loss
 from surrogates.walks import split
 
+FOLDER = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
 SMALL = {"width": 16, "units": 24}
 
 
@@ -134,11 +140,11 @@ def test_the_tangent_is_the_derivative_and_scripting_changes_nothing(dimension):
 
 def test_a_whole_training_lowers_every_loss_and_exports_its_law(walks):
     train, held = walks
-    config = TannNetworkConfig(epochs=3, tuning=3, rolling=2, window=6, batch=50, learning_rate=3e-3, **SMALL)
+    config = TannNetworkConfig(epochs=3, tuning=3, rolling=4, window=6, batch=50, learning_rate=5e-3, **SMALL)
     model = build(config, train)
     found = fit(model, train, held, config)
     for stage in (1, 2, 3):
-        assert found[f"loss_{stage}"] < (0.8, 0.98, 0.98)[stage - 1] * found[f"loss_first_{stage}"], stage
+        assert found[f"loss_{stage}"] < (0.8, 0.98, 0.99)[stage - 1] * found[f"loss_first_{stage}"], stage
     law = torch.jit.script(export(model, train, config))
     told = errors(model, law, held, config)
     assert {"stress", "psi_tenth", "dissipation_double", "force_shear", "displacement_combined"} < set(told)
@@ -153,13 +159,13 @@ def test_encoder_and_decoder_share_their_weights_and_begin_as_each_others_invers
     assert model.law.variables == 16
     xi = inelastic(held, model.law).flatten(0, 1)
     shown = model.law.show(model.encode(xi))
-    torch.testing.assert_close(shown, xi, rtol=0, atol=1e-6)
+    torch.testing.assert_close(shown, xi, rtol=0, atol=1e-4)
     before = model.encode(xi)
     assert float(before.abs().max()) > 0.5
     with torch.no_grad():
         model.law.shown.weight *= 1.1  # a weight of the decoder: the encoder has it, too
     assert float((model.encode(xi) - before).abs().max()) > 0.01
-    assert float(model.encode(torch.zeros(2, xi.shape[1], dtype=torch.float64)).abs().max()) < 1e-12
+    assert float(model.encode(torch.zeros(2, xi.shape[1])).abs().max()) < 1e-4
     names = [name for name, _ in model.named_parameters() if "decoder" in name or "shown" in name or "bias." in name]
     assert sum("weight" in name for name in names) == 5  # once for both
 
@@ -168,12 +174,12 @@ def test_the_variables_may_be_given(walks):
     train, held = walks
     config = TannNetworkConfig(internal="given", epochs=2, tuning=0, rolling=0, learning_rate=5e-3, **SMALL)
     model = build(config, train)
-    alpha = train.alpha.flatten(0, 1)
+    alpha = train.alpha.flatten(0, 1).float()
     Z = model.variables(train).flatten(0, 1) * model.law.Z_size
     assert Z.shape[1] == 16  # of 20 bars, 4 of them images
-    assert all(float((alpha - Z[:, i : i + 1]).abs().amax(dim=0).min()) < 1e-12 for i in range(16))
+    assert all(float((alpha - Z[:, i : i + 1]).abs().amax(dim=0).min()) < 1e-6 for i in range(16))
     shown = model.law.show(model.variables(held).flatten(0, 1))
-    torch.testing.assert_close(shown, inelastic(held, model.law).flatten(0, 1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(shown, inelastic(held, model.law).flatten(0, 1), rtol=0, atol=1e-4)
     found = fit(model, train, held, config)
     assert found["loss_1"] < 0.9 * found["loss_first_1"]
 
@@ -233,3 +239,20 @@ def test_what_cannot_be_learned_is_refused(walks, make_walks):
     with pytest.raises(ValueError, match="sizes must lead"):
         TannNetworkLaw(2, 5, 8, 8, (4, 7), tuple("abcdefg"))
     assert dataclasses.asdict(TannNetworkConfig())["internal"] == "discovered"
+
+
+@pytest.mark.parametrize("name", ["tann_network_square_2"])
+def test_the_pretrained_networks_err_as_they_say_and_dissipate(name):
+    law = load_law(FOLDER / f"{name}.pt")
+    told = law.manifest["errors"]
+    assert told["stress"] < 3e-3  # the paper's
+    assert told["psi"] < 3e-3
+    assert told["dissipation"] < 2e-2
+    cell = LatticeCell(*lattice_of(law.manifest["training"]["lattice"]))
+    path = cycles(law.manifest["dimension"], "shear")
+    found = compare(recall(law.module, path), solved(cell, path))
+    assert found == pytest.approx({key: told[f"{key}_shear"] for key in found}, rel=1e-3)
+    state, F = random_states(law.module, 50000)
+    D = law.module.forward(F, state, 1.0)[1][:, -1]
+    assert float(D.min()) >= 0
+    assert float((D > 0).double().mean()) > 0.1
