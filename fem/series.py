@@ -14,6 +14,7 @@ import numpy as np
 from dolfinx.fem import Function, functionspace
 from dolfinx.io import VTXWriter, XDMFFile
 
+from fem.command import remove
 from fem.failure import SolverError
 from fem.implicit import ImplicitSolver
 from fem.nodal import NodalFields
@@ -72,6 +73,7 @@ class Series:
         self._file.close()
         self.comm.barrier()
         if whole and self.comm.rank == 0:
+            remove(self.path)
             if self.path.suffix == ".xdmf":  # the light file names its heavy one
                 os.replace(self._part.with_suffix(".h5"), self.path.with_suffix(".h5"))
                 self._part.write_text(self._part.read_text().replace("fields.part.h5", "fields.h5"))
