@@ -114,7 +114,10 @@ def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
             first_axes(model, inelastic(train, law).flatten(0, 1))
         Z = model.variables(train)
         law.Z_size = Z.flatten(0, 1).std(dim=0)
-        law.change_size = (Z / law.Z_size).diff(dim=1).flatten(0, 1).std(dim=0)
+        dZ = (Z / law.Z_size).diff(dim=1).flatten(0, 1)
+        law.change_size = dZ.std(dim=0)
+        steps = train.strain.diff(dim=1).flatten(0, 1).norm(dim=1) / (law.E_size * law.step_size)
+        law.reach = 2.0 * (dZ.norm(dim=1) / steps)[steps > 0].max().reshape(1)
     return model.float()  # errors of a thousandth are not worth more while it learns
 
 

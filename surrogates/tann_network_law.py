@@ -11,6 +11,7 @@ All quantities in the networks are divided by their sizes. With e the strain, z 
 - **No strain, no change.** At de = 0 both N are the same numbers and g = |de| / (|de| + grain) is zero: d = 0 to the
   bit. N is a map of return onto the yield surface; what it says at de = 0 is how far off the state already is, and g
   takes a share of that back, all of it in steps larger than the grain. There is no dt: the law is rate independent.
+- **Bounded flow.** |dz| <= reach |de|, so that z cannot grow faster than strain does, however far out of range.
 - **Second law.** Along z + s d the power of T is a polynomial, as Psi is of fourth order:
   f(s) = -T(e, z + s d) . d = c_0 - c_1 s - c_2 s^2 - c_3 s^3. For 0 <= s <= 1 each of s, s^2, s^3 is at most s, thus
   f(s) >= c_0 - m s with m = c_1^+ + c_2^+ + c_3^+. Hence s = (c_0 - kappa |d|)^+ / max(m, (c_0 - kappa |d|)^+),
@@ -58,6 +59,7 @@ class TannNetworkLaw(torch.nn.Module):
     step_size: Tensor
     kappa: Tensor
     grain: Tensor
+    reach: Tensor
     decode_E: Tensor
     xi_size: Tensor
     M: Tensor
@@ -89,7 +91,8 @@ class TannNetworkLaw(torch.nn.Module):
         for name, value in {
             "E_size": torch.ones(1), "stress_size": torch.ones(1), "Z_size": torch.ones(variables),
             "change_size": torch.ones(variables), "step_size": torch.ones(1), "kappa": torch.zeros(1),
-            "grain": torch.full((1,), 0.1), "decode_E": torch.zeros(x, c), "xi_size": torch.ones(x),
+            "grain": torch.full((1,), 0.1), "reach": torch.full((1,), 10.0),
+            "decode_E": torch.zeros(x, c), "xi_size": torch.ones(x),
             "M": basis(dimension).reshape(c, -1),  # (c, d d): Mandel basis
             "components": components(dimension),  # (c,): from Mandel to tensor components
         }.items():  # fmt: skip
@@ -115,7 +118,8 @@ class TannNetworkLaw(torch.nn.Module):
         still = self.state_in(torch.cat([z, e_n, sigma], dim=1))
         moved = still + self.step_in(de)
         size = de.norm(p=2.0, dim=1, keepdim=True)
-        return self.change_size * (self.hidden(moved) - self.grain / (size + self.grain) * self.hidden(still))
+        d = self.change_size * (self.hidden(moved) - self.grain / (size + self.grain) * self.hidden(still))
+        return d * torch.clamp(self.reach * size / (d.norm(p=2.0, dim=1, keepdim=True) + 1e-30), max=1.0)
 
     def admit(self, e: Tensor, z: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """The part s d (n, N) of a change d that the second law admits at the new strain, and D (n,), Eq. (9c)."""

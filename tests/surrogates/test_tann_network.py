@@ -90,6 +90,16 @@ def test_every_step_that_the_network_proposes_rightly_is_kept():
     assert float(law.admit(e, z, -d)[0].abs().max()) == 0
 
 
+def test_internal_variables_cannot_run_away_however_far_strain_goes():
+    law = random_law()
+    e_n, z = 100.0 * torch.randn(5000, 3, dtype=torch.float64), 100.0 * torch.randn(5000, 5, dtype=torch.float64)
+    de = torch.randn(5000, 3, dtype=torch.float64)
+    most = law.reach * de.norm(dim=1) / law.step_size
+    size = law.propose(e_n, de, z).norm(dim=1)
+    assert bool((size <= most * (1 + 1e-9)).all())
+    assert float((size > 0.99 * most).double().mean()) > 0.5  # the stress that is fed in grows with the third power
+
+
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_virgin_state_and_steps_of_no_strain_to_the_bit(dimension):
     law = torch.jit.script(random_law(dimension))
