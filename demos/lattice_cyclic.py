@@ -70,6 +70,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "surrogates" / "pretrained"
 SWEEP = (1, 2, 4, 8, 16, 20)  # cells a side of the study
+MESH = ("size", "kind", "grading", "rim", "degree")
 
 # %% [markdown]
 # ## Parameters
@@ -81,12 +82,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Lattice under cyclic torsion.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--case", choices=("lcH",), default="lcH", help="load case")
-    p.add_argument("--n", type=int, default=8, help="cells a side of the finite lattice; epsilon = 1/n")
+    p.add_argument("--n", type=int, default=16, help="cells a side of the finite lattice; epsilon = 1/n")
     p.add_argument(
-        "--size", type=float, default=1.25, help="size of the finite elements; the edge is 10, the paper's 0.5"
+        "--size", type=float, default=10 / 3, help="size of the finite elements; the edge is 10, the paper's 0.5"
     )
     p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--degree", type=int, choices=(1, 2), default=1, help="of the displacement")
+    p.add_argument("--grading", type=float, default=6.0, help="height of the bottom layer of elements over the top one")
+    p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
+    p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
     p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")
     p.add_argument("--steps", type=int, default=1, help="load steps for every 10 degrees")
     p.add_argument(
@@ -103,8 +106,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("n", "steps", "threads"):
         if getattr(o, name) is not None and getattr(o, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
-    if not 0.0 < o.size < math.inf:
-        raise ValueError(f"--size must be a positive finite number, got {o.size}.")
+    for name in ("size", "grading", "rim"):
+        if not 0.0 < getattr(o, name) < math.inf:
+            raise ValueError(f"--{name} must be a positive finite number, got {getattr(o, name)}.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
     if o.restart is not None and not (Path(o.restart) / "checkpoint").is_dir():
@@ -145,12 +149,12 @@ class Laws:
             self.exact = together(comm, lambda: fem.laws.load(path))
 
 
-def make_domain(comm: MPI.Comm, case: LoadCase, size: float, kind: str) -> Any:
+def make_domain(comm: MPI.Comm, case: LoadCase, o: argparse.Namespace, size: float) -> Any:
     """Mesh the box on rank 0 and distribute it (collective)."""
     if comm.rank:
         return read_mesh(None, comm)
     with session():
-        return read_mesh(box(case.box, size, kind=kind), comm)
+        return read_mesh(box(case.box, size, kind=o.kind, grading=o.grading, rim=o.rim), comm)
 
 
 def make_lattice(comm: MPI.Comm, laws: Laws, case: LoadCase, n: int) -> Any:
@@ -168,7 +172,7 @@ def make_lattice(comm: MPI.Comm, laws: Laws, case: LoadCase, n: int) -> Any:
 # %%
 def warm_up(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase) -> None:
     """Run everything once, small (collective)."""
-    domain = make_domain(comm, case, 0.5 * case.box[0], o.kind)
+    domain = make_domain(comm, case, o, 0.5 * case.box[0])
     solvers = dict.fromkeys((o.linear, "iterative"))  # an order that all ranks share
     for law in (laws.exact, laws.law):
         for linear in solvers:
@@ -188,7 +192,7 @@ def lead(o: argparse.Namespace, body: Any, name: str, label: str, **options: Any
 
 def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns: Sequence[int], folder: Path) -> Any:
     """Columns once, then every lattice; a report for each n, and on rank 0 what the figures want."""
-    domain = make_domain(comm, case, o.size, o.kind)
+    domain = make_domain(comm, case, o, o.size)
     cells = domain.mesh.topology.index_map(3).size_global
     boxes, panels = {}, {}
     if laws.exact is not laws.law:
@@ -347,7 +351,7 @@ def _save(figure: Any, path: Path) -> None:
 # %%
 def prepare(folder: Path, o: argparse.Namespace) -> None:
     """Make the folder, clear away what a former run left, hold a restart to the options it began with (rank 0)."""
-    told = {key: getattr(o, key) for key in ("size", "kind", "degree", "steps")} | {"law": Path(o.law).name}
+    told = {key: getattr(o, key) for key in (*MESH, "steps")} | {"law": Path(o.law).name}
     if o.restart is not None:
         begun = json.loads((Path(o.restart) / "checkpoint" / "options.json").read_text())
         wrong = [key for key, value in told.items() if begun.get(key) != value]
@@ -381,9 +385,9 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     report = reports[ns.index(o.n)]
     held = {str(row["n"]): checks(row, laws, case) for row in reports}
     summary = {
-        "law": laws.law.name, "law_source": o.law, "ranks": comm.size, **report, "size": o.size, "kind": o.kind,
-        "degree": o.degree, "load_steps": len(case.times(o.steps)), "wall_seconds": time.perf_counter() - start,
-        "checks": held[str(o.n)],
+        "law": laws.law.name, "law_source": o.law, "ranks": comm.size, **report,
+        **{key: getattr(o, key) for key in MESH}, "load_steps": len(case.times(o.steps)),
+        "wall_seconds": time.perf_counter() - start, "checks": held[str(o.n)],
     }  # fmt: skip
     if o.study:
         summary["study"] = reports

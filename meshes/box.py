@@ -1,7 +1,8 @@
 """Box: a cuboid of equal tetrahedra or hexahedra, from the origin to its lengths along x, y, z.
 
 Edges are divided evenly, into cells as near to the wanted size as fit. A tetrahedral mesh is the hexahedral one with
-each cell cut into six: its nodes are the same, and it depends on nothing but these numbers.
+each cell cut into six: its nodes are the same, and it depends on nothing but these numbers. Where a load makes boundary
+layers, layers can be made thinner towards the top or the bottom, and the cells at the sides thinner than those inside.
 
 Groups: volume "body"; facets "bottom" (z = 0), "top" (z = height) and "side".
 
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import gmsh
+import numpy as np
+from numpy.typing import NDArray
 
 from meshes.session import new_model, open_session, save, session
 
@@ -44,19 +47,30 @@ def divisions(lengths: Sequence[float], size: float) -> tuple[int, int, int]:
     if len(lengths) != 3:
         raise ValueError(f"lengths must be three numbers, got {len(lengths)}.")
     for name, value in (*(("a length", length) for length in lengths), ("size", size)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < value < math.inf:
-            raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
+        _positive(name, value)
     x, y, z = (max(1, round(length / size)) for length in lengths)
     return x, y, z
 
 
-def box(lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> Any:
+def planes(length: float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions (n + 1,) of the node planes of n cells along an edge, their widths in proportion to the weights, m."""
+    found = np.concatenate([[0.0], np.cumsum(weights)])
+    found *= length / found[-1]
+    found[-1] = length
+    return found
+
+
+def box(
+    lengths: Sequence[float], size: float, *, kind: str = "tetrahedra", grading: float = 1.0, rim: float = 1.0
+) -> Any:
     """Mesh the box in the live gmsh session, which is opened if need be and left open.
 
     Args:
         lengths: of the box along x, y, z, m.
         size: of a cell, m: the edge of a hexahedron, or of the cube that six tetrahedra share.
         kind: "tetrahedra" or "hexahedra".
+        grading: height of the bottom layer over that of the top one; above 1 refines towards the top.
+        rim: width of the cells at the sides over that of those inside, along x and y; below 1 refines the sides.
 
     Returns:
         `gmsh.model`, whose current model is the box.
@@ -65,6 +79,8 @@ def box(lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> A
         ValueError: for a bad argument.
     """
     counts = divisions(lengths, size)
+    _positive("grading", grading)
+    _positive("rim", rim)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     open_session()
@@ -87,11 +103,30 @@ def box(lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> A
     for name, group in (("bottom", [bottom]), ("top", [tags[0]]), ("side", tags[2:])):
         gmsh.model.addPhysicalGroup(2, group, name=name)
     gmsh.model.mesh.generate(3)
+    if grading != 1.0 or rim != 1.0:
+        across = [np.array([rim, *[1.0] * (n - 2), rim][:n]) for n in counts[:2]]
+        along = grading ** -np.linspace(0.0, 1.0, counts[2])
+        _move([planes(length, weights) for length, weights in zip(lengths, (*across, along), strict=True)])
     return gmsh.model
 
 
-def write(path: str | os.PathLike[str], lengths: Sequence[float], size: float, *, kind: str = "tetrahedra") -> Path:
-    """Mesh the box and write it to a `.msh` file, whole or not at all; arguments as in `box`.
+def _positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
+
+
+def _move(new: list[NDArray[np.float64]]) -> None:
+    """Move the nodes from planes that divide the edges evenly to others."""
+    tags, flat, _ = gmsh.model.mesh.getNodes()
+    x = np.reshape(flat, (-1, 3))
+    place = [np.rint(x[:, i] / at[-1] * (len(at) - 1)).astype(int) for i, at in enumerate(new)]
+    moved = np.column_stack([at[k] for at, k in zip(new, place, strict=True)])
+    for tag, position in zip(tags, moved, strict=True):
+        gmsh.model.mesh.setNode(int(tag), position.tolist(), [])
+
+
+def write(path: str | os.PathLike[str], lengths: Sequence[float], size: float, **options: Any) -> Path:
+    """Mesh the box and write it to a `.msh` file, whole or not at all; arguments and options as in `box`.
 
     Returns:
         The path written.
@@ -100,7 +135,7 @@ def write(path: str | os.PathLike[str], lengths: Sequence[float], size: float, *
         ValueError: for a bad argument or path.
     """
     with session():
-        box(lengths, size, kind=kind)
+        box(lengths, size, **options)
         return save(path)
 
 
@@ -111,10 +146,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--lengths", type=float, nargs=3, default=[10.0, 10.0, 10.0], help="along x y z, m (default %(default)s)")
     add("--size", type=float, default=1.0, help="of a cell, m (default %(default)s)")
     add("--kind", choices=KINDS, default=KINDS[0], help="of the cells (default %(default)s)")
+    add("--grading", type=float, default=1.0, help="height of the bottom layer over the top one (default %(default)s)")
+    add(
+        "--rim", type=float, default=1.0, help="width of the cells at the sides over those inside (default %(default)s)"
+    )
     add("--output", type=Path, default=Path("box.msh"), help="mesh file (default %(default)s)")
     given = parser.parse_args(arguments)
     try:
-        write(given.output, given.lengths, given.size, kind=given.kind)
+        options = {"kind": given.kind, "grading": given.grading, "rim": given.rim}
+        write(given.output, given.lengths, given.size, **options)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

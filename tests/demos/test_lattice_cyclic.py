@@ -13,7 +13,7 @@ from micro.lattice_parameters import lattice_parameters
 from surrogates.lattice_law import write_lattice_law
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--n", "2", "--size", "5", "--threads", "1"]
+SMALL = ["--n", "2", "--size", "5", "--degree", "1", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")

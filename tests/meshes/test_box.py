@@ -58,6 +58,29 @@ def test_groups_lie_where_they_say_and_cover_the_surface(kind):
     assert len(at["side"]) == (2 * 3 + 2 * 2) * 6
 
 
+@pytest.mark.parametrize("kind", ["tetrahedra", "hexahedra"])
+def test_graded_box_is_fine_where_it_is_asked_to_be_and_as_full(kind):
+    with session():
+        box((3.0, 4.0, 6.0), 1.0, kind=kind, grading=4.0, rim=0.5)
+        x, cells, _, names = read()
+        top = gmsh.model.mesh.getNodesForPhysicalGroup(*names["top"])[1].reshape(-1, 3)
+    assert np.all(top[:, 2] == 6.0)
+    signed = volume(x, cells)
+    assert np.all(signed > 0.0)
+    assert signed.sum() == pytest.approx(72.0, rel=1e-12)
+    z = np.unique(x[cells, 2])
+    assert len(z) == 7 and np.diff(z)[0] / np.diff(z)[-1] == pytest.approx(4.0)
+    assert np.allclose(np.diff(np.diff(np.log(np.diff(z)))), 0.0, atol=1e-9)
+    for i, inside in ((0, 1), (1, 2)):
+        widths = np.diff(np.unique(x[cells, i]))
+        assert np.allclose(widths, widths[1] * np.array([0.5, *[1.0] * inside, 0.5]), rtol=1e-12)
+    with session():
+        box((3.0, 2.0, 4.0), 2.0, kind=kind, rim=0.5)  # two cells across and one: nothing inside
+        x, cells, *_ = read()
+    assert np.unique(x[cells, 0]).tolist() == [0.0, 1.5, 3.0]
+    assert np.unique(x[cells, 1]).tolist() == [0.0, 2.0]
+
+
 def test_divisions_are_the_nearest_that_fit():
     assert divisions((10.0, 10.0, 20.0), 0.5) == (20, 20, 40)
     assert divisions((1.0, 1.4, 1.6), 1.0) == (1, 1, 2)
@@ -71,6 +94,8 @@ def test_divisions_are_the_nearest_that_fit():
         (((1.0, -1.0, 1.0), 1.0), {}, "a length must be a positive finite number, got -1.0."),
         (((1.0, 1.0, 1.0), 0.0), {}, "size must be a positive finite number, got 0.0."),
         (((1.0, 1.0, 1.0), float("nan")), {}, "size must be a positive finite number, got nan."),
+        (((1.0, 1.0, 1.0), 1.0), {"grading": 0.0}, "grading must be a positive finite number, got 0.0."),
+        (((1.0, 1.0, 1.0), 1.0), {"rim": -1.0}, "rim must be a positive finite number, got -1.0."),
         (((1.0, 1.0, 1.0), 1.0), {"kind": "wedges"}, "kind must be one of tetrahedra, hexahedra, got 'wedges'."),
     ],
 )
