@@ -325,13 +325,15 @@ def draw_fields(panels: dict[int, dict[str, np.ndarray]], case: LoadCase, variab
             axes.append(axis)
             x = panels[k]["x"] + panels[k]["u"]
             colours = plt.get_cmap("RdBu")(norm(fields[k].mean(axis=1)))
-            axis.add_collection3d(Poly3DCollection(x, facecolors=colours, edgecolors="0.3", linewidths=0.1))
+            axis.add_collection3d(
+                Poly3DCollection(x, facecolors=colours, edgecolors="0.3", linewidths=0.1, clip_on=False)
+            )
             axis.set(xlim=(0.0, case.box[0]), ylim=(0.0, case.box[1]), zlim=(0.0, high))
             axis.set_box_aspect((*case.box[:2], high), zoom=1.5)
             axis.set_axis_off()
             axis.view_init(15, -60)
             angle = "released" if k > case.loaded else f"{case.path[k]:g} degrees"
-            axis.set_title(f"step {k}: {angle}", fontsize=10)
+            axis.set_title(f"step {k}: {angle}", fontsize=10, y=-0.3)
         colours = matplotlib.cm.ScalarMappable(norm, "RdBu")
         figure.colorbar(colours, ax=axes, shrink=0.7, label=name)
     _save(figure, path)
