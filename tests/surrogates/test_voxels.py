@@ -1,0 +1,150 @@
+"""Training on voxel cells: every model of the paper trains, resumes to the same weights, and reports true errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from surrogates import cells, voxels
+from surrogates.cell_energy import CellEnergy
+from surrogates.cell_errors import energy_error, relative_error
+from surrogates.cell_network import load_network, predict
+from surrogates.paper_cnn import PaperNetwork, TensorNetwork
+from surrogates.signed_permutations import signed_permutations
+
+SMALL = ["--width", "1", "--features", "2", "--steps", "1", "--held-out", "2", "--batch", "3"]
+FAST = {"epochs": 12, "augment": False, "learning_rate": 5e-4}
+MODELS = {
+    "1": ("paper", "energy"), "2": ("paper", "weak"), "3": ("paper", "displacement"), "4": ("tensor", "tensor"),
+    "preconditioned": ("paper", "preconditioned"), "ours": ("multiscale", "relative"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path):
+    random = np.random.default_rng(0)
+    rho = np.repeat(np.repeat(np.repeat(random.uniform(size=(8, 4, 4, 4)), 2, 1), 2, 2), 2, 3)
+    np.save(tmp_path / "cells.npy", (rho > 0.3).astype(np.float32))
+    return tmp_path / "cells.npy"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_model_of_the_paper_trains_and_lowers_its_loss(model):
+    network, loss = MODELS[model]
+    config = voxels.VoxelsConfig(network=network, loss=loss, width=1, features=2, steps=1, **FAST)
+    rho = torch.rand(4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    train = cells.solve(cells.Cells(rho), fields=True)
+    module = voxels.make_network(voxels.Shape(network, 1, 2, 1, 8))
+    module.train()
+    batch = CellEnergy(rho)
+    before = voxels.loss_of(module, batch, train, loss).item()
+    assert voxels.fit(module, train, config)["loss"] < before
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(data, tmp_path, capsys):
+    def run(name, epochs, *more):
+        words = ["--data", str(data), "--output", str(tmp_path / f"{name}.pt"), *SMALL, "--epochs", str(epochs), *more]
+        assert voxels.main(words) == 0
+        return torch.load(tmp_path / f"{name}.pt", weights_only=True)["weights"]
+
+    class Stop(Exception):
+        pass
+
+    whole = run("whole", 3)
+    # stopped after its second epoch: the loss of the third is not computed
+    count, loss_of = [0], voxels.loss_of
+
+    def stopping(*arguments):
+        count[0] += 1
+        if count[0] > 4:  # two batches an epoch
+            raise Stop
+        return loss_of(*arguments)
+
+    voxels.loss_of = stopping
+    try:
+        with pytest.raises(Stop):
+            run("part", 3, "--checkpoint", str(tmp_path / "c"))
+    finally:
+        voxels.loss_of = loss_of
+    resumed = run("part", 3, "--checkpoint", str(tmp_path / "c"), "--resume")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert voxels.main(["--data", str(data), "--output", str(tmp_path / "x.pt"), *SMALL, "--epochs", "4",
+                        "--checkpoint", str(tmp_path / "c"), "--resume"]) == 2  # fmt: skip
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_the_manifest_tells_the_errors_that_the_network_has(data, tmp_path):
+    output = tmp_path / "n.pt"
+    assert voxels.main(["--data", str(data), "--output", str(output), *SMALL, "--epochs", "1"]) == 0
+    network = load_network(output)
+    told = json.loads(output.with_suffix(".json").read_text())
+    assert network.manifest == told
+    _, held = cells.split(cells.read_cells(data), 2, 0)
+    held = cells.solve(held)
+    tensor, _ = predict(network.module, held.density)
+    assert told["errors"]["mean"] == pytest.approx(float(relative_error(tensor, held.tensor).mean()), rel=1e-3)
+    assert told["errors"]["energy_least"] > -1e-6
+    assert told["training"]["seed"] == 0 and told["data"]["cells"] == 6
+    # and it can be trained on
+    assert voxels.main(["--data", str(data), "--output", str(output), *SMALL, "--initial", str(output),
+                        "--epochs", "1"]) == 0  # fmt: skip
+
+
+def test_the_paper_network_has_its_size_and_shift_equivariance():
+    module = PaperNetwork().eval()
+    assert sum(p.numel() for p in module.parameters()) == 436522  # the paper's: 437642
+    rho = torch.rand(1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        u, v = (module(CellEnergy(torch.roll(rho, shift, 3))) for shift in (0, 1))
+    assert torch.allclose(torch.roll(u, 1, 5), v, atol=1e-6)
+    assert abs(sum(p.numel() for p in TensorNetwork(40).parameters()) / 592643 - 1) < 0.01
+
+
+def test_augmentation_turns_labels_with_the_cells():
+    rho = torch.rand(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    part = voxels.turned(cells.solve(cells.Cells(rho), fields=True), np.random.default_rng(3))
+    again = cells.solve(cells.Cells(part.density.contiguous()))
+    assert not torch.equal(part.density, rho)
+    assert torch.allclose(part.tensor, again.tensor, atol=1e-6)
+    bound = CellEnergy(part.density).certified(part.displacement)
+    assert torch.allclose(bound, again.tensor, atol=1e-6)
+
+
+def test_errors_are_those_of_the_paper_with_absolute_values():
+    exact = torch.diag(torch.tensor([2.0, 2, 2, 1, 1, 1], dtype=torch.float64))[None]
+    found = exact.clone()
+    found[0, 0, 0], found[0, 1, 1], found[0, 0, 1] = 2.2, 1.8, 1e-3  # opposite signs, and one that counts as zero
+    assert float(relative_error(found, exact)) == pytest.approx(0.2 / 36)
+    least, most = energy_error(exact * 1.01, exact)
+    assert float(least) == pytest.approx(0.01, rel=1e-4) == float(most)
+    assert float(energy_error(exact * 0.99, exact)[0]) < -0.009
+    g = signed_permutations()[13]
+    assert torch.allclose(relative_error(g.tensor(found), g.tensor(exact)), relative_error(found, exact))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (np.ones((4, 4, 4)), "must have shape"),
+        (np.full((2, 4, 4, 4), np.nan), "must be finite"),
+        (np.full((2, 4, 4, 4), 2.0), "between 0"),
+    ],
+)
+def test_densities_that_are_none_are_refused(tmp_path, capsys, values, sentence):
+    np.save(tmp_path / "bad.npy", values)
+    assert voxels.main(["--data", str(tmp_path / "bad.npy"), "--output", str(tmp_path / "x.pt")]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_other_input_that_is_wrong_is_refused(data, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "x.pt")]
+    for words, sentence in (
+        (["--data", str(tmp_path / "none.npy")], "neither"),
+        (["--data", str(data), "--held-out", "8"], "held_out must lie"),
+        (["--data", str(data), "--network", "tensor"], "go together"),
+        (["--data", str(data), "--resume"], "give --checkpoint"),
+        (["--data", str(data), "--initial", str(data)], "not a voxel network"),
+    ):
+        assert voxels.main([*words, *output]) == 2
+        assert sentence in capsys.readouterr().err
