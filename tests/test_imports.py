@@ -21,8 +21,14 @@ ALLOWED = {
         *("numba", "numpy", "scipy", "threadpoolctl", "tqdm"),
     },
 }
-# What one module may import beyond its package: the data jobs share samples among ranks; a .msh file is read by gmsh.
-ALSO = {"micro.ranks": {"mpi4py"}, "micro.generate": {"mpi4py"}, "fem.mesh": {"gmsh"}}
+# What one module may import beyond its package: the data jobs share samples among ranks; a .msh file is read by gmsh;
+# a picture is drawn.
+ALSO = {
+    "micro.ranks": {"mpi4py"},
+    "micro.generate": {"mpi4py"},
+    "fem.mesh": {"gmsh"},
+    "surrogates.stiffness_picture": {"matplotlib"},
+}
 # What fem loads with a law: needs nothing but torch, and brings no training code along.
 LIGHT: dict[str, set[str]] = {
     "surrogates": set(),
