@@ -112,10 +112,12 @@ def costs(box: LoadedBox, lattice: LoadedLattice) -> dict[str, Any]:
     return {
         "cost_ratio_calls": b["calls"] / a["calls"],
         "cost_ratio_seconds": b["seconds"] / a["seconds"],
+        "cost_ratio_cpu_seconds": b["cpu_seconds"] / a["cpu_seconds"],
         "cost_ratio_seconds_with_setup": (b["seconds"] + lattice.setup) / (a["seconds"] + box.setup),
         "calls": {"fem": a["calls"], "lattice": b["calls"]},
         "seconds": {
-            "fem": a["seconds"], "fem_setup": box.setup, "lattice": b["seconds"], "lattice_setup": lattice.setup
+            "fem": a["seconds"], "fem_setup": box.setup, "lattice": b["seconds"], "lattice_setup": lattice.setup,
+            "fem_cpu": a["cpu_seconds"], "lattice_cpu": b["cpu_seconds"],
         },
     }  # fmt: skip
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from fem.laws import Law
 from fem.load_cases import LoadCase, conditions, prescribed
 from fem.mesh import Domain
 from fem.runtime import raise_together
+from fem.stopwatch import Stopwatch
 from fem.truss import TrussSolver
 from fem.two_scale import Lattice
 
@@ -52,9 +52,9 @@ class LoadedBox:
     def __init__(self, domain: Domain, law: Law, case: LoadCase, **options: Any) -> None:
         self.case, self.comm, self._options = case, domain.comm, options
         self.rows: list[Row] = []
-        with _timed(self.comm) as clock:
+        with Stopwatch(self.comm) as watch:
             self.solver = ImplicitSolver(domain, law, prescribed=prescribed(case), **options)
-        self.setup = clock.seconds
+        self.setup = watch.seconds
         self._internal: Any = None
 
     @property
@@ -129,9 +129,9 @@ class LoadedLattice:
         self._reference = comm.bcast(lattice.reference if lattice is not None else None, root=0)
         nodes, bars, area = (lattice.nodes, lattice.bars, lattice.area) if lattice is not None else 3 * (None,)
         supports = conditions(case, self._reference)
-        with _timed(comm) as clock:
+        with Stopwatch(comm) as watch:
             self.solver = TrussSolver(nodes, bars, area, bar_law, prescribed=supports, comm=comm, **options)
-        self.setup = clock.seconds
+        self.setup = watch.seconds
         distance = np.abs(self._reference - np.array(case.control)).max(axis=1)
         self.node = int(np.argmin(distance))
 
@@ -175,9 +175,10 @@ def follow(
     """Lead a body along its load case and record a row at each time; collective.
 
     A row holds time, displacement of the control point (3), psi and dissipation (J), Newton iterations of the step (the
-    most, if it was cut) and the residuals of the last (N), and so far: calls of the law, seconds of the solver, and
-    bounds of the work done (J): psi + phi of a step is convex in the displacement, so that force_n . du is at most, and
-    force . du at least, the growth of psi + dissipation.
+    most, if it was cut) and the residuals of the last (N), and so far: calls of the law, seconds of the solver (on the
+    clock, and computed by the busiest rank: the same on a machine that has nothing else to do), and bounds of the work
+    done (J): psi + phi of a step is convex in the displacement, so that force_n . du is at most, and force . du at
+    least, the growth of psi + dissipation.
 
     Args:
         loaded: The body; its rows are continued, times that they hold are left out.
@@ -194,16 +195,16 @@ def follow(
         SolverError: On all ranks, if a step fails that cannot be cut any more.
     """
     comm, rows, case = loaded.comm, loaded.rows, loaded.case
-    begun = rows[-1]["time"] if rows else 0.0
-    seconds = rows[-1]["seconds"] if rows else 0.0
-    ahead, work = [t for t in times if t > begun], _Work(loaded)
+    begun, spent = (rows[-1]["time"], (rows[-1]["seconds"], rows[-1]["cpu_seconds"])) if rows else (0.0, ())
+    ahead, watch = [t for t in times if t > begun], Stopwatch(comm, *spent)
+    work = _Work(loaded, watch)
     with tqdm(ahead, desc=label, unit="step", disable=not progress or comm.rank != 0) as bar:
         for t in bar:
-            with _timed(comm) as clock:
+            with watch:
                 if t > case.loaded and begun <= case.loaded:
                     loaded.release()
                 steps = loaded.solver.run(times=[t], callback=work)
-            seconds, begun = seconds + clock.seconds, t
+            begun = t
             rows.append(
                 {
                     "time": t,
@@ -214,7 +215,8 @@ def follow(
                     "steps": len(steps),
                     "residuals": list(steps[-1].convergence.residuals),
                     "calls": loaded.calls,
-                    "seconds": seconds,
+                    "seconds": watch.seconds,
+                    "cpu_seconds": watch.cpu,
                     "work": work.bounds.tolist(),
                 }
             )
@@ -226,33 +228,18 @@ def follow(
 
 
 class _Work:
-    """Bounds of the work of the external forces, a step at a time."""
+    """Bounds of the work of the external forces, a step at a time; the watch does not count it."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._loaded, (self._u, self._f) = loaded, loaded.forces()
+    def __init__(self, loaded: Loaded, watch: Stopwatch) -> None:
+        self._loaded, self._watch, (self._u, self._f) = loaded, watch, loaded.forces()
         self.bounds = np.array(loaded.rows[-1]["work"] if loaded.rows else [0.0, 0.0])
 
     def __call__(self, solver: Any) -> None:
-        u, f = self._loaded.forces()
-        du = u - self._u
-        self.bounds = self.bounds + self._loaded.comm.allreduce(np.array([self._f @ du, f @ du]))
-        self._u, self._f = u, f
-
-
-class _timed:
-    """Seconds of a block, from when all ranks have come to when all have gone; collective."""
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self._comm, self.seconds = comm, 0.0
-
-    def __enter__(self) -> _timed:
-        self._comm.barrier()
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._comm.barrier()
-        self.seconds = self._comm.bcast(time.perf_counter() - self._start, root=0)
+        with self._watch.paused():
+            u, f = self._loaded.forces()
+            du = u - self._u
+            self.bounds = self.bounds + self._loaded.comm.allreduce(np.array([self._f @ du, f @ du]))
+            self._u, self._f = u, f
 
 
 def _save(loaded: Loaded, path: Path) -> None:
