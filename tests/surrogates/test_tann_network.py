@@ -251,7 +251,7 @@ def test_what_cannot_be_learned_is_refused(walks, make_walks):
     assert dataclasses.asdict(TannNetworkConfig())["internal"] == "discovered"
 
 
-@pytest.mark.parametrize("name", ["tann_network_square_2"])
+@pytest.mark.parametrize("name", ["tann_network_square_2", "tann_network_cube_1"])
 def test_the_pretrained_networks_err_as_they_say_and_dissipate(name):
     law = load_law(FOLDER / f"{name}.pt")
     told = law.manifest["errors"]
