@@ -56,7 +56,7 @@ class Cells:
 
 
 def check_density(density: np.ndarray | Tensor, source: str = "density") -> Tensor:
-    """Return densities (n, X, Y, Z) as float32, void and solid marked by 0 and 1.
+    """Return densities (n, X, Y, Z) as real numbers, void and solid marked by 0 and 1.
 
     Raises:
         ValueError: One sentence that says what is wrong with them.
@@ -66,7 +66,7 @@ def check_density(density: np.ndarray | Tensor, source: str = "density") -> Tens
         raise ValueError(f"{source} must have shape (cells, X, Y, Z), got {tuple(values.shape)}.")
     if values.is_complex():
         raise ValueError(f"{source} must be real, got {values.dtype}.")
-    values = values.to(torch.float32)
+    values = values if values.is_floating_point() else values.to(torch.float32)
     if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{source} must be finite, got nan or infinity.")
     if not bool(((values >= 0) & (values <= 1)).all()):
@@ -88,12 +88,12 @@ def read_cells(path: str | Path, *, allow_partial: bool = False) -> Cells:
         good, _ = good_samples(arrays, path)
         if "density" not in good:
             raise ValueError(f"{path} holds {', '.join(sorted(good))}, but no density.")
-        return Cells(check_density(good["density"], f"density in {path}"), hash=digest, meta=(meta,))
+        return Cells(check_density(good["density"], f"density in {path}").float(), hash=digest, meta=(meta,))
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is neither a data set nor a .npy file of densities.") from error
-    density = check_density(values, f"density in {path}")
+    density = check_density(values, f"density in {path}").float()
     return Cells(density, hash=hashlib.sha256(density.numpy().tobytes()).hexdigest(), meta=({"command": str(path)},))
 
 
