@@ -179,7 +179,8 @@ def train_network(
     module = make_network(shape, config.seed).to(device)
     if initial is not None:
         stored = load_network(initial)
-        if stored.manifest["shape"] != dataclasses.asdict(shape):
+        steps = {"steps": shape.steps}  # no weights of its own
+        if stored.manifest["shape"] | steps != dataclasses.asdict(shape):
             raise ValueError(f"{initial} is a network of another shape: {stored.manifest['shape']}.")
         module.load_state_dict(stored.module.state_dict())
     if config.loss in LABELLED:
