@@ -8,8 +8,8 @@ References:
 import torch
 from torch import Tensor
 
-#: Components below this part of the largest one count as zero in Eq. (32); the paper does not give its epsilon. Twice what
-#: chance makes of components that are zero on average, in random cells of 20^3 voxels.
+#: Components below this part of the largest one count as zero in Eq. (32); the paper does not give its epsilon. Twice
+#: what chance makes of components that are zero on average, in random cells of 20^3 voxels.
 NEGLIGIBLE = 2e-3
 #: Stiffness of cells that hang together nowhere, of E = 1.
 NOTHING = 1e-9
