@@ -157,7 +157,7 @@ def errors(module: torch.nn.Module, held: Cells, device: str = "cpu") -> dict[st
         name = "" if step == steps else f"_step_{step}"
         found |= {
             f"mean{name}": float(error.mean()), f"worst{name}": float(error.max()),
-            f"energy_mean{name}": float(most.mean()), f"energy_least{name}": float(least.min()),
+            f"energy_median{name}": float(most.median()), f"energy_least{name}": float(least.min()),
         }  # fmt: skip
     return found
 
