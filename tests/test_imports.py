@@ -22,10 +22,12 @@ ALLOWED = {
     },
 }
 # What one module may import beyond its package: the data jobs share samples among ranks; a .msh file is read by gmsh;
-# a picture is drawn.
+# a picture is drawn; images and surfaces are read by what is installed.
 ALSO = {
     "micro.ranks": {"mpi4py"},
     "micro.generate": {"mpi4py"},
+    "micro.voxel_files": {"PIL"},
+    "micro.voxel_surface": {"gmsh", "pyvista"},
     "fem.mesh": {"gmsh"},
     "surrogates.stiffness_picture": {"matplotlib"},
 }

@@ -1,0 +1,112 @@
+"""Voxels from files: .npy, HDF5, raw, a folder of images; and a closed surface filled with voxels.
+
+`read_voxels` gives the numbers as they stand; what they mean (densities, phases, grey values to be cut at a threshold)
+is the caller's to say.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from micro.voxel_frames import as_shape
+
+IMAGES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
+HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+def optional(module: str, package: str, purpose: str) -> Any:
+    """Import a package that only this needs; ValueError says in one sentence what is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{purpose} needs the Python package {package}, which is not installed here.") from None
+
+
+def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
+    """Return a data set of an HDF5 file, the only one of three or four axes when no name is given."""
+    with h5py.File(path, "r") as file:
+        if dataset is None:
+            found: list[str] = []
+            file.visititems(
+                lambda name, item: (
+                    found.append(name) if isinstance(item, h5py.Dataset) and item.ndim in (3, 4) else None
+                )
+            )
+            if len(found) != 1:
+                names = ", ".join(found) or "none"
+                raise ValueError(f"dataset must be named, {path} has these of three or four axes: {names}.")
+            dataset = found[0]
+        if not isinstance(file.get(dataset), h5py.Dataset):
+            raise ValueError(f"{path} has no data set {dataset}.")
+        return file[dataset][()]
+
+
+def read_images(path: Path) -> np.ndarray:
+    """Return the grey values (X, Y, Z) of a folder of images in the order of their names, one layer z each.
+
+    Columns of an image run along x, its rows, from the bottom, along y.
+    """
+    image = optional("PIL.Image", "Pillow", "Reading images")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+    if not files:
+        raise ValueError(f"{path} must hold images ({', '.join(IMAGES)}), it holds none.")
+    layers: list[np.ndarray] = []
+    for file in files:
+        with image.open(file) as picture:
+            layer = np.asarray(picture if picture.mode in ("1", "L", "I", "F", "I;16") else picture.convert("L"))
+        if layers and layer.shape != layers[0].shape:
+            raise ValueError(f"{file.name} must have {layers[0].shape} pixels as those before, got {layer.shape}.")
+        layers.append(layer)
+    return np.stack([layer[::-1].T for layer in layers], axis=-1)
+
+
+def read_voxels(
+    path: str | Path,
+    *,
+    dataset: str | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: str | None = None,
+) -> np.ndarray:
+    """Return the voxels of a file or of a folder of images.
+
+    Args:
+        path: A file .npy, .h5 or .hdf5, .raw, or a folder.
+        dataset: Name in an HDF5 file.
+        shape: Voxels (X, Y, Z) of a raw file, in C order: z runs fastest.
+        dtype: Type of the numbers of a raw file, with byte order, for instance "<u2".
+
+    Returns:
+        Numbers (X, Y, Z), or (cells, X, Y, Z).
+
+    Raises:
+        ValueError: The file is missing, is of another kind, or does not hold voxels.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        voxels = read_images(path)
+    elif not path.is_file():
+        raise ValueError(f"{path} does not exist.")
+    elif suffix == ".npy":
+        voxels = np.load(path, allow_pickle=False)
+    elif suffix in HDF5:
+        voxels = read_hdf5(path, dataset)
+    elif suffix == ".raw":
+        if shape is None or dtype is None:
+            raise ValueError("shape and dtype must be given for a raw file.")
+        size = as_shape(shape)
+        numbers = np.fromfile(path, dtype=dtype)
+        if numbers.size != np.prod(size):
+            raise ValueError(f"{path} must hold {np.prod(size)} numbers of {dtype}, it holds {numbers.size}.")
+        voxels = numbers.reshape(size)
+    else:
+        raise ValueError(f"{path} must be .npy, .h5, .hdf5, .raw or a folder of images.")
+    if voxels.ndim not in (3, 4) or 0 in voxels.shape or voxels.dtype.kind not in "buif":
+        raise ValueError(f"{path} must hold (X, Y, Z) or (cells, X, Y, Z) numbers, got {voxels.shape} {voxels.dtype}.")
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        raise ValueError(f"{path} must hold finite numbers.")
+    return voxels.astype(voxels.dtype.newbyteorder("="))
