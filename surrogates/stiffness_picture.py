@@ -7,7 +7,7 @@ import numpy as np
 
 from surrogates.engineering import directional_stiffness
 
-PLANES = (("12", (0, 1)), ("23", (1, 2)), ("13", (0, 2)))
+PLANES = (("12", (0, 1), "-"), ("23", (1, 2), "--"), ("13", (0, 2), ":"))  # planes that are alike stay visible
 
 
 def write_picture(path: Path, C: np.ndarray, title: str = "") -> None:
@@ -41,11 +41,11 @@ def write_picture(path: Path, C: np.ndarray, title: str = "") -> None:
     figure.colorbar(colours, ax=body, shrink=0.7, label="E(n) / E solid")
     flat = figure.add_subplot(1, 2, 2, projection="polar")
     angle = np.linspace(0, 2 * np.pi, 361)
-    for name, (i, j) in PLANES:
+    for name, (i, j), line in PLANES:
         directions = np.zeros((len(angle), 3))
         directions[:, i], directions[:, j] = np.cos(angle), np.sin(angle)
-        flat.plot(angle, directional_stiffness(C, directions), label=f"plane {name}")
-    flat.legend(loc="lower left", fontsize=7)
+        flat.plot(angle, directional_stiffness(C, directions), line, label=f"plane {name}")
+    flat.legend(loc="lower left", bbox_to_anchor=(-0.12, -0.12), fontsize=7)
     flat.tick_params(labelsize=7)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
