@@ -45,8 +45,9 @@ def standard_sources() -> list[type[Source]]:
     """Return the sources of this package; loaded late, torch takes its time."""
     from micro.lattice_source import LatticeSource
     from micro.taylor_source import TaylorSource
+    from micro.voxel_source import VoxelSource
 
-    return [TaylorSource, LatticeSource]
+    return [TaylorSource, LatticeSource, VoxelSource]
 
 
 def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:

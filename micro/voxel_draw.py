@@ -1,0 +1,111 @@
+"""One random cell of a family, by its number: frames, minimal surfaces, random densities, penalised ones.
+
+References:
+    Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
+    network, section 5.1, data sets 1 to 4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import label
+
+from micro.voxel_frames import FRAMES, make_frame
+from micro.voxel_random import make_random, stream
+from micro.voxel_tpms import SURFACES, make_tpms, tpms_function
+
+FAMILIES = ("frame", "tpms", "lhs", "p-lhs")
+#: Sizes of the paper's sets.
+PAPER_SIZES = {"frame": 598, "tpms": 565, "lhs": 8192, "p-lhs": 8192}
+#: Draws after which a cell is given up.
+TRIES = 200
+
+
+@dataclass(frozen=True)
+class DrawnCell:
+    """A cell and what made it.
+
+    Attributes:
+        density: Densities (X, Y, Z).
+        kind: Number in `FRAMES` or in `SURFACES`, 0 for random cells.
+        parameter: Radius of the struts, level of the surface, or exponent of the densities.
+        above: 1 where the solid is above the level, else 0.
+    """
+
+    density: np.ndarray
+    kind: int
+    parameter: float
+    above: int
+
+
+def pieces(solid: np.ndarray) -> int:
+    """Return the number of pieces, joined by faces, of a periodic solid (X, Y, Z), bool."""
+    labels, count = label(solid)
+    parent = np.arange(count + 1)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for axis in range(3):
+        first, last = np.take(labels, 0, axis), np.take(labels, -1, axis)
+        both = (first > 0) & (last > 0)
+        for i, j in np.unique(np.stack([first[both], last[both]], axis=1), axis=0):
+            parent[root(int(i))] = root(int(j))
+    return sum(int(parent[i] == i) for i in range(1, count + 1))
+
+
+def whole(solid: np.ndarray) -> bool:
+    """Return whether a periodic solid is one piece, across all its images: so is a box of 2 x 2 x 2 cells."""
+    return pieces(solid) == 1 and pieces(np.tile(solid, (2, 2, 2))) == 1
+
+
+def draw(
+    family: str,
+    n: int,
+    sample: int,
+    seed: int,
+    *,
+    radius: tuple[float, float] = (0.05, 0.15),
+    fraction: tuple[float, float] = (0.1, 0.95),
+    void: float = 0.0,
+    count: int = 8192,
+) -> DrawnCell:
+    """Return the cell with a number in a family; it depends on the family, the seed and the number alone.
+
+    Frames and surfaces are taken in turn. Their radius, or their level and side, are drawn until the solid is one piece
+    and its volume fraction is in the range.
+
+    Args:
+        family: One of `FAMILIES`.
+        n: Voxels a side.
+        sample: Number of the cell.
+        seed: Seed of the set.
+        radius: Range of the struts' radius.
+        fraction: Range of the solid's volume fraction, frames and surfaces.
+        void: Density of voids; least density of random cells.
+        count: Samples of the Latin hypercube.
+
+    Raises:
+        ValueError: There is no such family, or no cell is found in the ranges.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
+    if family in ("lhs", "p-lhs"):
+        density, exponent = make_random(n, sample, seed, count=count, least=void, penalised=family == "p-lhs")
+        return DrawnCell(density, 0, exponent, 0)
+    rng = stream(seed, sample, 3)
+    names = FRAMES if family == "frame" else SURFACES
+    kind = sample % len(names)
+    levels = None if family == "frame" else tpms_function(SURFACES[kind], n)
+    for _ in range(TRIES):
+        if levels is None:
+            parameter, above = float(rng.uniform(*radius)), 1
+            solid = make_frame(FRAMES[kind], n, parameter)
+        else:
+            parameter, above = float(rng.uniform(levels.min(), levels.max())), int(rng.integers(2))
+            solid = make_tpms(SURFACES[kind], n, parameter, above=bool(above))
+        if fraction[0] <= solid.mean() <= fraction[1] and whole(solid):
+            return DrawnCell(np.where(solid, 1.0, void), kind, parameter, above)
+    raise ValueError(f"{names[kind]} with {n} voxels a side is never one piece of a fraction in {fraction}.")
