@@ -115,7 +115,7 @@ def fit(
     """Train in place.
 
     Returns:
-        The mean loss of the last epoch, and the seconds that training took (of this call).
+        The seconds that training took (of this call), and the mean loss of the last epoch, if there was one.
     """
     module.train()
     optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
@@ -138,7 +138,7 @@ def fit(
         module, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
     )
     module.eval()
-    return {"loss": last, "seconds": time.monotonic() - began}
+    return {"seconds": time.monotonic() - began} | ({"loss": last} if config.epochs else {})
 
 
 def errors(module: torch.nn.Module, held: Cells, device: str = "cpu") -> dict[str, float]:
@@ -176,13 +176,14 @@ def train_network(
     """
     side = int(train.density.shape[1]) if config.network == "tensor" else 0
     shape = Shape(config.network, config.width, config.features, config.steps, side)
-    module = make_network(shape, config.seed).to(device)
+    module, earlier = make_network(shape, config.seed).to(device), None
     if initial is not None:
         stored = load_network(initial)
         steps = {"steps": shape.steps}  # no weights of its own
         if stored.manifest["shape"] | steps != dataclasses.asdict(shape):
             raise ValueError(f"{initial} is a network of another shape: {stored.manifest['shape']}.")
         module.load_state_dict(stored.module.state_dict())
+        earlier = stored.manifest.get("training")
     if config.loss in LABELLED:
         train = cells.solve(train, fields=config.loss == "displacement", device=device)
     fitted = fit(module, train, config, device=device, checkpoint=checkpoint, progress=progress)
@@ -196,7 +197,7 @@ def train_network(
         "training": {
             "command": command, "config": dataclasses.asdict(config), "seed": config.seed, **fitted,
             "parameters": sum(p.numel() for p in module.parameters()),
-            "initial": "" if initial is None else initial.name,
+            "initial": "" if initial is None else initial.name, "earlier": earlier,
         },
         "errors": {**found, "held_out_cells": len(held)},
     }  # fmt: skip

@@ -86,9 +86,12 @@ def test_the_manifest_tells_the_errors_that_the_network_has(data, tmp_path):
     assert told["errors"]["mean"] == pytest.approx(float(relative_error(tensor, held.tensor).mean()), rel=1e-3)
     assert told["errors"]["energy_least"] > -1e-6
     assert told["training"]["seed"] == 0 and told["data"]["cells"] == 6
-    # and it can be trained on
-    assert voxels.main(["--data", str(data), "--output", str(output), *SMALL, "--initial", str(output),
-                        "--epochs", "1"]) == 0  # fmt: skip
+    # and it can be trained on, or measured alone: its weights stay
+    assert voxels.main(["--data", str(data), "--output", str(tmp_path / "m.pt"), *SMALL, "--initial", str(output),
+                        "--epochs", "0"]) == 0  # fmt: skip
+    again = load_network(tmp_path / "m.pt")
+    assert again.manifest["training"]["earlier"] == told["training"]
+    assert again.manifest["errors"] == pytest.approx(told["errors"])
 
 
 def test_the_paper_network_has_its_size_and_shift_equivariance():
