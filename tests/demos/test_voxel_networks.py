@@ -1,0 +1,52 @@
+"""The race of networks and solver, small: table, times, figure, and the bound that is checked."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from surrogates.cell_network import Shape, make_network, save_network
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("voxel_networks", ROOT / "demos" / "voxel_networks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    shape = {"width": 2, "features": 4, "steps": 2}
+    save_network(tmp_path / "n.pt", make_network(Shape(**shape)), {"shape": shape})
+    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(tmp_path / "n.pt"), "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["voxel_networks.py", *words])
+    return tmp_path
+
+
+def test_table_times_and_figure_are_written(demo, arguments):
+    assert demo.main() == 0
+    summary = json.loads((arguments / "summary.json").read_text())
+    assert list(summary["networks"]) == ["n, 1 steps", "n, 2 steps"]
+    for family in ("frames", "tpms", "lhs", "p-lhs"):
+        assert summary["networks"]["n, 2 steps"][family]["energy_least"] > -1e-5
+        solver = [error for error, _ in summary["seconds"][family]["solver, multigrid"]]
+        assert solver[-1] < 1e-3 < solver[0] or solver[0] < 1e-3
+    assert (arguments / "race.png").is_file()
+
+
+def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, monkeypatch):
+    def softer(module, density, *, steps=None):
+        tensor, u = predict(module, density, steps=steps)
+        return tensor * 0.5, u
+
+    predict = demo.predict
+    monkeypatch.setattr(demo, "predict", softer)
+    with pytest.raises(AssertionError, match="below"):
+        demo.main()
+    assert torch.get_num_threads() == 1
