@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: Effective stiffness below this part of the Voigt average counts as zero where relative accuracy is asked for.
 NEGLIGIBLE = 1e-5
-PRECONDITIONERS = ("fourier", "multigrid", "none")
+PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
+#: Steps after which "auto" goes on with multigrid: hinges and winding struts hold up the Fourier preconditioner.
+PATIENCE = 30
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Homogeniser:
         stiffness: Moduli (6, 6) of the material, or (p, 6, 6) of the phases; E = 1, nu = 0.3 when None.
         phase: Phase of each voxel, of the shape of `density`, integers from 0 to p - 1; zeros when None.
         spacing: Edges of a voxel (3,); cubes, the longest side of the cell being 1, when None.
-        preconditioner: "fourier", "multigrid" or "none".
+        preconditioner: "fourier", "multigrid", "none", or "auto": the first, and the second for cells that it
+            has not solved in `PATIENCE` steps.
         precision: Of the preconditioner; everything else is float64.
         device: Torch device; that of `density` when None.
 
@@ -86,7 +89,7 @@ class Homogeniser:
         phase: np.ndarray | Tensor | None = None,
         *,
         spacing: np.ndarray | None = None,
-        preconditioner: str = "fourier",
+        preconditioner: str = "auto",
         precision: torch.dtype = torch.float32,
         device: str | torch.device | None = None,
     ) -> None:
@@ -137,7 +140,7 @@ class Homogeniser:
         if self.preconditioner == "none":
             return r
         if self._precondition is None:
-            make = FourierPreconditioner if self.preconditioner == "fourier" else Multigrid
+            make = Multigrid if self.preconditioner == "multigrid" else FourierPreconditioner
             self._precondition = make(self.operator, self.precision)
         return self._precondition.apply(r)
 
@@ -191,7 +194,23 @@ class Homogeniser:
         def energy(gained: Tensor) -> Tensor:
             return tolerance * torch.maximum(upper - gained, NEGLIGIBLE * voigt)
 
-        return conjugate_gradients(self.operator.apply, self.precondition, u, residual, energy, iterations)
+        switch = min(PATIENCE, iterations) if self.preconditioner == "auto" else iterations
+        first = conjugate_gradients(self.operator.apply, self.precondition, u, residual, energy, switch)
+        rest = torch.nonzero(~first.converged).flatten()
+        if switch == iterations or not len(rest):
+            return first
+        # a small problem of the hard cells alone
+        operator = VoxelOperator(self.operator.basis, self.operator.coefficients[rest])
+        voigt, upper = voigt[rest], (voigt + dot(self.load - first.residual, first.u))[rest]
+        second = conjugate_gradients(
+            operator.apply,
+            Multigrid(operator, self.precision).apply,
+            first.u[rest],
+            first.residual[rest],
+            energy,
+            iterations - switch,
+        )
+        return first.replaced(rest, second)
 
     def strain(self, u: Tensor) -> Tensor:
         """Return the strains averaged over each voxel (cells, 6, 6, X, Y, Z): unit strain, then component.

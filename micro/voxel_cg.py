@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -37,6 +37,14 @@ class Solution:
     left: Tensor
     iterations: Tensor
     converged: Tensor
+
+    def replaced(self, rows: Tensor, later: "Solution") -> "Solution":
+        """Return the solution in which some cells went on; their steps add up."""
+        out = {field.name: getattr(self, field.name).clone() for field in fields(self)}
+        for name, values in out.items():
+            went_on = getattr(later, name)
+            values[rows] = values[rows] + went_on if name == "iterations" else went_on
+        return Solution(**out)
 
 
 def wide(scalar: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class VoxelSource(Source):
         add("--poisson", default=0.3, type=float, metavar="X", help="Poisson's ratio")
         add("--labels", default="tensor", choices=LABELS, help="what to solve for")
         add("--tolerance", default=1e-6, type=float, metavar="X", help="relative error of the tensor")
-        add("--preconditioner", default="multigrid", choices=PRECONDITIONERS, help="of conjugate gradients")
+        add("--preconditioner", default="auto", choices=PRECONDITIONERS, help="of conjugate gradients")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> "VoxelSource":

@@ -216,7 +216,7 @@ def test_fields_average_to_the_load_and_to_the_tensor():
         ),
         (
             {"density": np.ones((2, 2, 2)), "preconditioner": "magic"},
-            "preconditioner must be one of fourier, multigrid, none, got 'magic'.",
+            "preconditioner must be one of auto, fourier, multigrid, none, got 'magic'.",
         ),
     ],
 )

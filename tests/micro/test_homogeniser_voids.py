@@ -70,6 +70,21 @@ def test_islands_and_hinges(preconditioner):
     assert C[0, 0] > 0.1 and abs(C[2, 2]) < 1e-8  # nothing holds the cell together along the third axis
 
 
+def test_automatic_choice_goes_on_with_multigrid(monkeypatch):
+    """Hard cells of a batch change over, easy ones do not; both end where they should."""
+    rng = np.random.default_rng(10)
+    cells = np.stack([tpms("gyroid", 8), rng.uniform(size=(8, 8, 8)) > 0.7]).astype(float)
+    monkeypatch.setattr("micro.homogeniser.PATIENCE", 12)
+    result, fourier, multigrid = (
+        Homogeniser(cells, preconditioner=name).solve(tolerance=1e-6) for name in ("auto", "fourier", "multigrid")
+    )
+    assert bool(result.converged.all())
+    assert int(result.iterations[0]) <= 15 and int(fourier.iterations[1]) > 60
+    assert int(result.iterations[1]) <= 12 + int(multigrid.iterations[1]) + 5
+    scale = cells.mean()
+    np.testing.assert_allclose(result.tensor, multigrid.tensor, rtol=0, atol=1e-6 * scale)
+
+
 def test_no_connection_no_stiffness():
     """An island alone: stiffness zero, and an end of the iteration."""
     rho = np.zeros((6, 6, 6))
