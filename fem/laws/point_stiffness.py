@@ -18,8 +18,8 @@ SYMMETRY = 1e-8  # of the largest entry
 class PointStiffness:
     """sigma = C E with E = sym(F - I), C given for each point; no state, three dimensions.
 
-    The points are those of one solver in its order (`fem.points`), of this rank: a call with another number of points is
-    refused.
+    The points are those of one solver in its order (`fem.points`), of this rank: a call with another number of points
+    is refused.
 
     Args:
         stiffness: C (n, 6, 6), Pa, in the order 11, 22, 33, 23, 13, 12 with engineering shear; symmetric, positive
