@@ -128,7 +128,7 @@ def solve(cells: Cells, *, fields: bool = False, device: str = "cpu") -> Cells:
     tensors, displacements = [], []
     for part in cells.parts(AT_ONCE):
         solved = Homogeniser(
-            part.density.double().to(device), spacing=np.ones(3), preconditioner="multigrid"
+            part.density.double().to(device), spacing=np.ones(3)
         ).solve(tolerance=EXACT)  # fmt: skip
         tensors.append(solved.tensor.cpu())
         if fields:

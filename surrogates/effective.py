@@ -111,7 +111,7 @@ def effective(
         u = clock("network", predict, network.module, rho)[1]
         if u is None:
             raise ValueError("network must give displacements: one of kind tensor has none, and no bound.")
-    cells = clock("solver", Homogeniser, rho.double(), spacing=np.ones(3), preconditioner="multigrid")
+    cells = clock("solver", Homogeniser, rho.double(), spacing=np.ones(3))
     tolerance, steps = SHARE * accuracy, torch.zeros(len(rho), dtype=torch.long)
     for _ in range(ROUNDS):
         start = None if u is None else u.double()
