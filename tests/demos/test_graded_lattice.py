@@ -1,0 +1,91 @@
+"""The graded part, small: what it writes, its checks, the network's derivative, ranks."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+
+from micro.voxel_frames import make_frame
+from surrogates.cell_network import Shape, make_network, predict, save_network
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--resolved", "0", "--steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("graded_lattice", ROOT / "demos" / "graded_lattice.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(demo, folder, *arguments, comm=MPI.COMM_SELF):
+    assert demo.main([*SMALL, "--threads", "1", "--output", str(folder), *arguments], comm) == 0
+    comm.barrier()
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_part_of_the_homogeniser_and_of_voxels(demo, tmp_path):
+    s = run(demo, tmp_path, "--network", "none", "--cells", "2", "1", "3", "--resolved", "6")
+    assert set(s["checks"]) == {"clapeyron", "derivative", "voxels", "line", "volume", "descent"}
+    assert s["derivative"]["error"] < 1e-5
+    assert s["network_against_homogeniser"] is None and s["against_voxels"]["voxels"] > 400
+    assert {entry.name for entry in tmp_path.iterdir()} == {"summary.json", "graded.png", "fields.xdmf", "fields.h5"}
+
+
+def test_part_of_a_network_that_knows_little_is_too_stiff(demo, tmp_path):
+    save_network(tmp_path / "net.pt", make_network(Shape(features=4)), {"shape": {"features": 4}})
+    s = run(demo, tmp_path / "out", "--network", str(tmp_path / "net.pt"), "--family", "grid")
+    assert -0.5 < s["network_against_homogeniser"]["compliance_error"] < -1e-4
+    assert s["derivative"]["error"] < 1e-5
+
+
+def test_written_out_network_is_the_network(demo):
+    module, family = make_network(Shape(features=4)), demo.Family("octet", 8)
+    rho = family.density(torch.from_numpy(family.parameter(np.array([0.4, 0.6]))))
+    wanted = predict(module, rho)[0].detach()
+    assert torch.allclose(demo.network_tensor(module.double(), rho), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_shares_and_distances(demo):
+    family = demo.Family("star", 12)
+    share = np.array([0.2, 0.45, 0.7])
+    t = family.parameter(share)
+    assert np.allclose(family.share(t), share, atol=1e-12)
+    ends = [family.share(t + s) for s in (1e-6, -1e-6)]
+    assert np.allclose(family.slope(t), (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
+    assert np.array_equal(family.distance.numpy() <= 0.21, make_frame("star", 12, 0.21))
+
+
+def test_next_shares_keep_the_volume_and_the_limits(demo):
+    share = np.array([0.2, 0.3, 0.5, 0.7])
+    new = demo.next_shares(share, np.array([1.0, 4.0, 1.0, 2.0]), 0.05)
+    assert new.mean() == pytest.approx(share.mean(), rel=1e-12)
+    assert np.all(new >= 0.2) and np.all(new <= 0.7) and np.all(abs(new - share) <= 0.05 + 1e-12) and new[1] > 0.3
+
+
+@pytest.mark.mpi
+def test_ranks_do_not_change_the_results(demo, tmp_path_factory):
+    comm = MPI.COMM_WORLD
+    folder = Path(comm.bcast(str(tmp_path_factory.mktemp("ranks"))))
+    words = ["--network", "none", "--cells", "2", "1", "3", "--resolved", "6"]
+    shared = run(demo, folder / "all", *words, comm=comm)
+    alone = run(demo, folder / f"{comm.rank}", *words)
+    assert shared["compliance"] == pytest.approx(alone["compliance"], rel=1e-8)
+    assert shared["against_voxels"]["voxels"] == alone["against_voxels"]["voxels"]
+    for key in ("compliance_voxels", "line_voxels", "line_homogenised"):
+        assert shared["against_voxels"][key] == pytest.approx(alone["against_voxels"][key], rel=1e-4)
+
+
+def test_bad_input_is_one_sentence(demo, tmp_path, capsys):
+    assert demo.main(["--family", "foam"], MPI.COMM_SELF) == 1
+    assert capsys.readouterr().err.startswith("Argument --family: invalid choice: 'foam'")
+    assert demo.main(["--resolution", "2"], MPI.COMM_SELF) == 1
+    assert capsys.readouterr().err == "--resolution must be at least 6, got 2.\n"
+    assert demo.main(["--network", str(tmp_path / "none.pt"), "--output", str(tmp_path)], MPI.COMM_SELF) == 1
+    assert capsys.readouterr().err.endswith("none.pt is not there.\n")
