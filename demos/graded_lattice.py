@@ -308,7 +308,7 @@ class Part:
         ds = ufl.Measure("ds", domain=self.domain.mesh, subdomain_data=self.domain.facet_tags)
         ds = ds(self.domain.tag("top"))
         forms = None if moved else (lambda u, v, t: -t * ufl.inner(pull, v) * ds)
-        self.solver = ImplicitSolver(self.domain, law, prescribed=clamp, forms=forms, degree=2)
+        self.solver = ImplicitSolver(self.domain, law, prescribed=clamp, forms=forms, degree=2, linear="direct")
         self.solver.run(1.0, step=1.0)
         if moved:
             return 1.0 / float(self.solver.reaction("top")[0])
