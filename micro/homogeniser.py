@@ -22,20 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micro.voxel_cg import Solution, conjugate_gradients, dot
+from micro.voxel_cg import dot
+from micro.voxel_descent import PRECONDITIONERS, Descent
 from micro.voxel_element import affine, element_stiffness, isotropic, strain_operator
-from micro.voxel_fourier import FourierPreconditioner
 from micro.voxel_material import check_stiffness, decompose
-from micro.voxel_multigrid import Multigrid
 from micro.voxel_operator import VoxelOperator
 
 logger = logging.getLogger(__name__)
 
 #: Effective stiffness below this part of the Voigt average counts as zero where relative accuracy is asked for.
 NEGLIGIBLE = 1e-5
-PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
-#: Steps after which "auto" goes on with multigrid: hinges and winding struts hold up the Fourier preconditioner.
-PATIENCE = 30
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Homogeniser:
         spacing: Edges of a voxel (3,); cubes, the longest side of the cell being 1, when None.
         preconditioner: "fourier", "multigrid", "none", or "auto": the first, and the second for cells that it
             has not solved in `PATIENCE` steps.
-        precision: Of the preconditioner; everything else is float64.
+        precision: Of the passes of conjugate gradients, see `micro.voxel_descent`; all else is float64.
         device: Torch device; that of `density` when None.
 
     Raises:
@@ -127,8 +123,8 @@ class Homogeniser:
         self.volume = float(np.prod(self.spacing)) * shape[1] * shape[2] * shape[3]
         self.affine = torch.tensor(affine(self.spacing), dtype=torch.float64, device=where)
         self.load = self.operator.force(self.affine)
-        self.preconditioner, self.precision = preconditioner, precision
-        self._precondition: FourierPreconditioner | Multigrid | None = None
+        self.preconditioner = preconditioner
+        self._descent = Descent(self.operator, self.load, preconditioner, precision)
 
     @property
     def voigt(self) -> Tensor:
@@ -137,12 +133,8 @@ class Homogeniser:
 
     def precondition(self, r: Tensor) -> Tensor:
         """Return displacements that about balance the forces `r` (cells, loads, 3, X, Y, Z)."""
-        if self.preconditioner == "none":
-            return r
-        if self._precondition is None:
-            make = Multigrid if self.preconditioner == "multigrid" else FourierPreconditioner
-            self._precondition = make(self.operator, self.precision)
-        return self._precondition.apply(r)
+        name = "fourier" if self.preconditioner == "auto" else self.preconditioner
+        return self._descent.part(name, torch.arange(len(r), device=r.device)).precondition(r)
 
     def residual(self, u: Tensor) -> Tensor:
         """Return the forces out of balance -(K u + f), (cells, 6, 3, X, Y, Z)."""
@@ -174,7 +166,9 @@ class Homogeniser:
         with torch.no_grad():
             start = torch.zeros_like(self.load) if u is None else u.to(self.load)
             residual = -self.load if u is None else self.residual(start)
-            solution = self._descend(start, residual, tolerance, iterations)
+            voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
+            upper = voigt + dot(self.load - residual, start)
+            solution = self._descent.run(start, residual, tolerance, upper, NEGLIGIBLE * voigt, iterations)
             tensor = self.tensor(solution.u, solution.residual)
         if not bool(solution.converged.all()):
             logger.warning(
@@ -185,32 +179,6 @@ class Homogeniser:
             )
         left = solution.left / self.volume
         return Homogenised(tensor, left, solution.u, solution.iterations, solution.converged)
-
-    def _descend(self, u: Tensor, residual: Tensor, tolerance: float, iterations: int) -> Solution:
-        """Run conjugate gradients; the goal is relative to the tensor at the end, which is known by and by."""
-        voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
-        upper = voigt + dot(self.load - residual, u)
-
-        def energy(gained: Tensor) -> Tensor:
-            return tolerance * torch.maximum(upper - gained, NEGLIGIBLE * voigt)
-
-        switch = min(PATIENCE, iterations) if self.preconditioner == "auto" else iterations
-        first = conjugate_gradients(self.operator.apply, self.precondition, u, residual, energy, switch)
-        rest = torch.nonzero(~first.converged).flatten()
-        if switch == iterations or not len(rest):
-            return first
-        # a small problem of the hard cells alone
-        operator = VoxelOperator(self.operator.basis, self.operator.coefficients[rest])
-        voigt, upper = voigt[rest], (voigt + dot(self.load - first.residual, first.u))[rest]
-        second = conjugate_gradients(
-            operator.apply,
-            Multigrid(operator, self.precision).apply,
-            first.u[rest],
-            first.residual[rest],
-            energy,
-            iterations - switch,
-        )
-        return first.replaced(rest, second)
 
     def strain(self, u: Tensor) -> Tensor:
         """Return the strains averaged over each voxel (cells, 6, 6, X, Y, Z): unit strain, then component.

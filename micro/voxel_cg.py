@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Solution:
         u: Displacements (cells, loads, 3, X, Y, Z).
         residual: -f - K u, of the same shape.
         left: Estimated energy still to gain (cells, loads).
+        gained: Energy gained (cells, loads).
         iterations: Steps taken (cells,), int.
         converged: Whether `left` came below what was asked (cells,), bool.
     """
@@ -35,16 +36,9 @@ class Solution:
     u: Tensor
     residual: Tensor
     left: Tensor
+    gained: Tensor
     iterations: Tensor
     converged: Tensor
-
-    def replaced(self, rows: Tensor, later: "Solution") -> "Solution":
-        """Return the solution in which some cells went on; their steps add up."""
-        out = {field.name: getattr(self, field.name).clone() for field in fields(self)}
-        for name, values in out.items():
-            went_on = getattr(later, name)
-            values[rows] = values[rows] + went_on if name == "iterations" else went_on
-        return Solution(**out)
 
 
 def wide(scalar: Tensor) -> Tensor:
@@ -74,7 +68,7 @@ def conjugate_gradients(
     u: Tensor,
     residual: Tensor,
     goal: Callable[[Tensor], Tensor],
-    iterations: int,
+    iterations: Tensor,
 ) -> Solution:
     """Lower the energies of all loads until what is left to gain is below a goal.
 
@@ -86,7 +80,7 @@ def conjugate_gradients(
         u: Displacements to begin with (cells, loads, 3, X, Y, Z).
         residual: Forces out of balance at `u`.
         goal: Energy that may be left (cells, loads), by what was gained so far (cells, loads).
-        iterations: Most steps.
+        iterations: Most steps of each cell (cells,).
     """
     u, r = u.clone(), residual.clone()
     z = precondition(r)
@@ -96,10 +90,12 @@ def conjugate_gradients(
     # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance.
     gained = torch.zeros_like(rz)
     floor = FLOOR * goal(gained)
-    active = (rz > floor).any(1)
-    left[~active] = 0.0
+    resting = ~(rz > floor).any(1)
+    left[resting] = 0.0
+    active = ~resting & (steps < iterations)
     gains: list[Tensor] = []
-    while active.any() and len(gains) < iterations:
+    done = resting
+    while active.any():
         q = apply(p)
         pq = dot(p, q)
         alpha = torch.where((pq > 0) & active[:, None], rz / pq, 0.0)
@@ -109,7 +105,8 @@ def conjugate_gradients(
         gained += gains[-1]
         steps += active
         left = torch.where(active[:, None], extrapolate(gains), left)
-        active = active & ~((left <= goal(gained)) | (gains[-1] <= floor)).all(1)
+        done = done | (active & ((left <= goal(gained)) | (gains[-1] <= floor)).all(1))
+        active = active & ~done & (steps < iterations)
         if not active.any():
             break
         z = precondition(r)
@@ -117,4 +114,4 @@ def conjugate_gradients(
         beta = torch.where((rz > 0) & active[:, None], rz_new / rz, 0.0)
         p.mul_(wide(beta)).add_(z)
         rz = rz_new
-    return Solution(u, r, left, steps, ~active)
+    return Solution(u, r, left, gained, steps, done)
