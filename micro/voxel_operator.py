@@ -12,6 +12,7 @@ References:
 import torch
 from torch import Tensor
 
+from micro.voxel_compact import SPARSE, CompactCell
 from micro.voxel_element import NODES
 
 #: Range of cells, of loads and of layers along the first axis.
@@ -49,12 +50,31 @@ class VoxelOperator:
         self.coefficients = coefficients
         self.cells, self.rank = coefficients.shape[:2]
         self.shape = tuple(coefficients.shape[2:])
+        self._compact: list[CompactCell] | None = None
+        self._sparse: bool | None = None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the product is taken by index: the cells are mostly void."""
+        if self._sparse is None:
+            self._sparse = float((self.coefficients != 0).any(1).double().mean()) < SPARSE
+        return self._sparse
+
+    @property
+    def compact(self) -> list[CompactCell]:
+        """The solid voxels of each cell, made when first wanted."""
+        if self._compact is None:
+            self._compact = [CompactCell(self.basis, c) for c in self.coefficients]
+        return self._compact
 
     def to(self, dtype: torch.dtype) -> "VoxelOperator":
         """Return the operator in another precision."""
         if dtype == self.coefficients.dtype:
             return self
-        return VoxelOperator(self.basis.to(dtype), self.coefficients.to(dtype))
+        other = VoxelOperator(self.basis.to(dtype), self.coefficients.to(dtype))
+        if self.sparse:
+            other._compact = [cell.to(dtype) for cell in self.compact]
+        return other
 
     def chunks(self, loads: int) -> list[Piece]:
         """Return the pieces to take at a time: ranges of cells, of loads and of layers along the first axis."""
@@ -102,6 +122,11 @@ class VoxelOperator:
         Args:
             u: Nodal displacements (cells, loads, 3, X, Y, Z).
         """
+        if self.sparse:
+            out, u = torch.zeros_like(u, memory_format=torch.contiguous_format), u.contiguous()
+            for k, cell in enumerate(self.compact):
+                cell.apply(u[k], out[k])
+            return out
         padded, out = pad(u), u.new_zeros(*u.shape[:3], *(n + 1 for n in self.shape))
         K = self.basis.flatten(0, 1)
         for piece in self.chunks(u.shape[1]):

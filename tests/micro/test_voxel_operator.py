@@ -169,3 +169,16 @@ def test_decomposition_of_moduli():
     basis, c = decompose(D)
     assert len(basis) == 21
     np.testing.assert_allclose(np.einsum("pq,qij->pij", c, basis), D, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("shape", [(4, 3, 5), (1, 2, 6)])
+def test_product_by_index(shape, rank, monkeypatch):
+    """Of the solid voxels alone, also in pieces: the same as of all voxels."""
+    operator = make_operator(shape, cells=2, rank=rank, zeros=0.7)
+    u = field(operator)
+    monkeypatch.setattr("micro.voxel_operator.SPARSE", 0.0)
+    whole = VoxelOperator(operator.basis, operator.coefficients).apply(u)
+    monkeypatch.setattr("micro.voxel_operator.SPARSE", 2.0)
+    monkeypatch.setattr("micro.voxel_compact.SOME", {"cpu": 3})
+    np.testing.assert_allclose(VoxelOperator(operator.basis, operator.coefficients).apply(u), whole, atol=1e-13)
