@@ -12,8 +12,9 @@ from surrogates.certificate import certify, disagreements, settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
 EYE = torch.eye(3, dtype=torch.float64)
-FILES = sorted(FOLDER.glob("*.pt"))
-FINITE = [file for file in FILES if json.loads(file.with_suffix(".json").read_text())["strain"] == "finite"]
+STRAIN = {file: json.loads(file.with_suffix(".json").read_text()).get("strain") for file in sorted(FOLDER.glob("*.pt"))}
+FILES = [file for file, strain in STRAIN.items() if strain]  # a network of voxel cells is no law
+FINITE = [file for file in FILES if STRAIN[file] == "finite"]
 
 
 def test_both_laws_are_there_and_small() -> None:
