@@ -155,11 +155,9 @@ def time_to(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 # %%
-def main() -> int:
+def run(options: argparse.Namespace) -> None:
     """Measure, check, write and draw."""
-    options = parse()
     torch.set_num_threads(1)
-    logging.getLogger("micro.homogeniser").setLevel(logging.ERROR)  # runs are stopped on purpose
     sets = {name: held_together(solve(Cells(rho))) for name, rho in families(options.n, options.cells).items()}
     counts = {name: len(cells) for name, cells in sets.items()}
     summary: dict = {"n": options.n, "cells": counts, "networks": {}, "seconds": {}, "to": {}}
@@ -202,6 +200,16 @@ def main() -> int:
     figure.savefig(options.output / "race.png", dpi=110)
     summary["targets"], summary["paper"] = TARGETS, PAPER
     (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> int:
+    """Run with the options of the command line."""
+    logger = logging.getLogger("micro.homogeniser")
+    logger.setLevel(logging.ERROR)  # runs are stopped on purpose
+    try:
+        run(parse())
+    finally:
+        logger.setLevel(logging.NOTSET)
     return 0
 
 
