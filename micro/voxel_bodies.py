@@ -26,9 +26,6 @@ class Bodies:
 
     Attributes:
         cell: Cell of each body (b,).
-        block: Block of each body in its cell, three numbers (b, 3).
-        slot: Number of the body among those of its block (b,).
-        blocks: Blocks a side (3,).
         size: Voxels m a side of the largest block (3,).
         coefficients: Of the local voxels, zero where they are not of the body (b, Q, m^3).
         nodes: Global number, over all cells, of each local node (b, N).
@@ -38,9 +35,6 @@ class Bodies:
     """
 
     cell: Tensor
-    block: Tensor
-    slot: Tensor
-    blocks: tuple[int, ...]
     size: tuple[int, ...]
     coefficients: Tensor
     nodes: Tensor
@@ -71,9 +65,8 @@ class Bodies:
 
 
 def cut(n: int, size: int) -> np.ndarray:
-    """Return where to cut an edge of n voxels: a multiple of three blocks, for three colours, or fewer."""
+    """Return where to cut an edge of n voxels into blocks of at most a size, as equal as can be."""
     count = -(-n // size)
-    count = count if count < 3 else 3 * -(-n // (3 * size))
     return np.arange(count + 1) * n // count
 
 
@@ -111,22 +104,16 @@ def make_bodies(operator: VoxelOperator, spacing: np.ndarray, size: int) -> Bodi
     solid = stiff > 0
     soft = stiff < SOFT * stiff.max(axis=(1, 2, 3), keepdims=True)
     cuts = [cut(n, size) for n in operator.shape]
-    blocks = tuple(len(edges) - 1 for edges in cuts)
     m = tuple(int(np.diff(edges).max()) for edges in cuts)
     where = [np.searchsorted(edges, np.arange(n), side="right") - 1 for edges, n in zip(cuts, operator.shape)]
     I, J, K = np.meshgrid(*where, indexing="ij")
-    block_id = (I * blocks[1] + J) * blocks[2] + K
+    block_id = (I * (len(cuts[1]) - 1) + J) * (len(cuts[2]) - 1) + K
     count, body = label(solid, 2 * block_id + soft)
     cell, x, y, z = np.nonzero(solid)
     first = np.zeros(count, dtype=int)  # a voxel of each body
     first[body] = np.arange(len(body))
     of_cell = cell[first]
     block = np.stack([I, J, K], -1)[x[first], y[first], z[first]].reshape(count, 3)
-    group = of_cell * len(block_id.ravel()) + block_id[x[first], y[first], z[first]]
-    order = np.argsort(group, kind="stable")
-    slot = np.empty(count, dtype=int)
-    start = np.searchsorted(group[order], group[order], side="left")
-    slot[order] = np.arange(count) - start
     corner = np.stack([edges[block[:, a]] for a, edges in enumerate(cuts)], 1)  # (b, 3)
     local = np.stack([x, y, z], 1) - corner[body]
     voxel = (local[:, 0] * m[1] + local[:, 1]) * m[2] + local[:, 2]
@@ -157,5 +144,5 @@ def make_bodies(operator: VoxelOperator, spacing: np.ndarray, size: int) -> Bodi
         modes[:, i, i] = 1.0
         modes[:, k, 3 + i], modes[:, j, 3 + i] = place[:, j], -place[:, k]
     dofs = torch.tensor((3 * local_nodes[..., None] + np.arange(3)).reshape(len(local_nodes), 24), device=device)
-    cells, block_, slots = (torch.tensor(array, device=device) for array in (of_cell, block, slot))
-    return Bodies(cells, block_, slots, blocks, m, coefficients, index, weights, dofs, modes)
+    cells = torch.tensor(of_cell, device=device)
+    return Bodies(cells, m, coefficients, index, weights, dofs, modes)

@@ -22,18 +22,23 @@ References:
     in elasticity based on the concept of function space, doi:10.1090/qam/25902.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from micro.homogeniser import NEGLIGIBLE, Homogeniser
 from micro.voxel_bodies import Bodies, make_bodies
+from micro.voxel_element import NODES
 
 #: Resultants on the bodies that may be left, relative to the forces; steps without a gain that end the iteration.
 BALANCED = 1e-7
 STALL = 30
+#: Voxels assembled at a time.
+SOME = 1 << 14
 #: Numbers of the bodies' matrices kept at a time.
 ROOM = {"cpu": 1 << 24, "cuda": 1 << 28}
 
@@ -78,60 +83,49 @@ class Balance:
     def __init__(self, cell: Homogeniser, size: int) -> None:
         self.cell = cell
         self.bodies = make_bodies(cell.operator, cell.spacing, size)
-        self.matrix = self._assemble()
-        self.rows: csr_array | None = None
-        if self.matrix.device.type == "cpu":
-            index = self.matrix.indices().numpy()
-            self.rows = csr_array((self.matrix.values().numpy(), (index[0], index[1])), shape=tuple(self.matrix.shape))
+        self.rows = self._assemble()
+        self.matrix: Tensor | None = None
+        if cell.load.device.type != "cpu":  # SciPy is several times faster than PyTorch on a CPU
+            entries = self.rows.tocoo()
+            index, values = torch.tensor(np.stack([entries.row, entries.col])), torch.tensor(entries.data)
+            self.matrix = torch.sparse_coo_tensor(index, values, entries.shape).to(cell.load.device)
+        entries = self.rows.tocoo()
+        own = entries.row // 6 == entries.col // 6
+        diagonal = np.zeros((len(self.bodies), 6, 6))
+        diagonal[entries.row[own] // 6, entries.row[own] % 6, entries.col[own] % 6] = entries.data[own]
+        self.diagonal = torch.tensor(diagonal, device=cell.load.device)
         values, vectors = torch.linalg.eigh(self.diagonal)
         keep = values > 1e-10 * values[:, -1:].clamp(min=1e-8 * float(values.max()))
         self.inverse = (vectors * torch.where(keep, 1 / torch.where(keep, values, 1.0), 0.0)[:, None]) @ vectors.mT
 
-    def _assemble(self) -> Tensor:
-        """Return the stiffness of the rigid motions as a sparse matrix (6 b, 6 b).
-
-        Bodies of one colour, every third block a side, do not see each other: one product with the stiffness for all
-        of them.
-        """
+    def _assemble(self) -> csr_array:
+        """Return the stiffness of the rigid motions (6 b, 6 b): the Galerkin product, in sparse matrices."""
         bodies, operator = self.bodies, self.cell.operator
-        count, device = len(bodies), bodies.cell.device
-        shape = torch.Size((operator.cells, 6, 3, *operator.shape))
-        colours = [min(3, k) for k in bodies.blocks]
-        slots = int(bodies.slot.max()) + 1
-        total = torch.tensor(bodies.blocks, device=device)
-        lookup = torch.full((operator.cells, *bodies.blocks, slots), -1, device=device)
-        lookup[bodies.cell, bodies.block[:, 0], bodies.block[:, 1], bodies.block[:, 2], bodies.slot] = torch.arange(
-            count, device=device
+        count, dofs = 6 * len(bodies), 3 * operator.cells * math.prod(operator.shape)
+        nodes, weights, modes = (array.cpu().numpy() for array in (bodies.nodes, bodies.weights, bodies.modes))
+        values = weights[:, :, None, None] * modes  # (b, N, 3, 6)
+        body, node, direction, mode = np.nonzero(values)
+        motions = csr_array(
+            (values[body, node, direction, mode], (3 * nodes[body, node] + direction, 6 * body + mode)),
+            shape=(dofs, count),
         )
-        self.diagonal = self.cell.load.new_zeros(count, 6, 6)
-        rows, columns, values = [], [], []
-        six = torch.arange(6, device=device)
-        for colour in torch.cartesian_prod(*(torch.arange(k) for k in colours)).view(-1, 3).to(device):
-            # the block of this colour next to that of each body, itself included
-            step = (colour - bodies.block + 1) % 3 - 1
-            near = torch.where(total > 3, (bodies.block + step) % total, colour)
-            for slot in range(slots):
-                mine = ((bodies.block % torch.tensor(colours, device=device)) == colour).all(1) & (bodies.slot == slot)
-                if not bool(mine.any()):
-                    continue
-                q = self.cell.load.new_zeros(count, 6, 6)
-                q[mine] = torch.eye(6).to(q)
-                t = bodies.resultants(operator.apply(bodies.extend(q, shape)))  # (b, 6, 6)
-                other = lookup[bodies.cell, near[:, 0], near[:, 1], near[:, 2], slot]
-                there = (other >= 0) & (t != 0).flatten(1).any(1)
-                self.diagonal[mine] = t[mine]
-                body = torch.arange(count, device=device)[there]
-                rows.append((6 * body[:, None, None] + six[:, None]).expand(-1, -1, 6).flatten())
-                columns.append((6 * other[there][:, None, None] + six).expand(-1, 6, -1).flatten())
-                values.append(t[there].flatten())
-        index = torch.stack([torch.cat(rows), torch.cat(columns)])
-        return torch.sparse_coo_tensor(index, torch.cat(values), (6 * count, 6 * count)).coalesce()
+        number = np.arange(dofs // 3).reshape(operator.cells, *operator.shape)
+        corners = np.stack([np.roll(number, [-i for i in corner], (1, 2, 3)).ravel() for corner in NODES], 1)
+        coefficients = operator.coefficients.transpose(0, 1).flatten(1).cpu().numpy()  # (Q, voxels)
+        solid, basis = np.flatnonzero(coefficients.any(0)), operator.basis.cpu().numpy()
+        forces = csr_array((dofs, count))
+        for voxels in np.array_split(solid, max(1, len(solid) // SOME)):
+            place = (3 * corners[voxels][:, :, None] + np.arange(3)).reshape(-1, 24)
+            entries = np.einsum("qv,qij->vij", coefficients[:, voxels], basis)
+            rows, columns = np.repeat(place, 24, axis=1).ravel(), np.tile(place, (1, 24)).ravel()
+            forces = forces + csr_array((entries.ravel(), (rows, columns)), shape=(dofs, dofs)) @ motions
+        return (motions.T @ forces).tocsr()
 
     def multiply(self, q: Tensor) -> Tensor:
         """Return the resultants (b, 6, loads) that rigid motions q cause."""
-        if self.rows is None:
+        if self.matrix is not None:
             return torch.sparse.mm(self.matrix, q.flatten(0, 1)).view(q.shape)
-        return torch.from_numpy(self.rows @ q.flatten(0, 1).numpy()).view(q.shape)  # several times faster on a CPU
+        return torch.from_numpy(self.rows @ q.flatten(0, 1).numpy()).view(q.shape)
 
     def solve(self, g: Tensor, tolerance: float = 1e-5, iterations: int = 1000) -> Tensor:
         """Return rigid motions (b, 6, loads) under resultants g (b, 6, loads), by conjugate gradients.
