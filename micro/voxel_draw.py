@@ -15,6 +15,7 @@ from micro.voxel_random import make_random, stream
 from micro.voxel_tpms import SURFACES, make_tpms, tpms_function
 
 FAMILIES = ("frame", "tpms", "lhs", "p-lhs")
+PLACES = ("origin", "random")
 #: Sizes of the paper's sets.
 PAPER_SIZES = {"frame": 598, "tpms": 565, "lhs": 8192, "p-lhs": 8192}
 #: Draws after which a cell is given up.
@@ -71,6 +72,7 @@ def draw(
     fraction: tuple[float, float] = (0.1, 0.95),
     void: float = 0.0,
     count: int = 8192,
+    place: str = "origin",
 ) -> DrawnCell:
     """Return the cell with a number in a family; it depends on the family, the seed and the number alone.
 
@@ -86,26 +88,31 @@ def draw(
         fraction: Range of the solid's volume fraction, frames and surfaces.
         void: Density of voids; least density of random cells.
         count: Samples of the Latin hypercube.
+        place: One of `PLACES`: frames and surfaces as they are defined, or moved by a shift drawn at random, of whole
+            and broken voxels, which tells cells of nearly the same radius apart on a coarse grid.
 
     Raises:
         ValueError: There is no such family, or no cell is found in the ranges.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
+    if place not in PLACES:
+        raise ValueError(f"place must be one of {', '.join(PLACES)}, got {place!r}.")
     if family in ("lhs", "p-lhs"):
         density, exponent = make_random(n, sample, seed, count=count, least=void, penalised=family == "p-lhs")
         return DrawnCell(density, 0, exponent, 0)
     rng = stream(seed, sample, 3)
     names = FRAMES if family == "frame" else SURFACES
     kind = sample % len(names)
+    shift = stream(seed, sample, 4).uniform(size=3) if place == "random" else np.zeros(3)
     levels = None if family == "frame" else tpms_function(SURFACES[kind], n)
     for _ in range(TRIES):
         if levels is None:
             parameter, above = float(rng.uniform(*radius)), 1
-            solid = make_frame(FRAMES[kind], n, parameter)
+            solid = make_frame(FRAMES[kind], n, parameter, shift=shift)
         else:
             parameter, above = float(rng.uniform(levels.min(), levels.max())), int(rng.integers(2))
-            solid = make_tpms(SURFACES[kind], n, parameter, above=bool(above))
+            solid = make_tpms(SURFACES[kind], n, parameter, above=bool(above), shift=shift)
         if fraction[0] <= solid.mean() <= fraction[1] and whole(solid):
             return DrawnCell(np.where(solid, 1.0, void), kind, parameter, above)
     raise ValueError(f"{names[kind]} with {n} voxels a side is never one piece of a fraction in {fraction}.")

@@ -130,6 +130,8 @@ def voxelise(struts: np.ndarray, n: int | Sequence[int], radius: float | np.ndar
     return solid
 
 
-def make_frame(name: str, n: int | Sequence[int], radius: float, *, edges: bool = False) -> np.ndarray:
-    """Return the voxels (X, Y, Z), bool, of a frame; see `frame_struts` and `voxelise`."""
-    return voxelise(frame_struts(name, edges=edges), n, radius)
+def make_frame(
+    name: str, n: int | Sequence[int], radius: float, *, edges: bool = False, shift: Sequence[float] = (0.0, 0.0, 0.0)
+) -> np.ndarray:
+    """Return the voxels (X, Y, Z), bool, of a frame moved by a shift (3,); see `frame_struts` and `voxelise`."""
+    return voxelise(frame_struts(name, edges=edges) + np.asarray(shift, dtype=float), n, radius)

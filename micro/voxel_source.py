@@ -14,7 +14,7 @@ import torch
 from micro.homogeniser import NEGLIGIBLE, PRECONDITIONERS, Homogeniser
 from micro.options import as_range
 from micro.source import Block, Field, Source
-from micro.voxel_draw import FAMILIES, DrawnCell, draw
+from micro.voxel_draw import FAMILIES, PLACES, DrawnCell, draw
 from micro.voxel_element import isotropic
 
 LABELS = ("none", "tensor", "displacement")
@@ -32,6 +32,7 @@ class VoxelSource(Source):
         radius: Range of the struts' radius.
         fraction: Range of the volume fraction of frames and surfaces.
         void: Density of voids; least density of random cells.
+        place: Where in the cell frames and surfaces are, one of `micro.voxel_draw.PLACES`.
         design: Samples of the Latin hypercube, an upper bound of those that can be made.
         E: Young's modulus of the solid, Pa.
         nu: Its Poisson's ratio.
@@ -56,6 +57,7 @@ class VoxelSource(Source):
         radius: tuple[float, float],
         fraction: tuple[float, float],
         void: float,
+        place: str,
         design: int,
         E: float,
         nu: float,
@@ -73,7 +75,7 @@ class VoxelSource(Source):
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
         torch.set_num_threads(threads)
         self.seed, self.family, self.resolution, self.labels = seed, family, resolution, labels
-        self.ranges = {"radius": radius, "fraction": fraction, "void": void, "count": design}
+        self.ranges = {"radius": radius, "fraction": fraction, "void": void, "count": design, "place": place}
         self.stiffness = isotropic(E, nu)
         self.tolerance, self.preconditioner, self.device = tolerance, preconditioner, device
         self.parameters = {
@@ -82,6 +84,7 @@ class VoxelSource(Source):
             "radius": list(radius),
             "fraction": list(fraction),
             "void": void,
+            "place": place,
             "design": design,
             "E": E,
             "nu": nu,
@@ -115,6 +118,7 @@ class VoxelSource(Source):
         add("--radius", default=[0.05, 0.15], type=float, nargs="+", metavar="X", help="radius of struts, or its range")
         add("--fraction", default=[0.1, 0.95], type=float, nargs="+", metavar="X", help="range of volume fractions")
         add("--void", default=0.0, type=float, metavar="X", help="density of voids, least density of random cells")
+        add("--place", default="origin", choices=PLACES, help="frames and surfaces as defined, or moved at random")
         add("--design", default=8192, type=int, metavar="N", help="samples of the Latin hypercube")
         add("--modulus", default=1.0, type=float, metavar="X", help="Young's modulus, Pa")
         add("--poisson", default=0.3, type=float, metavar="X", help="Poisson's ratio")
@@ -137,6 +141,7 @@ class VoxelSource(Source):
             radius=as_range("radius", arguments.radius),
             fraction=as_range("fraction", arguments.fraction),
             void=arguments.void,
+            place=arguments.place,
             design=arguments.design,
             E=arguments.modulus,
             nu=arguments.poisson,

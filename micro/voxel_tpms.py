@@ -14,15 +14,15 @@ from micro.voxel_frames import as_shape
 SURFACES = ("primitive", "gyroid", "diamond", "iwp", "frd")
 
 
-def tpms_function(name: str, n: int | Sequence[int]) -> np.ndarray:
-    """Return the function I(x, y, z) of Table 2 at the centres of the voxels (X, Y, Z).
+def tpms_function(name: str, n: int | Sequence[int], shift: Sequence[float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """Return the function I(x, y, z) of Table 2, moved by a shift (3,), at the centres of the voxels (X, Y, Z).
 
     Raises:
         ValueError: There is no such surface.
     """
     if name not in SURFACES:
         raise ValueError(f"name must be one of {', '.join(SURFACES)}, got {name!r}.")
-    angles = [2 * np.pi * (np.arange(m) + 0.5) / m - np.pi for m in as_shape(n)]
+    angles = [2 * np.pi * ((np.arange(m) + 0.5) / m - s) - np.pi for m, s in zip(as_shape(n), shift)]
     X, Y, Z = np.meshgrid(*angles, indexing="ij", sparse=True)
     sin, cos = np.sin, np.cos
     if name == "primitive":
@@ -38,7 +38,14 @@ def tpms_function(name: str, n: int | Sequence[int]) -> np.ndarray:
     return 4 * cos(X) * cos(Y) * cos(Z) - pairs
 
 
-def make_tpms(name: str, n: int | Sequence[int], level: float = 0.0, *, above: bool = True) -> np.ndarray:
+def make_tpms(
+    name: str,
+    n: int | Sequence[int],
+    level: float = 0.0,
+    *,
+    above: bool = True,
+    shift: Sequence[float] = (0.0, 0.0, 0.0),
+) -> np.ndarray:
     """Return the voxels (X, Y, Z), bool, where the function is above a level, or those where it is not.
 
     Args:
@@ -46,7 +53,8 @@ def make_tpms(name: str, n: int | Sequence[int], level: float = 0.0, *, above: b
         n: Voxels a side, or (X, Y, Z).
         level: The level c; a centre on the surface itself, up to rounding, does not count as above.
         above: Whether the solid is where I > c, else where I <= c.
+        shift: By which the surface is moved (3,), in edges of the cell.
     """
     if not np.isfinite(level):
         raise ValueError(f"level must be finite, got {level}.")
-    return (tpms_function(name, n) - level > 1e-9) == above
+    return (tpms_function(name, n, shift) - level > 1e-9) == above

@@ -50,6 +50,23 @@ def test_sets(family, tmp_path):
         assert all(whole(cell > 0) for cell in arrays["density"])
 
 
+@pytest.mark.parametrize("family", ["frame", "tpms"])
+def test_placed_at_random(family, tmp_path):
+    """A placed cell is another one; moved by whole voxels it is the same one, moved."""
+    assert make(tmp_path / "a", family=family, place="random", labels="none", resolution=16) == 0
+    arrays, manifest = read(tmp_path / "a")
+    assert manifest["parameters"]["place"] == "random"
+    for k, density in enumerate(arrays["density"]):
+        still = draw(family, 16, k, 3)
+        moved = draw(family, 16, k, 3, place="random")
+        np.testing.assert_array_equal(density, moved.density)
+        assert (moved.density != still.density).any()
+    make_cell, name = (make_frame, "star") if family == "frame" else (make_tpms, "gyroid")
+    shift = np.array([3, 5, -7]) / 16
+    turned = np.roll(make_cell(name, 16, 0.13), (3, 5, -7), (0, 1, 2))
+    np.testing.assert_array_equal(make_cell(name, 16, 0.13, shift=shift), turned)
+
+
 def test_labels(tmp_path):
     assert make(tmp_path / "a", labels="none", void=1e-9) == 0
     assert make(tmp_path / "b", labels="displacement", tolerance=1e-7, preconditioner="fourier") == 0
