@@ -23,7 +23,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Cells:
-    """Voxel cells of one resolution.
+    """Voxel cells of one resolution, of a solid with E = 1 and nu = 0.3.
 
     Attributes:
         density: Factors of the solid's moduli (n, X, Y, Z), float32, from 0 to 1.
@@ -88,7 +88,10 @@ def read_cells(path: str | Path, *, allow_partial: bool = False) -> Cells:
         good, _ = good_samples(arrays, path)
         if "density" not in good:
             raise ValueError(f"{path} holds {', '.join(sorted(good))}, but no density.")
-        return Cells(check_density(good["density"], f"density in {path}").float(), hash=digest, meta=(meta,))
+        solid = meta.get("parameters", {})
+        known = "tensor" in good and (solid.get("E"), solid.get("nu")) == (1.0, 0.3)
+        tensor = torch.from_numpy(good["tensor"]).double() if known else None
+        return Cells(check_density(good["density"], f"density in {path}").float(), tensor, hash=digest, meta=(meta,))
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -98,7 +101,7 @@ def read_cells(path: str | Path, *, allow_partial: bool = False) -> Cells:
 
 
 def join(parts: Sequence[Cells]) -> Cells:
-    """Return all cells of several sets, without exact fields.
+    """Return all cells of several sets, with their tensors if all of them have theirs, without displacements.
 
     Raises:
         ValueError: Their resolutions differ.
@@ -107,7 +110,10 @@ def join(parts: Sequence[Cells]) -> Cells:
     if len(shapes) > 1:
         raise ValueError(f"Data sets trained on together must have the same resolution, got {sorted(shapes)}.")
     digest = parts[0].hash if len(parts) == 1 else hashlib.sha256("".join(p.hash for p in parts).encode()).hexdigest()
-    return Cells(torch.cat([p.density for p in parts]), hash=digest, meta=tuple(m for p in parts for m in p.meta))
+    known = [p.tensor for p in parts if p.tensor is not None]
+    tensor = torch.cat(known) if len(known) == len(parts) else None
+    meta = tuple(m for p in parts for m in p.meta)
+    return Cells(torch.cat([p.density for p in parts]), tensor, hash=digest, meta=meta)
 
 
 def split(cells: Cells, held_out: int | None, seed: int) -> tuple[Cells, Cells]:
@@ -124,7 +130,9 @@ def split(cells: Cells, held_out: int | None, seed: int) -> tuple[Cells, Cells]:
 
 
 def solve(cells: Cells, *, fields: bool = False, device: str = "cpu") -> Cells:
-    """Return the cells with their exact tensors and, with `fields`, displacements."""
+    """Return the cells with their exact tensors and, with `fields`, displacements; what is known is not solved for."""
+    if cells.tensor is not None and (cells.displacement is not None or not fields):
+        return cells
     tensors, displacements = [], []
     for part in cells.parts(AT_ONCE):
         solved = Homogeniser(

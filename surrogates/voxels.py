@@ -41,16 +41,18 @@ from torch import Tensor
 
 from surrogates import cell_energy, cells
 from surrogates.cell_energy import CellEnergy
-from surrogates.cell_errors import energy_error, relative_error
-from surrogates.cell_network import Shape, load_network, make_network, predict, save_network
+from surrogates.cell_network import Shape, load_network, make_network, save_network
 from surrogates.cells import Cells
 from surrogates.checkpoint import Checkpoint
 from surrogates.epochs import run_epochs
+from surrogates.evaluate_cells import errors_of, steps_of
 from surrogates.multiscale import MultiscaleNetwork
 from surrogates.signed_permutations import draw
 from surrogates.train import add_config
 
 LABELLED = ("displacement", "tensor")
+#: Most cells trained on whose errors are measured as well.
+TESTED = 512
 
 
 @dataclass(frozen=True)
@@ -142,23 +144,11 @@ def fit(
 
 
 def errors(module: torch.nn.Module, held: Cells, device: str = "cpu") -> dict[str, float]:
-    """Return errors against exact tensors: Eq. (34), the worst cell, and the energy's over all strains.
-
-    `energy_least` is not negative, up to rounding, for fields: no strain has less energy than in the elements.
-    """
-    if held.tensor is None:
-        raise ValueError("cells must be solved before errors are measured.")
-    steps = module.steps if isinstance(module, MultiscaleNetwork) else 1
-    found: dict[str, float] = {}
-    for step in range(1, steps + 1):
-        parts = [predict(module, part.density.to(device), steps=step)[0].cpu() for part in held.parts(8)]
-        tensor = torch.cat(parts)
-        error, (least, most) = relative_error(tensor, held.tensor), energy_error(tensor, held.tensor)
-        name = "" if step == steps else f"_step_{step}"
-        found |= {
-            f"mean{name}": float(error.mean()), f"worst{name}": float(error.max()),
-            f"energy_median{name}": float(most.median()), f"energy_least{name}": float(least.min()),
-        }  # fmt: skip
+    """Return the errors on cells held out, those of fewer steps too; see `surrogates.evaluate_cells.errors_of`."""
+    *fewer, own = steps_of(module)
+    found = errors_of(module, held, steps=own, device=device)
+    for k in fewer:
+        found |= {f"{name}_step_{k}": error for name, error in errors_of(module, held, steps=k, device=device).items()}
     return found
 
 
@@ -188,6 +178,8 @@ def train_network(
         train = cells.solve(train, fields=config.loss == "displacement", device=device)
     fitted = fit(module, train, config, device=device, checkpoint=checkpoint, progress=progress)
     found = errors(module, cells.solve(held, device=device), device)
+    seen = train[:TESTED]
+    own = errors_of(module, cells.solve(seen, device=device), device=device)
     manifest = {
         "shape": dataclasses.asdict(shape),
         "data": {
@@ -199,7 +191,10 @@ def train_network(
             "parameters": sum(p.numel() for p in module.parameters()),
             "initial": "" if initial is None else initial.name, "earlier": earlier,
         },
-        "errors": {**found, "held_out_cells": len(held)},
+        "errors": {
+            **found, "held_out_cells": len(held),
+            "train_mean": own["mean"], "train_worst": own["worst"], "train_cells": len(seen),
+        },
     }  # fmt: skip
     save_network(output, module, manifest)
     return manifest
