@@ -104,7 +104,7 @@ def draw(
     rng = stream(seed, sample, 3)
     names = FRAMES if family == "frame" else SURFACES
     kind = sample % len(names)
-    shift = stream(seed, sample, 4).uniform(size=3).tolist() if place == "random" else [0.0, 0.0, 0.0]
+    shift = [float(s) for s in stream(seed, sample, 4).uniform(size=3)] if place == "random" else [0.0, 0.0, 0.0]
     levels = None if family == "frame" else tpms_function(SURFACES[kind], n)
     for _ in range(TRIES):
         if levels is None:
