@@ -9,8 +9,9 @@
 # of the elements, Eq. (25) of the paper, so that U - C has no negative eigenvalue, whatever the network's weights. The
 # measure is the paper's mean relative error, Eqs. (32) to (34), with absolute values.
 #
-# **Parameters.** E = 1 and nu = 0.3 in the solid, voids are empty. Frames of nine kinds, centred and with other radii
-# than those trained on; minimal surfaces of five kinds, both sides; Latin-hypercube densities, and penalised ones.
+# **Parameters.** E = 1 and nu = 0.3 in the solid, voids are empty. The four families of the paper as
+# `micro.generate voxels` draws them: frames of nine kinds, as they are defined and with other radii than those trained
+# on; minimal surfaces of five kinds, both sides; Latin-hypercube densities, and penalised ones.
 #
 # **Checks.** No tensor of the network is below the solver's in energy; errors fall with every step of the network.
 #
@@ -35,22 +36,22 @@ if __name__ == "__main__":
 import matplotlib
 import numpy as np
 import torch
-from torch import Tensor
 
 from micro.homogeniser import Homogeniser
-from micro.voxel_frames import FRAMES, make_frame
-from micro.voxel_random import make_random
-from micro.voxel_tpms import SURFACES, make_tpms, tpms_function
-from surrogates.cell_errors import energy_error, relative_error
+from micro.voxel_draw import FAMILIES, draw
+from surrogates.cell_errors import relative_error
 from surrogates.cell_network import PRETRAINED, load_network, predict
 from surrogates.cells import Cells, solve
+from surrogates.evaluate_cells import as_text, table
 from surrogates.multiscale import MultiscaleNetwork
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-TARGETS = {"frames": 0.012, "tpms": 0.03, "lhs": 0.005, "p-lhs": 0.005}
-PAPER = {"frames": 0.017, "tpms": 0.044, "lhs": 0.0066, "p-lhs": 0.0073}
+TARGETS = {"frame": 0.012, "tpms": 0.03, "lhs": 0.005, "p-lhs": 0.005}
+PAPER = {"frame": 0.017, "tpms": 0.044, "lhs": 0.0066, "p-lhs": 0.0073}
+#: Seed of the cells, not that of the sets trained on, and radii of the frames.
+SEED, RADIUS = 7, (0.06, 0.2)
 
 
 # %%
@@ -71,44 +72,13 @@ def parse() -> argparse.Namespace:
 
 
 # %%
-def families(n: int, count: int) -> dict[str, Tensor]:
-    """Return densities (cells, n, n, n) of each family."""
-    radii = np.linspace(max(0.07, 0.9 / n), 0.19, max(2, -(-count // 9)))  # thinner ones hold no voxel
-    frames = [make_frame(name, n, float(r)) for r in radii for name in FRAMES][:count]
-    surfaces = []
-    for k in range(count):
-        name, above = SURFACES[k % 5], (k // 5) % 2 == 0
-        share = 0.25 + 0.5 * (k * 0.618034 % 1)  # of solid
-        level = np.quantile(tpms_function(name, n), 1 - share if above else share)
-        surfaces.append(make_tpms(name, n, float(level), above=above))
-    random = [[make_random(n, k, 7, penalised=p)[0] for k in range(count)] for p in (False, True)]
-    sets = {"frames": frames, "tpms": surfaces, "lhs": random[0], "p-lhs": random[1]}
-    return {name: torch.from_numpy(np.stack(cells).astype(np.float32)) for name, cells in sets.items()}
-
-
-def held_together(cells: Cells) -> Cells:
-    """Return the cells that resist every strain, as the paper's do: some surfaces fall into pieces."""
-    assert cells.tensor is not None
-    return cells[torch.linalg.eigvalsh(cells.tensor)[:, 0] > 1e-4]
-
-
-# %% [markdown]
-# ## Errors
-
-
-# %%
-def table(module: torch.nn.Module, sets: dict[str, Cells], steps: int | None) -> dict[str, dict[str, float]]:
-    """Return the errors of a network on each family."""
-    out = {}
-    for name, cells in sets.items():
-        tensor = torch.cat([predict(module, part.density, steps=steps)[0] for part in cells.parts(8)])
-        assert cells.tensor is not None
-        error, (least, most) = relative_error(tensor, cells.tensor), energy_error(tensor, cells.tensor)
-        out[name] = {
-            "mean": float(error.mean()), "worst": float(error.max()),
-            "energy_median": float(most.median()), "energy_least": float(least.min()),
-        }  # fmt: skip
-    return out
+def families(n: int, count: int) -> dict[str, Cells]:
+    """Return solved cells of each family, none of a set that networks are trained on."""
+    sets = {}
+    for family in FAMILIES:
+        density = np.stack([draw(family, n, k, SEED, radius=RADIUS).density for k in range(count)])
+        sets[family] = solve(Cells(torch.from_numpy(density).float()))
+    return sets
 
 
 # %% [markdown]
@@ -158,23 +128,16 @@ def time_to(curve: list[tuple[float, float]], error: float) -> float | None:
 def run(options: argparse.Namespace) -> None:
     """Measure, check, write and draw."""
     torch.set_num_threads(1)
-    sets = {name: held_together(solve(Cells(rho))) for name, rho in families(options.n, options.cells).items()}
-    counts = {name: len(cells) for name, cells in sets.items()}
-    summary: dict = {"n": options.n, "cells": counts, "networks": {}, "seconds": {}, "to": {}}
+    sets = families(options.n, options.cells)
     networks = {path.stem: load_network(path).module for path in options.network}
-    for label, module in networks.items():
-        rows = [("", None)]
-        if isinstance(module, MultiscaleNetwork):
-            rows = [(f", {k} steps", k) for k in range(1, module.steps + 1)]
-        for text, steps in rows:
-            found = table(module, sets, steps)
-            summary["networks"][label + text] = found
-            print(f"{label + text:34s}", *(f"{name} {100 * row['mean']:.2f} %" for name, row in found.items()))
+    found = table(networks, sets)
+    print(as_text(found))
+    summary: dict = {"n": options.n, "cells": options.cells, "networks": found, "seconds": {}, "to": {}}
     # Checks: the bound, and progress with every step.
-    ours = [v for k, v in summary["networks"].items() if k.startswith(next(iter(networks)))]
+    ours = [row for label, row in found.items() if label.startswith(f"{next(iter(networks))}, ")]
     for name in sets:
-        assert all(found[name]["energy_least"] > -1e-5 for found in ours), f"{name}: a tensor below the elements'"
-        means = [found[name]["mean"] for found in ours]
+        assert all(row[name]["energy_least"] > -1e-5 for row in ours), f"{name}: a tensor below the elements'"
+        means = [row[name]["mean"] for row in ours]
         assert all(b < a for a, b in zip(means, means[1:])), f"{name}: errors {means} do not fall"
     first = next(iter(networks.values()))
     assert isinstance(first, MultiscaleNetwork), "the first network must be multiscale: it is timed"

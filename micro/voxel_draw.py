@@ -5,6 +5,7 @@ References:
     network, section 5.1, data sets 1 to 4.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from micro.voxel_tpms import SURFACES, make_tpms, tpms_function
 
 FAMILIES = ("frame", "tpms", "lhs", "p-lhs")
 PLACES = ("origin", "random")
+#: Names of the kinds of a family.
+KINDS = {"frame": FRAMES, "tpms": SURFACES}
 #: Sizes of the paper's sets.
 PAPER_SIZES = {"frame": 598, "tpms": 565, "lhs": 8192, "p-lhs": 8192}
 #: Draws after which a cell is given up.
@@ -62,6 +65,15 @@ def whole(solid: np.ndarray) -> bool:
     return pieces(solid) == 1 and pieces(np.tile(solid, (2, 2, 2))) == 1
 
 
+def check_kinds(family: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds of frames or surfaces to take, all where none is named; ValueError names one that is unknown."""
+    known = KINDS.get(family, ())
+    for name in kinds:
+        if name not in known:
+            raise ValueError(f"kinds of {family} must be among {', '.join(known) or 'none'}, got {name!r}.")
+    return tuple(kinds) or known
+
+
 def draw(
     family: str,
     n: int,
@@ -73,6 +85,7 @@ def draw(
     void: float = 0.0,
     count: int = 8192,
     place: str = "origin",
+    kinds: Sequence[str] = (),
 ) -> DrawnCell:
     """Return the cell with a number in a family; it depends on the family, the seed and the number alone.
 
@@ -91,8 +104,10 @@ def draw(
         place: One of `PLACES`: frames and surfaces as they are defined, or moved by a shift drawn at random, of whole
             and broken voxels, which tells cells of nearly the same radius apart on a coarse grid.
 
+        kinds: Names of the frames or of the surfaces to take; all if empty.
+
     Raises:
-        ValueError: There is no such family, or no cell is found in the ranges.
+        ValueError: There is no such family, place or kind, or no cell is found in the ranges.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
@@ -102,17 +117,18 @@ def draw(
         density, exponent = make_random(n, sample, seed, count=count, least=void, penalised=family == "p-lhs")
         return DrawnCell(density, 0, exponent, 0)
     rng = stream(seed, sample, 3)
-    names = FRAMES if family == "frame" else SURFACES
-    kind = sample % len(names)
+    names = check_kinds(family, kinds)
+    name = names[sample % len(names)]
+    kind = KINDS[family].index(name)
     shift = [float(s) for s in stream(seed, sample, 4).uniform(size=3)] if place == "random" else [0.0, 0.0, 0.0]
-    levels = None if family == "frame" else tpms_function(SURFACES[kind], n)
+    levels = None if family == "frame" else tpms_function(name, n)
     for _ in range(TRIES):
         if levels is None:
             parameter, above = float(rng.uniform(*radius)), 1
-            solid = make_frame(FRAMES[kind], n, parameter, shift=shift)
+            solid = make_frame(name, n, parameter, shift=shift)
         else:
             parameter, above = float(rng.uniform(levels.min(), levels.max())), int(rng.integers(2))
-            solid = make_tpms(SURFACES[kind], n, parameter, above=bool(above), shift=shift)
+            solid = make_tpms(name, n, parameter, above=bool(above), shift=shift)
         if fraction[0] <= solid.mean() <= fraction[1] and whole(solid):
             return DrawnCell(np.where(solid, 1.0, void), kind, parameter, above)
-    raise ValueError(f"{names[kind]} with {n} voxels a side is never one piece of a fraction in {fraction}.")
+    raise ValueError(f"{name} with {n} voxels a side is never one piece of a fraction in {fraction}.")

@@ -7,6 +7,7 @@ References:
 
 import argparse
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from micro.homogeniser import NEGLIGIBLE, PRECONDITIONERS, Homogeniser
 from micro.options import as_range
 from micro.source import Block, Field, Source
-from micro.voxel_draw import FAMILIES, PLACES, DrawnCell, draw
+from micro.voxel_draw import FAMILIES, PLACES, DrawnCell, check_kinds, draw
 from micro.voxel_element import isotropic
 
 LABELS = ("none", "tensor", "displacement")
@@ -33,6 +34,7 @@ class VoxelSource(Source):
         fraction: Range of the volume fraction of frames and surfaces.
         void: Density of voids; least density of random cells.
         place: Where in the cell frames and surfaces are, one of `micro.voxel_draw.PLACES`.
+        kinds: Names of the frames or surfaces to take, all if empty.
         design: Samples of the Latin hypercube, an upper bound of those that can be made.
         E: Young's modulus of the solid, Pa.
         nu: Its Poisson's ratio.
@@ -58,6 +60,7 @@ class VoxelSource(Source):
         fraction: tuple[float, float],
         void: float,
         place: str,
+        kinds: Sequence[str],
         design: int,
         E: float,
         nu: float,
@@ -76,6 +79,7 @@ class VoxelSource(Source):
         torch.set_num_threads(threads)
         self.seed, self.family, self.resolution, self.labels = seed, family, resolution, labels
         self.ranges = {"radius": radius, "fraction": fraction, "void": void, "count": design, "place": place}
+        self.kinds = check_kinds(family, kinds)
         self.stiffness = isotropic(E, nu)
         self.tolerance, self.preconditioner, self.device = tolerance, preconditioner, device
         self.parameters = {
@@ -85,6 +89,7 @@ class VoxelSource(Source):
             "fraction": list(fraction),
             "void": void,
             "place": place,
+            "kinds": list(self.kinds),
             "design": design,
             "E": E,
             "nu": nu,
@@ -119,6 +124,7 @@ class VoxelSource(Source):
         add("--fraction", default=[0.1, 0.95], type=float, nargs="+", metavar="X", help="range of volume fractions")
         add("--void", default=0.0, type=float, metavar="X", help="density of voids, least density of random cells")
         add("--place", default="origin", choices=PLACES, help="frames and surfaces as defined, or moved at random")
+        add("--kinds", default=[], nargs="+", metavar="NAME", help="frames or surfaces to take (default: all)")
         add("--design", default=8192, type=int, metavar="N", help="samples of the Latin hypercube")
         add("--modulus", default=1.0, type=float, metavar="X", help="Young's modulus, Pa")
         add("--poisson", default=0.3, type=float, metavar="X", help="Poisson's ratio")
@@ -142,6 +148,7 @@ class VoxelSource(Source):
             fraction=as_range("fraction", arguments.fraction),
             void=arguments.void,
             place=arguments.place,
+            kinds=arguments.kinds,
             design=arguments.design,
             E=arguments.modulus,
             nu=arguments.poisson,
@@ -154,7 +161,7 @@ class VoxelSource(Source):
 
     def draw(self, sample: int) -> DrawnCell:
         """Return the cell of a sample."""
-        return draw(self.family, self.resolution, sample, self.seed, **self.ranges)  # type: ignore[arg-type]
+        return draw(self.family, self.resolution, sample, self.seed, kinds=self.kinds, **self.ranges)  # type: ignore[arg-type]
 
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""

@@ -11,7 +11,7 @@ from micro.homogeniser import Homogeniser
 from micro.voxel_draw import FAMILIES, draw, pieces, whole
 from micro.voxel_frames import make_frame
 from micro.voxel_source import VoxelSource
-from micro.voxel_tpms import make_tpms
+from micro.voxel_tpms import SURFACES, make_tpms
 
 
 def make(path, **options):
@@ -65,6 +65,13 @@ def test_placed_at_random(family, tmp_path):
     shift = np.array([3, 5, -7]) / 16
     turned = np.roll(make_cell(name, 16, 0.13), (3, 5, -7), (0, 1, 2))
     np.testing.assert_array_equal(make_cell(name, 16, 0.13, shift=shift), turned)
+
+
+def test_kinds(tmp_path):
+    assert make(tmp_path / "a", family="tpms", kinds="frd primitive", labels="none") == 0
+    arrays, manifest = read(tmp_path / "a")
+    assert manifest["parameters"]["kinds"] == ["frd", "primitive"]
+    assert [SURFACES[int(k)] for k in arrays["kind"]] == ["frd", "primitive"] * 3
 
 
 def test_labels(tmp_path):
@@ -128,6 +135,8 @@ def test_pieces_of_periodic_solids():
         ({"void": 1}, "void must be at least 0 and below 1, got 1.0"),
         ({"tolerance": 0}, "tolerance must lie between 0 and 1, got 0.0"),
         ({"radius": "0.2 0.1"}, "radius must be one positive number or two that increase, got 0.2 0.1"),
+        ({"family": "tpms", "kinds": "foam"}, "kinds of tpms must be among primitive, gyroid, diamond, iwp, frd, got"),
+        ({"family": "lhs", "kinds": "grid"}, "kinds of lhs must be among none, got 'grid'"),
         ({"family": "lhs", "design": 5}, "samples must be at most design, 5, got 6"),
         ({"poisson": 0.5}, "E must be positive and nu lie between -1 and 0.5, got 1.0 and 0.5"),
     ],
