@@ -5,6 +5,7 @@ stands beside it as JSON.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +95,35 @@ def load_network(path: str | Path = PRETRAINED, device: str = "cpu") -> CellNetw
     return CellNetwork(module.to(device).eval(), manifest)
 
 
+def predict_steps(
+    module: torch.nn.Module, density: Tensor, steps: Sequence[int | None]
+) -> tuple[list[Tensor], Tensor | None]:
+    """Return the tensors (cells, 6, 6) after each of some steps, in one run, and the fluctuations after the last.
+
+    Args:
+        module: The network.
+        density: Factors of the solid's moduli (cells, X, Y, Z), from 0 to 1.
+        steps: Of a multiscale network, in rising order; None is its own number. Other networks have but one answer.
+    """
+    tensors: list[list[Tensor]] = [[] for _ in steps]
+    fields = []
+    many = max(1, VOXELS // int(np.prod(density.shape[1:])))
+    with torch.no_grad():
+        for part in density.split(many):
+            cells = CellEnergy(part)
+            if isinstance(module, TensorNetwork):
+                tensors[-1].append(module(cells).double())
+                continue
+            if isinstance(module, MultiscaleNetwork):
+                sequence = module.sequence(cells, steps[-1])
+            else:
+                sequence = [module(cells)]
+            for found, k in zip(tensors, steps):
+                found.append(cells.certified(sequence[-1 if k is None else k - 1]))
+            fields.append(sequence[-1])
+    return [torch.cat(found) for found in tensors], torch.cat(fields) if fields else None
+
+
 def predict(module: torch.nn.Module, density: Tensor, *, steps: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Return tensors (cells, 6, 6), float64, and fluctuations (cells, 6, 3, X, Y, Z), float32, in voxels.
 
@@ -105,15 +135,5 @@ def predict(module: torch.nn.Module, density: Tensor, *, steps: int | None = Non
         density: Factors of the solid's moduli (cells, X, Y, Z), from 0 to 1.
         steps: Of a multiscale network, its own number if None.
     """
-    tensors, fields = [], []
-    many = max(1, VOXELS // int(np.prod(density.shape[1:])))
-    with torch.no_grad():
-        for part in density.split(many):
-            cells = CellEnergy(part)
-            if isinstance(module, TensorNetwork):
-                tensors.append(module(cells).double())
-                continue
-            u = module.sequence(cells, steps)[-1] if isinstance(module, MultiscaleNetwork) else module(cells)
-            tensors.append(cells.certified(u))
-            fields.append(u)
-    return torch.cat(tensors), torch.cat(fields) if fields else None
+    tensors, fields = predict_steps(module, density, [steps])
+    return tensors[-1], fields

@@ -25,20 +25,22 @@ import torch
 
 from surrogates import cells
 from surrogates.cell_errors import energy_error, relative_error
-from surrogates.cell_network import load_network, predict
+from surrogates.cell_network import load_network, predict_steps
 from surrogates.cells import Cells
 from surrogates.multiscale import MultiscaleNetwork
 
 
-def errors_of(
-    module: torch.nn.Module, known: Cells, *, steps: int | None = None, device: str = "cpu"
-) -> dict[str, float]:
-    """Return the errors of a network against exact tensors.
+def steps_of(module: torch.nn.Module) -> list[int | None]:
+    """Return the numbers of steps that a network can be asked for, the last one its own; None where it has none."""
+    return list(range(1, module.steps + 1)) if isinstance(module, MultiscaleNetwork) else [None]
+
+
+def errors_of(module: torch.nn.Module, known: Cells, device: str = "cpu") -> list[dict[str, float]]:
+    """Return the errors of a network against exact tensors, after each of its steps.
 
     Args:
         module: The network.
         known: Cells with their exact tensors.
-        steps: Of a multiscale network, its own number if None.
         device: Of PyTorch.
 
     Returns:
@@ -51,31 +53,31 @@ def errors_of(
     """
     if known.tensor is None:
         raise ValueError("cells must be solved before errors are measured.")
-    parts = [predict(module, part.density.to(device), steps=steps)[0].cpu() for part in known.parts(8)]
-    tensor = torch.cat(parts)
-    error, (least, most) = relative_error(tensor, known.tensor), energy_error(tensor, known.tensor)
-    return {
-        "mean": float(error.mean()), "worst": float(error.max()),
-        "energy_median": float(most.median()), "energy_least": float(least.min()),
-    }  # fmt: skip
-
-
-def steps_of(module: torch.nn.Module) -> list[int | None]:
-    """Return the numbers of steps that a network can be asked for, the last one its own; None where it has none."""
-    return list(range(1, module.steps + 1)) if isinstance(module, MultiscaleNetwork) else [None]
+    steps = steps_of(module)
+    parts = [predict_steps(module, part.density.to(device), steps)[0] for part in known.parts(8)]
+    rows = []
+    for found in zip(*parts):
+        tensor = torch.cat(found).cpu()
+        error, (least, most) = relative_error(tensor, known.tensor), energy_error(tensor, known.tensor)
+        rows.append({
+            "mean": float(error.mean()), "worst": float(error.max()),
+            "energy_median": float(most.median()), "energy_least": float(least.min()),
+        })  # fmt: skip
+    return rows
 
 
 def table(
     modules: dict[str, torch.nn.Module], sets: dict[str, Cells], device: str = "cpu"
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the errors of each network (and number of steps) on each set of solved cells."""
-    return {
-        name if k is None else f"{name}, {k} step{'s' * (k > 1)}": {
-            label: errors_of(module, known, steps=k, device=device) for label, known in sets.items()
-        }
-        for name, module in modules.items()
-        for k in steps_of(module)
-    }
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for name, module in modules.items():
+        labels = [name if k is None else f"{name}, {k} step{'s' * (k > 1)}" for k in steps_of(module)]
+        rows |= {label: {} for label in labels}
+        for kind, known in sets.items():
+            for label, found in zip(labels, errors_of(module, known, device)):
+                rows[label][kind] = found
+    return rows
 
 
 def as_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -45,7 +45,7 @@ from surrogates.cell_network import Shape, load_network, make_network, save_netw
 from surrogates.cells import Cells
 from surrogates.checkpoint import Checkpoint
 from surrogates.epochs import run_epochs
-from surrogates.evaluate_cells import errors_of, steps_of
+from surrogates.evaluate_cells import errors_of
 from surrogates.multiscale import MultiscaleNetwork
 from surrogates.signed_permutations import draw
 from surrogates.train import add_config
@@ -145,11 +145,8 @@ def fit(
 
 def errors(module: torch.nn.Module, held: Cells, device: str = "cpu") -> dict[str, float]:
     """Return the errors on cells held out, those of fewer steps too; see `surrogates.evaluate_cells.errors_of`."""
-    *fewer, own = steps_of(module)
-    found = errors_of(module, held, steps=own, device=device)
-    for k in fewer:
-        found |= {f"{name}_step_{k}": error for name, error in errors_of(module, held, steps=k, device=device).items()}
-    return found
+    *fewer, own = errors_of(module, held, device)
+    return own | {f"{name}_step_{k}": error for k, row in enumerate(fewer, 1) for name, error in row.items()}
 
 
 def train_network(
@@ -179,7 +176,7 @@ def train_network(
     fitted = fit(module, train, config, device=device, checkpoint=checkpoint, progress=progress)
     found = errors(module, cells.solve(held, device=device), device)
     seen = train[:TESTED]
-    own = errors_of(module, cells.solve(seen, device=device), device=device)
+    own = errors_of(module, cells.solve(seen, device=device), device)[-1]
     manifest = {
         "shape": dataclasses.asdict(shape),
         "data": {

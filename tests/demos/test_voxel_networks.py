@@ -43,12 +43,12 @@ def test_table_times_and_figure_are_written(demo, arguments):
 
 
 def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, monkeypatch):
-    def softer(module, density, *, steps=None):
-        tensor, u = predict(module, density, steps=steps)
-        return tensor * 0.5, u
+    def softer(module, density, steps):
+        tensors, u = predict_steps(module, density, steps)
+        return [tensor * 0.5 for tensor in tensors], u
 
-    predict = evaluate_cells.predict
-    monkeypatch.setattr(evaluate_cells, "predict", softer)
+    predict_steps = evaluate_cells.predict_steps
+    monkeypatch.setattr(evaluate_cells, "predict_steps", softer)
     with pytest.raises(AssertionError, match="below"):
         demo.main()
     assert torch.get_num_threads() == 1
