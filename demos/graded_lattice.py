@@ -6,9 +6,8 @@
 #
 # **The part.** A thick cantilever of a x b x c cells of edge 1, fixed at the bottom (z = 0), a shear force of 1 spread
 # over its top. A cell is a frame or a minimal surface, solid where its distance function d(x) is below a parameter t
-# (radius or level), with a ramp of two voxels from void to solid, so that the stiffness is a smooth function of t:
-#
-#     rho = s((t - d) / 2h + 1/2),   s(x) = 3 x^2 - 2 x^3 within [0, 1],   solid of E = 1, nu = 0.3.
+# (radius or level), with a ramp of two voxels from void to solid, so that the stiffness is a smooth function of t
+# (`micro.voxel_graded`); the solid has E = 1, nu = 0.3.
 #
 # Every cell of the part has a t of its own; what is designed is its share of solid phi(t), the mean of rho.
 #
@@ -65,11 +64,11 @@ from meshes.box import box
 from meshes.session import session
 from micro.homogeniser import Homogeniser
 from micro.voxel_element import isotropic
-from micro.voxel_frames import FRAMES, frame_struts
-from micro.voxel_tpms import SURFACES, tpms_function
-from surrogates.cell_energy import CellEnergy, combine
+from micro.voxel_frames import FRAMES
+from micro.voxel_graded import GradedCells
+from micro.voxel_tpms import SURFACES
+from surrogates.cell_gradient import differentiable_tensor
 from surrogates.cell_network import PRETRAINED, load_network
-from surrogates.multiscale import Bottom, MultiscaleNetwork, halvings
 from surrogates.paper_cnn import TensorNetwork
 
 matplotlib.use("Agg")
@@ -116,93 +115,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 # %% [markdown]
-# ## Cells
-# The distance function is exact for frames; for a surface it is the paper's function over the root mean square of its
-# slope. Shares of solid are turned into parameters by bisection.
-
-
-# %%
-class Family:
-    """Cells of one kind on a grid: parameter t to densities.
-
-    Attributes:
-        distance: d at the voxels' centres (n, n, n), in edges of the cell.
-    """
-
-    def __init__(self, name: str, n: int) -> None:
-        if name in SURFACES:
-            level = tpms_function(name, n)
-            slope = n / 2 * np.stack([np.roll(level, -1, i) - np.roll(level, 1, i) for i in range(3)])
-            d = -level / np.sqrt((slope**2).sum(0).mean())  # solid above the level
-        else:
-            d = distance(frame_struts(name), n)
-        self.n, self.distance = n, torch.from_numpy(d)
-
-    def density(self, t: torch.Tensor) -> torch.Tensor:
-        """Densities (cells, n, n, n) of parameters (cells,), differentiable."""
-        x = ((t[:, None, None, None] - self.distance) * (self.n / 2) + 0.5).clamp(0.0, 1.0)
-        return x * x * (3.0 - 2.0 * x)
-
-    def share(self, t: np.ndarray) -> np.ndarray:
-        """Shares of solid (cells,)."""
-        return self.density(torch.from_numpy(t)).mean((1, 2, 3)).numpy()
-
-    def slope(self, t: np.ndarray) -> np.ndarray:
-        """Derivatives of the shares (cells,) by the parameters."""
-        x = torch.from_numpy(t).requires_grad_()
-        return torch.autograd.grad(self.density(x).mean((1, 2, 3)).sum(), x)[0].numpy()
-
-    def parameter(self, share: np.ndarray) -> np.ndarray:
-        """Parameters (cells,) of shares of solid."""
-        low = np.full(share.shape, float(self.distance.min()) - 1.0)
-        high = np.full(share.shape, float(self.distance.max()) + 1.0)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            more = self.share(middle) < share
-            low, high = np.where(more, middle, low), np.where(more, high, middle)
-        return 0.5 * (low + high)
-
-
-def distance(struts: np.ndarray, n: int) -> np.ndarray:
-    """Distance (n, n, n) of the voxels' centres to the nearest of the periodic images of struts (m, 2, 3)."""
-    axis = (np.arange(n) + 0.5) / n
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-    found = np.full((n, n, n), np.inf)
-    for shift in np.stack(np.meshgrid(*3 * [[-1, 0, 1]], indexing="ij"), axis=-1).reshape(-1, 3):
-        for start, end in struts + shift:
-            along = np.clip((points - start) @ (end - start) / ((end - start) @ (end - start)), 0.0, 1.0)
-            found = np.minimum(found, np.linalg.norm(points - start - along[..., None] * (end - start), axis=-1))
-    return found
-
-
-# %% [markdown]
 # ## Stiffness
-# The network's fields are those of `MultiscaleNetwork.sequence`, written out so that the derivative is complete: forces
-# and stiffness depend on the density as well, and the combination that each step takes of its directions.
+# Of the network (`surrogates.cell_gradient`, whose derivative is complete) or of the homogeniser.
 
 
 # %%
-def network_tensor(module: torch.nn.Module, density: torch.Tensor) -> torch.Tensor:
-    """Upper bounds (cells, 6, 6) of a network in double precision, differentiable by densities (cells, n, n, n)."""
-    cells = CellEnergy(density, torch.float64)
-    if not isinstance(module, MultiscaleNetwork):
-        return cells.exact.tensor(module(cells))
-    shape = tuple(density.shape[1:])
-    gates = module.gates(cells.density, 6)
-    bottom = Bottom(cells, tuple(m >> halvings(shape) for m in shape))
-    r, fields, products = cells.load, [], []
-    for _ in range(module.steps):
-        fields.append(module.directions(r, gates, bottom))
-        products.append(cells.operator.apply(fields[-1]))
-        v, Kv = torch.cat(fields, 1), torch.cat(products, 1)
-        G, b = v.flatten(2) @ Kv.flatten(2).mT, v.flatten(2) @ cells.load.flatten(2).mT
-        scale = 1.0 / G.diagonal(dim1=1, dim2=2).sqrt()
-        G = scale[:, :, None] * (G + G.mT) / 2 * scale[:, None] + 1e-12 * torch.eye(G.shape[1], dtype=G.dtype)
-        c = -(scale[:, :, None] * torch.linalg.solve(G, scale[:, :, None] * b)).mT
-        u, r = combine(c, v), cells.load + combine(c, Kv)
-    return cells.exact.tensor(u, -r)
-
-
 class Stiffness:
     """Effective stiffness of the cells of a part, shared among the ranks; calls are collective.
 
@@ -215,7 +132,7 @@ class Stiffness:
         evaluated: Cells evaluated on all ranks. seconds: Of this rank.
     """
 
-    def __init__(self, comm: MPI.Comm, family: Family, module: torch.nn.Module | None) -> None:
+    def __init__(self, comm: MPI.Comm, family: GradedCells, module: torch.nn.Module | None) -> None:
         self.comm, self.family, self.module = comm, family, module
         self.evaluated, self.seconds = 0, 0.0
 
@@ -248,7 +165,7 @@ class Stiffness:
     def _tensor(self, t: torch.Tensor) -> torch.Tensor:
         rho = self.family.density(t)
         if self.module is not None:
-            C = network_tensor(self.module, rho)
+            C = differentiable_tensor(self.module, rho)
         else:
             C = Homogeniser(rho, preconditioner="multigrid").solve(tolerance=TOLERANCE).tensor
         if not bool((torch.linalg.eigvalsh(C)[:, 0] > 1e-5).all()):
@@ -259,7 +176,7 @@ class Stiffness:
         with forward_ad.dual_level():
             rho = self.family.density(forward_ad.make_dual(t, torch.ones_like(t)))
             if self.module is not None:
-                return forward_ad.unpack_dual(network_tensor(self.module, rho)).tangent
+                return forward_ad.unpack_dual(differentiable_tensor(self.module, rho)).tangent
             density, change = forward_ad.unpack_dual(rho)
         cells = Homogeniser(density, preconditioner="multigrid")
         gradient = cells.gradient(cells.solve(tolerance=TOLERANCE).displacement)
@@ -466,7 +383,7 @@ def check_slope(part: Part, stiffness: Stiffness, t: np.ndarray) -> dict[str, fl
 
 # %%
 def draw(
-    family: Family, counts: np.ndarray, shares: Sequence[np.ndarray], history: Sequence[float], path: Path
+    family: GradedCells, counts: np.ndarray, shares: Sequence[np.ndarray], history: Sequence[float], path: Path
 ) -> None:
     """Densities of the part at the start and at the end, shares of solid, compliance by step."""
     figure, axes = plt.subplots(3, 2, figsize=(10, 7), layout="constrained")
@@ -542,7 +459,7 @@ def compare(part: Part, learned: Stiffness, exact: Stiffness, t: np.ndarray) -> 
 
 def with_voxels(part: Part, o: argparse.Namespace, share: np.ndarray) -> dict[str, Any]:
     """The homogenised part against the same made of voxels, its end turned aside (collective)."""
-    family = Family(o.family, o.resolved)
+    family = GradedCells(o.family, o.resolved)
     t = family.parameter(share)
     J = part.solve(Stiffness(part.comm, family, None)(t), moved=True)
     assert part.solver is not None
@@ -599,7 +516,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
                 remove(path)
 
     together(comm, prepare, root=True)
-    part, family = Part(comm, o.cells, o.elements), Family(o.family, o.resolution)
+    part, family = Part(comm, o.cells, o.elements), GradedCells(o.family, o.resolution)
     counts = part.counts
     exact = Stiffness(comm, family, None)
     learned = exact if module is None else Stiffness(comm, family, module)

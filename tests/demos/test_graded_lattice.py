@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from mpi4py import MPI
 
-from micro.voxel_frames import make_frame
-from surrogates.cell_network import Shape, make_network, predict, save_network
+from surrogates.cell_network import Shape, make_network, save_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--resolved", "0", "--steps", "1"]
@@ -43,23 +41,6 @@ def test_part_of_a_network_that_knows_little_is_too_stiff(demo, tmp_path):
     s = run(demo, tmp_path / "out", "--network", str(tmp_path / "net.pt"), "--family", "grid")
     assert -0.5 < s["network_against_homogeniser"]["compliance_error"] < -1e-4
     assert s["derivative"]["error"] < 1e-5
-
-
-def test_written_out_network_is_the_network(demo):
-    module, family = make_network(Shape(features=4)), demo.Family("octet", 8)
-    rho = family.density(torch.from_numpy(family.parameter(np.array([0.4, 0.6]))))
-    wanted = predict(module, rho)[0].detach()
-    assert torch.allclose(demo.network_tensor(module.double(), rho), wanted, rtol=1e-5, atol=1e-6)
-
-
-def test_shares_and_distances(demo):
-    family = demo.Family("star", 12)
-    share = np.array([0.2, 0.45, 0.7])
-    t = family.parameter(share)
-    assert np.allclose(family.share(t), share, atol=1e-12)
-    ends = [family.share(t + s) for s in (1e-6, -1e-6)]
-    assert np.allclose(family.slope(t), (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
-    assert np.array_equal(family.distance.numpy() <= 0.21, make_frame("star", 12, 0.21))
 
 
 def test_next_shares_keep_the_volume_and_the_limits(demo):
