@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micro.voxel_cg import dot
 from micro.voxel_descent import PRECONDITIONERS, Descent
 from micro.voxel_element import affine, element_stiffness, isotropic, strain_operator
 from micro.voxel_material import check_stiffness, decompose
@@ -164,11 +163,8 @@ class Homogeniser:
         if u is not None and u.shape != shape:
             raise ValueError(f"u must have shape {tuple(shape)}, got {tuple(u.shape)}.")
         with torch.no_grad():
-            start = torch.zeros_like(self.load) if u is None else u.to(self.load)
-            residual = -self.load if u is None else self.residual(start)
             voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
-            upper = voigt + dot(self.load - residual, start)
-            solution = self._descent.run(start, residual, tolerance, upper, NEGLIGIBLE * voigt, iterations)
+            solution = self._descent.run(u, tolerance, voigt, NEGLIGIBLE * voigt, iterations)
             tensor = self.tensor(solution.u, solution.residual)
         if not bool(solution.converged.all()):
             logger.warning(

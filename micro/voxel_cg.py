@@ -25,12 +25,12 @@ class Solution:
     """State of the iteration at its end.
 
     Attributes:
-        u: Displacements (cells, loads, 3, X, Y, Z).
+        u: Displacements (loads, 3, cells, nodes).
         residual: -f - K u, of the same shape.
-        left: Estimated energy still to gain (cells, loads).
-        gained: Energy gained (cells, loads).
-        iterations: Steps taken (cells,), int.
-        converged: Whether `left` came below what was asked (cells,), bool.
+        left: Estimated energy still to gain (loads, cells).
+        gained: Energy gained (loads, cells).
+        iterations: Steps taken (loads, cells), int.
+        converged: Whether `left` came below what was asked (loads, cells), bool.
     """
 
     u: Tensor
@@ -42,17 +42,17 @@ class Solution:
 
 
 def wide(scalar: Tensor) -> Tensor:
-    """Return one number a cell and load (cells, loads) so that it multiplies fields."""
-    return scalar[..., None, None, None, None]
+    """Return one number a load and cell (loads, cells) so that it multiplies fields (loads, 3, cells, nodes)."""
+    return scalar[:, None, :, None]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the products of the fields of each cell and load (cells, loads)."""
-    return torch.linalg.vecdot(a.flatten(2), b.flatten(2))
+    """Return the products of the fields (loads, 3, cells, nodes) of each load and cell (loads, cells)."""
+    return torch.linalg.vecdot(a, b).sum(1)
 
 
 def extrapolate(gains: list[Tensor]) -> Tensor:
-    """Return about the sum of the gains to come (cells, loads): a geometric series of the slowest recent ratio."""
+    """Return about the sum of the gains to come (loads, cells): a geometric series of the slowest recent ratio."""
     last = gains[-1]
     if len(gains) < 2:
         return torch.full_like(last, torch.inf)
@@ -65,53 +65,50 @@ def extrapolate(gains: list[Tensor]) -> Tensor:
 def conjugate_gradients(
     apply: Callable[[Tensor], Tensor],
     precondition: Callable[[Tensor], Tensor],
-    u: Tensor,
     residual: Tensor,
     goal: Callable[[Tensor], Tensor],
     iterations: Tensor,
 ) -> Solution:
-    """Lower the energies of all loads until what is left to gain is below a goal.
+    """Lower the energies of all loads, from u = 0, until what is left to gain is below a goal.
 
-    The cells do not see each other: one that has converged stays as it is while others go on.
+    Loads and cells do not see each other: what has converged stays as it is while others go on.
 
     Args:
         apply: The stiffness, semi-definite; the residual must lie in its range.
         precondition: A positive definite approximation of its inverse.
-        u: Displacements to begin with (cells, loads, 3, X, Y, Z).
-        residual: Forces out of balance at `u`.
-        goal: Energy that may be left (cells, loads), by what was gained so far (cells, loads).
-        iterations: Most steps of each cell (cells,).
+        residual: Forces out of balance (loads, 3, cells, nodes); they are overwritten.
+        goal: Energy that may be left (loads, cells), by what was gained so far (loads, cells).
+        iterations: Most steps of each load and cell (loads, cells).
     """
-    u, r = u.clone(), residual.clone()
-    z = precondition(r)
-    p, rz = z.clone(), dot(r, z)
-    steps = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    u, r = torch.zeros_like(residual), residual
+    p = precondition(r)
+    rz = dot(r, p)
+    steps = torch.zeros_like(rz, dtype=torch.long)
     left = torch.full_like(rz, torch.inf)
     # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance.
     gained = torch.zeros_like(rz)
     floor = FLOOR * goal(gained)
-    resting = ~(rz > floor).any(1)
-    left[resting] = 0.0
-    active = ~resting & (steps < iterations)
+    done = ~(rz > floor)
+    left[done] = 0.0
+    active = ~done & (steps < iterations)
     gains: list[Tensor] = []
-    done = resting
     while active.any():
         q = apply(p)
         pq = dot(p, q)
-        alpha = torch.where((pq > 0) & active[:, None], rz / pq, 0.0)
+        alpha = torch.where((pq > 0) & active, rz / pq, 0.0)
         u.addcmul_(wide(alpha), p)
         r.addcmul_(wide(-alpha), q)
         gains.append(alpha * rz)
         gained += gains[-1]
         steps += active
-        left = torch.where(active[:, None], extrapolate(gains), left)
-        done = done | (active & ((left <= goal(gained)) | (gains[-1] <= floor)).all(1))
+        left = torch.where(active, extrapolate(gains), left)
+        done = done | (active & ((left <= goal(gained)) | (gains[-1] <= floor)))
         active = active & ~done & (steps < iterations)
         if not active.any():
             break
         z = precondition(r)
         rz_new = dot(r, z)
-        beta = torch.where((rz > 0) & active[:, None], rz_new / rz, 0.0)
-        p.mul_(wide(beta)).add_(z)
+        beta = torch.where((rz > 0) & active, rz_new / rz, 0.0)
+        torch.addcmul(z, wide(beta), p, out=p)
         rz = rz_new
     return Solution(u, r, left, gained, steps, done)

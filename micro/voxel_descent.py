@@ -6,15 +6,19 @@ of the fluctuations, so that one pass or two reach 1e-10 of the tensor; nothing 
 """
 
 import math
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
 
-from micro.voxel_cg import Solution, conjugate_gradients
+from micro.voxel_cg import Solution, conjugate_gradients, dot
+from micro.voxel_compact import CompactCells
 from micro.voxel_fourier import FourierPreconditioner
 from micro.voxel_multigrid import Multigrid
 from micro.voxel_operator import VoxelOperator
+from micro.voxel_threads import spread
 
 PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
 #: Steps after which "auto" goes on with multigrid: hinges and winding struts hold up the Fourier preconditioner.
@@ -23,8 +27,31 @@ PATIENCE = 30
 SINGLE = 1e-8
 #: Voxels of the cells that are solved together: on a CPU what its cache holds.
 TOGETHER = {"cpu": 1 << 14, "cuda": 1 << 24}
+#: Voxels from which on threads are worth their start, and from which on each load is solved by itself.
+THREADS, ALONE = 1 << 12, 1 << 15
 #: Passes after which no more accuracy is to be had.
 PASSES = 12
+#: Parts kept.
+KEPT = 4
+
+
+@dataclass(frozen=True)
+class Descended:
+    """Where the descent ended.
+
+    Attributes:
+        u: Fluctuations (cells, loads, 3, X, Y, Z).
+        residual: Their forces out of balance, of the same shape.
+        left: Estimated errors of the energies (cells, loads).
+        iterations: Steps of each cell, those of the load that took most (cells,).
+        converged: Whether all loads of a cell came to the goal (cells,).
+    """
+
+    u: Tensor
+    residual: Tensor
+    left: Tensor
+    iterations: Tensor
+    converged: Tensor
 
 
 class Part:
@@ -35,21 +62,48 @@ class Part:
         rows: The cells (r,).
         preconditioner: "fourier", "multigrid" or "none".
         precision: Of the pass.
+        scale: Factor of the stiffness in the passes: moduli of 1e11 Pa times voxels of a micrometre would leave the
+            range of single precision.
     """
 
-    def __init__(self, operator: VoxelOperator, rows: Tensor, preconditioner: str, precision: torch.dtype) -> None:
-        every = len(rows) == operator.cells
-        self.rows = rows
-        self.exact = operator if every else VoxelOperator(operator.basis, operator.coefficients[rows])
-        self.operator = self.exact.to(precision)
+    def __init__(
+        self, operator: VoxelOperator, rows: Tensor, preconditioner: str, precision: torch.dtype, scale: float
+    ) -> None:
+        coefficients = operator.coefficients if len(rows) == operator.cells else operator.coefficients[rows]
+        self.scale, self.precision = scale, precision
+        self.exact = CompactCells(operator.basis, coefficients)
+        self.rough = self.exact.scaled(scale).to(precision)
         self._precondition: FourierPreconditioner | Multigrid | None = None
         if preconditioner != "none":
             make = Multigrid if preconditioner == "multigrid" else FourierPreconditioner
-            self._precondition = make(self.exact, precision)
+            self._precondition = make(VoxelOperator(operator.basis * scale, coefficients), precision)
 
     def precondition(self, r: Tensor) -> Tensor:
         """Return displacements that about balance forces (r, loads, 3, X, Y, Z)."""
-        return r.clone() if self._precondition is None else self._precondition.apply(r)
+        if self._precondition is None:
+            return r * self.scale
+        return self._precondition.apply(r * self.scale)
+
+    def balance(self, r: Tensor) -> Tensor:
+        """Return the same of scaled nodal forces (loads, 3, r, nodes)."""
+        if self._precondition is None:
+            return r.clone()
+        f = self.rough.spread(r)
+        if isinstance(self._precondition, FourierPreconditioner):
+            return self.rough.gather(self._precondition.solve(f))
+        u = self._precondition.apply(f.permute(2, 0, 1, 3, 4, 5).contiguous())
+        return self.rough.gather(u.permute(1, 2, 0, 3, 4, 5))
+
+    def correct(self, residual: Tensor, goal: Callable[[Tensor], Tensor], limit: Tensor) -> Solution:
+        """Return the correction of a pass; energies are scaled.
+
+        Args:
+            residual: Forces out of balance (loads, 3, r, nodes).
+            goal: Energies that may be left, by what was gained.
+            limit: Most steps (loads, r).
+        """
+        scaled = (residual * self.scale).to(self.precision)
+        return conjugate_gradients(self.rough.multiplier(), self.balance, scaled, goal, limit)
 
 
 class Descent:
@@ -65,105 +119,128 @@ class Descent:
     def __init__(self, operator: VoxelOperator, load: Tensor, preconditioner: str, precision: torch.dtype) -> None:
         self.operator, self.load = operator, load
         self.preconditioner, self.precision = preconditioner, precision
-        # Passes are scaled: moduli of 1e11 Pa times voxels of a micrometre would leave the range of single precision.
         self.scale = 1 / float((operator.coefficients.abs().amax() * operator.basis.abs().amax()).clamp(min=1e-300))
         self._parts: dict[tuple[str, tuple[int, ...]], Part] = {}
+        self._lock = Lock()
 
     def part(self, name: str, rows: Tensor) -> Part:
         """Return some cells with a preconditioner; the last ones asked for are kept."""
         key = name, tuple(rows.tolist())
-        if key not in self._parts:
-            if len(self._parts) > 1:
-                self._parts.pop(next(iter(self._parts)))
-            self._parts[key] = Part(self.operator, rows, name, self.precision)
-        return self._parts[key]
+        with self._lock:
+            if key not in self._parts:
+                if len(self._parts) >= KEPT:
+                    self._parts.pop(next(iter(self._parts)))
+                self._parts[key] = Part(self.operator, rows, name, self.precision, self.scale)
+            return self._parts[key]
 
-    def run(
-        self, u: Tensor, residual: Tensor, tolerance: float, size: Tensor, floor: Tensor, iterations: int
-    ) -> Solution:
+    def run(self, u: Tensor | None, tolerance: float, size: Tensor, floor: Tensor, iterations: int) -> Descended:
         """Lower the energies until the error of each is below the tolerance.
 
         Args:
-            u: Fluctuations to begin with (cells, loads, 3, X, Y, Z).
-            residual: Their forces out of balance.
+            u: Fluctuations to begin with (cells, loads, 3, X, Y, Z); zero when None.
             tolerance: Error of the energies relative to themselves.
-            size: Energies at `u` (cells, loads).
+            size: Energies of u = 0 (cells, loads).
             floor: Energies below this count as this (cells, loads).
             iterations: Most steps.
         """
-        some = max(1, TOGETHER["cpu" if u.device.type == "cpu" else "cuda"] // math.prod(self.operator.shape))
-        found = [
-            self._run(rows, u[rows], residual[rows], tolerance, size[rows], floor[rows], iterations)
-            for rows in torch.arange(len(u), device=u.device).split(some)
-        ]
-        names = [field.name for field in fields(Solution)]
-        return Solution(**{name: torch.cat([getattr(part, name) for part in found]) for name in names})
+        shape, device = self.load.shape, self.load.device
+        cpu, voxels = device.type == "cpu", math.prod(shape[3:])
+        pieces = torch.arange(shape[0], device=device).split(max(1, TOGETHER["cpu" if cpu else "cuda"] // voxels))
+        threaded = cpu and shape[0] * voxels >= THREADS
+        groups = 1
+        if cpu and voxels >= ALONE:
+            groups = shape[1]
+        elif threaded and len(pieces) < torch.get_num_threads():
+            groups = min(shape[1], torch.get_num_threads())
+        ends = [shape[1] * k // groups for k in range(groups + 1)]
+        out = Descended(
+            torch.empty_like(self.load) if u is None else u.to(self.load, copy=True),
+            torch.empty_like(self.load),
+            torch.empty_like(size),
+            torch.empty(shape[:2], dtype=torch.long, device=device),
+            torch.empty(shape[:2], dtype=torch.bool, device=device),
+        )
+
+        def work(item: tuple[Tensor, slice]) -> None:
+            self._run(*item, u is not None, out, tolerance, size, floor, iterations)
+
+        items = [(cells, slice(a, b)) for cells in pieces for a, b in zip(ends, ends[1:])]
+        spread(work, items, torch.get_num_threads() if threaded else 1)
+        return Descended(out.u, out.residual, out.left, out.iterations.amax(1), out.converged.all(1))
 
     def _run(
         self,
         cells: Tensor,
-        u: Tensor,
-        residual: Tensor,
+        loads: slice,
+        begun: bool,
+        out: Descended,
         tolerance: float,
-        upper: Tensor,
+        size: Tensor,
         floor: Tensor,
         iterations: int,
-    ) -> Solution:
-        """Do what `run` says for some cells of the batch; changes what it is given."""
-        steps = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    ) -> None:
+        """Do what `run` says for some cells and loads of the batch, and write it to `out`."""
+        names = ("fourier", "multigrid") if self.preconditioner == "auto" else (self.preconditioner,)
+        upper, least = size[cells, loads].mT.clone(), floor[cells, loads].mT
+        steps = torch.zeros(upper.shape, dtype=torch.long, device=upper.device)
         left = torch.full_like(upper, torch.inf)
-        converged = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+        converged = torch.zeros_like(steps, dtype=torch.bool)
+        if begun:
+            first = self.part(names[0], cells)
+            u, f = (first.exact.gather(some(field, cells, loads)) for field in (out.u, self.load))
+            r = -(first.exact.multiplier()(u) + f)
+            upper += dot(f - r, u)
+            put(out.residual, cells, loads, first.exact.spread(r))
         for _ in range(PASSES):
-            open_ = ~converged & (steps < iterations)
-            names = ("fourier", "multigrid") if self.preconditioner == "auto" else (self.preconditioner,)
             for name in names:
-                late = steps >= PATIENCE
-                mine = open_ & (~late if name == "fourier" else late) if len(names) > 1 else open_
+                open_ = ~converged & (steps < iterations)
+                late = (steps >= PATIENCE).any(0)
+                mine = open_.any(0) & (~late if name == "fourier" else late) if len(names) > 1 else open_.any(0)
                 rows = torch.nonzero(mine).flatten()
                 if not len(rows):
                     continue
-                limit = torch.full_like(steps[rows], iterations)
-                if len(names) > 1 and name == "fourier":
-                    limit.clamp_(max=PATIENCE)
+                most = min(iterations, PATIENCE) if len(names) > 1 and name == "fourier" else iterations
+                limit = torch.where(open_, most - steps, 0)[:, rows]
                 part = self.part(name, cells[rows])
-                found = self._correct(part, residual[rows], tolerance, upper[rows], floor[rows], limit - steps[rows])
-                u[rows] += found.u
-                residual[rows] = -part.exact.apply(u[rows]) - self.load[cells[rows]]
-                steps[rows] += found.iterations
-                left[rows] = found.left
-                upper[rows] = upper[rows] - found.gained
-                goal = tolerance * torch.maximum(upper, floor)[rows]
-                converged[rows] = (found.left <= goal).all(1)
-                open_ = open_ & ~mine
+                f = part.exact.gather(some(self.load, cells[rows], loads))
+                r = part.exact.gather(some(out.residual, cells[rows], loads)) if begun else -f
+                goal = self._goal(tolerance, upper[:, rows], least[:, rows])
+                found = part.correct(r, goal, limit)
+                u = found.u.to(f)
+                if begun:
+                    u += part.exact.gather(some(out.u, cells[rows], loads))
+                r = -(part.exact.multiplier()(u) + f)
+                put(out.u, cells[rows], loads, part.exact.spread(u))
+                put(out.residual, cells[rows], loads, part.exact.spread(r))
+                begun = True  # all of them: the first turn takes all
+                tried = limit > 0
+                steps[:, rows] += found.iterations
+                left[:, rows] = torch.where(tried, found.left.to(left) / self.scale, left[:, rows])
+                upper[:, rows] -= found.gained.to(upper) / self.scale
+                met = left[:, rows] <= tolerance * torch.maximum(upper, least)[:, rows]
+                converged[:, rows] = torch.where(tried, met, converged[:, rows])
             if not bool((~converged & (steps < iterations)).any()):
                 break
-        return Solution(u, residual, left, torch.zeros_like(left), steps, converged)
+        for whole, part_ in ((out.left, left), (out.iterations, steps), (out.converged, converged)):
+            whole[cells, loads] = part_.mT
 
-    def _correct(
-        self, part: Part, residual: Tensor, tolerance: float, upper: Tensor, floor: Tensor, limit: Tensor
-    ) -> Solution:
-        """Return the correction of a pass, in the units and precision of the caller."""
-        dtype, scale = residual.dtype, self.scale
-        size, least = (upper * scale).to(self.precision), (floor * scale).to(self.precision)
+    def _goal(self, tolerance: float, upper: Tensor, least: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what may be left (loads, cells) by what a pass has gained; scaled, and in the precision of a pass."""
+        size, smallest = (upper * self.scale).to(self.precision), (least * self.scale).to(self.precision)
         spoiled = SINGLE if self.precision == torch.float32 else 0.0
 
         def goal(gained: Tensor) -> Tensor:
-            return torch.maximum(tolerance * torch.maximum(size - gained, least), spoiled * gained)
+            return torch.maximum(tolerance * torch.maximum(size - gained, smallest), spoiled * gained)
 
-        r = (residual * scale).to(self.precision)
-        found = conjugate_gradients(
-            lambda p: part.operator.apply(p).mul_(scale),
-            lambda f: part.precondition(f).mul_(1 / scale),
-            torch.zeros_like(r),
-            r,
-            goal,
-            limit,
-        )
-        return Solution(
-            found.u.to(dtype),
-            found.residual,
-            found.left.to(dtype) / scale,
-            found.gained.to(dtype) / scale,
-            found.iterations,
-            found.converged,
-        )
+        return goal
+
+
+def some(field: Tensor, cells: Tensor, loads: slice) -> Tensor:
+    """Return a part of a field (cells, loads, 3, X, Y, Z), laid out (loads, 3, cells, X, Y, Z)."""
+    return torch.stack([field[cell, loads] for cell in cells.tolist()], 2)
+
+
+def put(field: Tensor, cells: Tensor, loads: slice, values: Tensor) -> None:
+    """Write what `some` returned."""
+    for k, cell in enumerate(cells.tolist()):
+        field[cell, loads] = values[:, :, k]

@@ -12,13 +12,16 @@ References:
 import torch
 from torch import Tensor
 
-from micro.voxel_compact import SPARSE, CompactCell
+from micro.voxel_compact import CompactCells
 from micro.voxel_element import NODES
 
+AXES = (-3, -2, -1)
 #: Range of cells, of loads and of layers along the first axis.
 Piece = tuple[int, int, int, int, int, int]
 #: Numbers gathered at a time, so that they stay in the cache of a CPU; on a GPU what the memory allows.
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
+#: Part of solid voxels up to which the product is taken of these alone.
+SPARSE = 0.25
 
 
 def pad(u: Tensor) -> Tensor:
@@ -50,7 +53,7 @@ class VoxelOperator:
         self.coefficients = coefficients
         self.cells, self.rank = coefficients.shape[:2]
         self.shape = tuple(coefficients.shape[2:])
-        self._compact: list[CompactCell] | None = None
+        self._compact: CompactCells | None = None
         self._sparse: bool | None = None
 
     @property
@@ -61,10 +64,10 @@ class VoxelOperator:
         return self._sparse
 
     @property
-    def compact(self) -> list[CompactCell]:
-        """The solid voxels of each cell, made when first wanted."""
+    def compact(self) -> CompactCells:
+        """The solid voxels of the cells, made when first wanted."""
         if self._compact is None:
-            self._compact = [CompactCell(self.basis, c) for c in self.coefficients]
+            self._compact = CompactCells(self.basis, self.coefficients)
         return self._compact
 
     def to(self, dtype: torch.dtype) -> "VoxelOperator":
@@ -73,7 +76,7 @@ class VoxelOperator:
             return self
         other = VoxelOperator(self.basis.to(dtype), self.coefficients.to(dtype))
         if self.sparse:
-            other._compact = [cell.to(dtype) for cell in self.compact]
+            other._compact = self.compact.to(dtype)
         return other
 
     def chunks(self, loads: int) -> list[Piece]:
@@ -123,10 +126,9 @@ class VoxelOperator:
             u: Nodal displacements (cells, loads, 3, X, Y, Z).
         """
         if self.sparse:
-            out, u = torch.zeros_like(u, memory_format=torch.contiguous_format), u.contiguous()
-            for k, cell in enumerate(self.compact):
-                cell.apply(u[k], out[k])
-            return out
+            cells = self.compact
+            f = cells.spread(cells.multiplier()(cells.gather(u.permute(1, 2, 0, 3, 4, 5))))
+            return f.permute(2, 0, 1, 3, 4, 5).contiguous()
         padded, out = pad(u), u.new_zeros(*u.shape[:3], *(n + 1 for n in self.shape))
         K = self.basis.flatten(0, 1)
         for piece in self.chunks(u.shape[1]):
@@ -145,13 +147,12 @@ class VoxelOperator:
             Forces (cells, loads, 3, X, Y, Z).
         """
         loads = A.shape[1]
-        out = self.coefficients.new_zeros(self.cells, loads, 3, *(n + 1 for n in self.shape))
-        F = self.basis @ A.to(self.basis)  # (Q, 24, loads)
-        for piece in self.chunks(loads):
-            c, c_, k, k_, x, x_ = piece
-            shape = (c_ - c, k_ - k, x_ - x, *self.shape[1:])
-            self.scatter(F[:, :, None, k:k_, None, None, None].expand(-1, -1, *shape), out, piece)
-        return fold(out).contiguous()
+        F = (self.basis @ A.to(self.basis)).view(self.rank, 8, 3, loads).permute(0, 3, 2, 1).flatten(1, 2)
+        out = self.coefficients.new_zeros(self.cells, 3 * loads, self.coefficients[0, 0].numel())
+        for q in range(self.rank):
+            around = [self.coefficients[:, q].roll(node, AXES) for node in NODES]
+            out += F[q] @ torch.stack(around, 1).flatten(2)
+        return out.view(self.cells, loads, 3, *self.shape)
 
     def energies(self, u: Tensor, A: Tensor) -> Tensor:
         """Return, for every voxel and basis matrix, the mutual energies of the loads.

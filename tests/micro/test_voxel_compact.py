@@ -1,0 +1,121 @@
+"""Solid voxels by index, and loads on threads."""
+
+import numpy as np
+import pytest
+import torch
+
+from micro.homogeniser import Homogeniser, homogenise
+from micro.voxel_compact import CompactCells, Numbering
+from micro.voxel_element import element_stiffness, isotropic
+from micro.voxel_operator import VoxelOperator
+from micro.voxel_threads import openblas, single, spread
+from micro.voxel_tpms import make_tpms
+
+
+def make_cells(rank=1, seed=0):
+    """Three cells: mostly void, full, all void."""
+    rng = np.random.default_rng(seed)
+    c = rng.uniform(0.1, 1, (3, rank, 4, 3, 5))
+    c[0] *= rng.uniform(size=(4, 3, 5)) > 0.8
+    c[2] = 0
+    D = np.stack([isotropic(1.0, 0.3), isotropic(1.0, -0.2)][:rank])
+    return VoxelOperator(torch.tensor(element_stiffness(D, np.array([0.5, 0.3, 0.8]))), torch.tensor(c))
+
+
+def test_numbers_of_columns():
+    marked = torch.zeros(2, 2, 1, 2, dtype=torch.bool)
+    marked[0, 1, 0, 0] = marked[1, 0, 0, 1] = marked[1, 1, 0, 1] = True
+    found = Numbering(marked)
+    assert found.count == 3
+    assert found.column.flatten().tolist() == [2, 2, 0, 2, 5, 3, 5, 4]
+    assert found.place.tolist() == [2, 0, 0, 5, 7, 0]
+    assert found.somewhere.tolist() == [[True, False, False], [True, True, False]]
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("some", [3, 1 << 15])
+def test_product_and_maps(rank, some, monkeypatch):
+    """The product on the nodes of the solid is that on the grid; what is nowhere is zero, whatever stands there."""
+    monkeypatch.setattr("micro.voxel_compact.SOME", {"cpu": some})
+    operator = make_cells(rank)
+    cells = CompactCells(operator.basis, operator.coefficients)
+    grid = torch.tensor(np.random.default_rng(1).normal(size=(2, 3, 3, 4, 3, 5)))
+    u = cells.gather(grid)
+    assert float(abs(u[:, :, 2]).max()) == 0.0 and float(abs(u[..., -1]).max()) == 0.0
+    torch.testing.assert_close(cells.gather(cells.spread(u)), u, rtol=0, atol=0)
+    f = cells.multiplier()(u)
+    assert float(abs(f[:, :, 2]).max()) == 0.0 and float(abs(f[..., -1]).max()) == 0.0
+    monkeypatch.setattr("micro.voxel_operator.SPARSE", 0.0)
+    whole = operator.apply(grid.permute(2, 0, 1, 3, 4, 5).contiguous()).permute(1, 2, 0, 3, 4, 5)
+    torch.testing.assert_close(cells.spread(f), whole, rtol=0, atol=1e-13)
+    torch.testing.assert_close(cells.scaled(2.0).multiplier()(u), 2 * f)
+
+
+def test_equal_voxels_have_no_weights():
+    operator = make_cells()
+    c = torch.where(operator.coefficients > 0, 0.3, 0.0).double()
+    cells = CompactCells(operator.basis, c)
+    assert cells.weights is None
+    u = torch.tensor(np.random.default_rng(2).normal(size=(1, 3, 3, 4, 3, 5)))
+    whole = VoxelOperator(operator.basis, c).apply(u.permute(2, 0, 1, 3, 4, 5).contiguous())
+    f = cells.spread(cells.multiplier()(cells.gather(u)))
+    torch.testing.assert_close(f.permute(2, 0, 1, 3, 4, 5), whole, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("preconditioner", ["fourier", "multigrid", "auto", "none"])
+def test_empty_cell_has_no_stiffness(preconditioner):
+    """Alone, and in a batch that it does not disturb."""
+    gyroid = make_tpms("gyroid", 6).astype(float)
+    cells = np.stack([np.zeros_like(gyroid), gyroid])
+    result = homogenise(cells, preconditioner=preconditioner, tolerance=1e-8)
+    assert bool(result.converged.all()) and result.iterations.tolist()[0] == 0
+    assert float(abs(result.tensor[0]).max()) == 0.0
+    alone = homogenise(gyroid, preconditioner=preconditioner, tolerance=1e-8)
+    torch.testing.assert_close(result.tensor[1:], alone.tensor, rtol=0, atol=1e-8 * float(alone.tensor.max()))
+    alone = homogenise(cells[0], preconditioner=preconditioner)
+    assert float(abs(alone.tensor).max()) == 0.0 and float(abs(alone.displacement).max()) == 0.0
+
+
+def test_threads_change_nothing(monkeypatch):
+    """One cell's loads, and cells of a batch, on two threads: the same steps, the same tensor."""
+    monkeypatch.setattr("micro.voxel_descent.THREADS", 1)
+    monkeypatch.setattr("micro.voxel_descent.TOGETHER", {"cpu": 1000})
+    cells = np.stack([make_tpms(name, 8) for name in ("gyroid", "primitive", "diamond")]).astype(float)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append([Homogeniser(some).solve(tolerance=1e-6) for some in (cells[:1], cells)])
+            assert torch.get_num_threads() == threads
+        monkeypatch.setattr("micro.voxel_descent.ALONE", 1)
+        found.append([Homogeniser(some).solve(tolerance=1e-6) for some in (cells[:1], cells)])
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        for one, other in zip(found[0], others):
+            assert one.iterations.tolist() == other.iterations.tolist()
+            torch.testing.assert_close(one.tensor, other.tensor, rtol=0, atol=1e-7 * float(one.tensor.max()))
+            assert one.converged.tolist() == other.converged.tolist()
+
+
+def test_threads_are_given_back():
+    """After an error, too; the work is done without recording gradients, in its order."""
+    before = torch.get_num_threads()
+    blas = openblas()
+    has = None if blas is None else blas.openblas_get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert spread(lambda k: (k, torch.is_grad_enabled(), torch.get_num_threads()), [3, 1, 2], 2) == [
+            (3, False, 1),
+            (1, False, 1),
+            (2, False, 1),
+        ]
+        with pytest.raises(ZeroDivisionError):
+            spread(lambda k: 1 // k, [1, 0], 2)
+        with single():
+            assert blas is None or blas.openblas_get_num_threads() == 1
+        assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
+        assert blas is None or blas.openblas_get_num_threads() == has
+    finally:
+        torch.set_num_threads(before)
