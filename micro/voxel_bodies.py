@@ -5,6 +5,7 @@ stiffness. So the only motions of a body that strain nothing are the six rigid o
 that meet in an edge or a corner only belong to different bodies.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from micro.voxel_element import NODES
 from micro.voxel_operator import VoxelOperator
+from micro.voxel_stencil import NEIGHBOURS
 
-#: Voxels softer than this part of the stiffest one make bodies of their own.
-SOFT = 1e-5
+#: Voxels of a body are of one order: the stiffest of the cell to this part of it, and so on downwards.
+ORDER = 1e-5
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Bodies:
         coefficients: Of the local voxels, zero where they are not of the body (b, Q, m^3).
         nodes: Global number, over all cells, of each local node (b, N).
         weights: Part of the node that is the body's (b, N): zero off the body, one in all bodies together.
-        dofs: Degrees of freedom of the local voxels (m^3, 24).
+        around: Local voxels around each local node (N, 8), of which it is corner 0 to 7; m^3 where there is none.
+        pairs: Local nodes that share a voxel: the two, and the first's number in the stencil (pairs, 3).
         modes: Six rigid motions of the local nodes (N, 3, 6).
     """
 
@@ -39,7 +42,8 @@ class Bodies:
     coefficients: Tensor
     nodes: Tensor
     weights: Tensor
-    dofs: Tensor
+    around: Tensor
+    pairs: Tensor
     modes: Tensor
 
     def __len__(self) -> int:
@@ -68,6 +72,18 @@ def cut(n: int, size: int) -> np.ndarray:
     """Return where to cut an edge of n voxels into blocks of at most a size, as equal as can be."""
     count = -(-n // size)
     return np.arange(count + 1) * n // count
+
+
+def neighbourhood(m: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return `Bodies.around` and `Bodies.pairs` of a block of m voxels a side."""
+    at = np.stack(np.meshgrid(*(np.arange(k + 1) for k in m), indexing="ij"), -1).reshape(-1, 1, 3)
+    place = at - np.array(NODES)  # (N, 8, 3)
+    there = ((place >= 0) & (place < m)).all(-1)
+    around = np.where(there, (place[..., 0] * m[1] + place[..., 1]) * m[2] + place[..., 2], math.prod(m))
+    other = at + np.array(NEIGHBOURS)  # (N, 27, 3)
+    node, number = np.nonzero(((other >= 0) & (other <= m)).all(-1))
+    x, y, z = other[node, number].T
+    return around, np.stack([node, (x * (m[1] + 1) + y) * (m[2] + 1) + z, number], 1)
 
 
 def label(solid: np.ndarray, kind: np.ndarray) -> tuple[int, np.ndarray]:
@@ -102,13 +118,15 @@ def make_bodies(operator: VoxelOperator, spacing: np.ndarray, size: int) -> Bodi
     trace = torch.einsum("cqxyz,q->cxyz", c, operator.basis.diagonal(dim1=1, dim2=2).sum(1))
     stiff = trace.cpu().numpy()
     solid = stiff > 0
-    soft = stiff < SOFT * stiff.max(axis=(1, 2, 3), keepdims=True)
+    largest = stiff.max(axis=(1, 2, 3), keepdims=True)
+    part = np.divide(stiff, largest, out=np.ones_like(stiff), where=solid & (largest > 0))
+    order = np.floor(np.log(np.maximum(part, 1e-300)) / math.log(ORDER) * (1 - 1e-12)).astype(int)  # 0 to 60
     cuts = [cut(n, size) for n in operator.shape]
     m = tuple(int(np.diff(edges).max()) for edges in cuts)
     where = [np.searchsorted(edges, np.arange(n), side="right") - 1 for edges, n in zip(cuts, operator.shape)]
     I, J, K = np.meshgrid(*where, indexing="ij")
     block_id = (I * (len(cuts[1]) - 1) + J) * (len(cuts[2]) - 1) + K
-    count, body = label(solid, 2 * block_id + soft)
+    count, body = label(solid, 64 * block_id + order)
     cell, x, y, z = np.nonzero(solid)
     first = np.zeros(count, dtype=int)  # a voxel of each body
     first[body] = np.arange(len(body))
@@ -143,6 +161,6 @@ def make_bodies(operator: VoxelOperator, spacing: np.ndarray, size: int) -> Bodi
     for i, (j, k) in enumerate(((1, 2), (2, 0), (0, 1))):
         modes[:, i, i] = 1.0
         modes[:, k, 3 + i], modes[:, j, 3 + i] = place[:, j], -place[:, k]
-    dofs = torch.tensor((3 * local_nodes[..., None] + np.arange(3)).reshape(len(local_nodes), 24), device=device)
+    around, pairs = (torch.tensor(index, device=device) for index in neighbourhood(m))
     cells = torch.tensor(of_cell, device=device)
-    return Bodies(cells, m, coefficients, index, weights, dofs, modes)
+    return Bodies(cells, m, coefficients, index, weights, around, pairs, modes)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from micro.homogeniser import Homogeniser
+from micro.voxel_balance import Balance
 from micro.voxel_bodies import cut, make_bodies
-from micro.voxel_bound import Balance, body_energies, bounds
+from micro.voxel_bound import body_energies, bounds, cost_of_rest
 from micro.voxel_element import isotropic
 from micro.voxel_frames import make_frame
 from micro.voxel_tpms import make_tpms
@@ -106,7 +107,7 @@ def test_matrix_of_the_rigid_bodies(monkeypatch):
     """It is the Galerkin product: oblong cells, one, two and four blocks a side; assembled in pieces."""
     rng = np.random.default_rng(3)
     cell = Homogeniser((rng.uniform(size=(2, 3, 7, 14)) > 0.4).astype(float))
-    monkeypatch.setattr("micro.voxel_bound.SOME", 50)
+    monkeypatch.setattr("micro.voxel_balance.SOME", 50)
     balance = Balance(cell, 4)
     assert balance.bodies.size == (3, 4, 4)
     q = torch.tensor(rng.normal(size=(len(balance.bodies), 6, 6)))
@@ -117,7 +118,7 @@ def test_matrix_of_the_rigid_bodies(monkeypatch):
 def test_energies_of_bodies_do_not_depend_on_how_they_are_taken(monkeypatch):
     cell = Homogeniser(np.stack([make_frame("grid", 12, 0.2), np.ones((12, 12, 12))]).astype(float) + 1e-3)
     balance = Balance(cell, 3)
-    _, r, balanced = balance.correct(torch.zeros_like(cell.load), -cell.load)
+    _, r, _, balanced = balance.correct(torch.zeros_like(cell.load), -cell.load)
     assert bool(balanced.all())
     f = balance.bodies.restrict(r)
     whole = body_energies(balance.bodies, cell.operator.basis, f)
@@ -130,3 +131,34 @@ def test_cuts(n, size):
     edges = cut(n, size)
     assert edges[0] == 0 and edges[-1] == n and np.diff(edges).max() <= size
     assert np.ptp(np.diff(edges)) <= 1
+
+
+@pytest.mark.parametrize("power", [4, 12])
+def test_densities_of_all_orders(power):
+    """Densities of up to thirty orders in one cell, as penalised samples have them: factors exist, bounds hold."""
+    rho = np.random.default_rng(4).uniform(size=(6, 6, 6)) ** power
+    cell = Homogeniser(rho, preconditioner="multigrid")
+    exact = cell.solve(tolerance=1e-12).tensor[0].numpy()
+    result = bounds(cell, cell.solve(tolerance=1e-3).displacement)
+    scale = np.linalg.eigvalsh(exact)[-1]
+    assert np.linalg.eigvalsh(exact - result.lower[0].numpy())[0] > -1e-11 * scale
+    assert np.trace(result.upper[0].numpy() - result.lower[0].numpy()) < 0.02 * np.trace(exact)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-4])
+def test_a_small_problem_left_early_costs_width_not_truth(tolerance):
+    """However early the rigid bodies' iteration ends, the bound holds: what it lacks is taken off."""
+    cell = Homogeniser(make_frame("x", 10, 0.15).astype(float), preconditioner="multigrid")
+    exact = cell.solve(tolerance=1e-12).tensor[0].numpy()
+    u = cell.solve(tolerance=1e-2).displacement
+    balance = Balance(cell, 3)
+    q, rest = balance.solve(balance.bodies.resultants(cell.residual(u)), tolerance=tolerance)
+    best, _ = balance.solve(balance.bodies.resultants(cell.residual(u)), tolerance=1e-9)
+    lacking = balance.dot(best - q, balance.multiply(best - q))  # its energy
+    assert bool((lacking <= rest).all()) and bool((rest <= 1e4 * lacking + 1e-12 * cell.volume).all())
+    u = u + balance.bodies.extend(q, u.shape)
+    r = cell.residual(u)
+    energies = body_energies(balance.bodies, cell.operator.basis, balance.bodies.restrict(r))
+    gap = energies.sum(0, keepdim=True) / cell.volume
+    lower = cell.tensor(u, r) - gap - cost_of_rest(gap, rest / cell.volume)
+    assert np.linalg.eigvalsh(exact - lower[0].numpy())[0] > 0

@@ -1,0 +1,162 @@
+"""The small problem of rigid bodies, whose solution leaves forces that are in equilibrium on every body.
+
+References:
+    Mandel (1993), Balancing domain decomposition, doi:10.1002/cnm.1640090307. Hestenes and Stiefel (1952), Methods of
+    conjugate gradients, theorem 6:1 (the energy a step gains), doi:10.6028/jres.049.044.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.sparse import bsr_array, csr_array
+from torch import Tensor
+
+from micro.homogeniser import Homogeniser
+from micro.voxel_bodies import make_bodies
+from micro.voxel_element import NODES
+from micro.voxel_stencil import NEIGHBOURS, stencil_rows, stencil_table
+
+#: Resultants on the bodies that may be left, relative to the forces; what they cost is accounted for.
+BALANCED = 1e-5
+#: Steps without a gain that end the iteration.
+STALL = 30
+#: Last steps of conjugate gradients whose gains stand for what is still to be gained.
+DELAY = 4
+#: Nodes whose rows are made at a time.
+SOME = 1 << 14
+
+
+class Balance:
+    """The small problem of rigid bodies: makes the forces on every body balance.
+
+    Args:
+        cell: The cells.
+        size: About the voxels a side of a block.
+    """
+
+    def __init__(self, cell: Homogeniser, size: int) -> None:
+        self.cell = cell
+        self.bodies = make_bodies(cell.operator, cell.spacing, size)
+        self.rows = self._assemble()
+        self.matrix: Tensor | None = None
+        entries = self.rows.tocoo()
+        if cell.load.device.type != "cpu":  # SciPy is several times faster than PyTorch on a CPU
+            index, values = torch.tensor(np.stack([entries.row, entries.col])), torch.tensor(entries.data)
+            self.matrix = torch.sparse_coo_tensor(index, values, entries.shape).to(cell.load.device)
+        own = entries.row // 6 == entries.col // 6
+        diagonal = np.zeros((len(self.bodies), 6, 6))
+        diagonal[entries.row[own] // 6, entries.row[own] % 6, entries.col[own] % 6] = entries.data[own]
+        self.diagonal = torch.tensor(diagonal, device=cell.load.device)
+        values, vectors = torch.linalg.eigh(self.diagonal)
+        keep = values > 1e-10 * values[:, -1:].clamp(min=1e-8 * float(values.max()))
+        self.inverse = (vectors * torch.where(keep, 1 / torch.where(keep, values, 1.0), 0.0)[:, None]) @ vectors.mT
+
+    def _assemble(self) -> bsr_array:
+        """Return the stiffness of the rigid motions (6 b, 6 b): the Galerkin product, in sparse matrices."""
+        bodies, operator = self.bodies, self.cell.operator
+        count, shape = 6 * len(bodies), (operator.cells, *operator.shape)
+        places = math.prod(shape)
+        nodes, weights, modes = (array.cpu().numpy() for array in (bodies.nodes, bodies.weights, bodies.modes))
+        body, local = np.nonzero(weights)
+        direction, mode = np.nonzero((modes != 0).any(0))  # a translation and two rotations move a node along an axis
+        values = weights[body, local, None] * modes[local[:, None], direction, mode]
+        rows, columns = 3 * nodes[body, local][:, None] + direction, 6 * body[:, None] + mode
+        motions = csr_array((values.ravel(), (rows.ravel(), columns.ravel())), shape=(3 * places, count))
+
+        used = np.unique(nodes[body, local])
+        at = np.stack(np.unravel_index(used, shape))
+        flat, table = operator.coefficients.transpose(0, 1).flatten(1).cpu(), stencil_table(operator.basis.cpu())
+
+        def moved(place: np.ndarray, by: tuple[int, int, int]) -> np.ndarray:
+            inside = ((place[1:] + np.array(by)[:, None]).T % shape[1:]).T
+            return np.ravel_multi_index((place[0], *inside), shape)
+
+        index = np.int32 if 3 * places < 1 << 31 else np.int64
+        out = csr_array((count, count))
+        for low in range(0, len(used), SOME):
+            place = at[:, low : low + SOME]
+            around = np.stack([moved(place, (-i, -j, -k)) for i, j, k in NODES], 1)
+            stencil = stencil_rows(flat, torch.from_numpy(around), table).transpose(1, 2)  # (n, 3, 27, 3)
+            there = np.stack([moved(place, by) for by in NEIGHBOURS], 1)
+            columns = np.broadcast_to((3 * there[:, None, :, None] + np.arange(3)).astype(index), stencil.shape)
+            K = csr_array(
+                (stencil.numpy().ravel(), columns.ravel(), 81 * np.arange(3 * len(around) + 1, dtype=index)),
+                shape=(3 * len(around), 3 * places),
+            )
+            mine = (3 * used[low : low + SOME, None] + np.arange(3)).ravel()
+            out = out + motions[mine].T @ (K @ motions)
+        return out.tobsr((6, 6))
+
+    def multiply(self, q: Tensor) -> Tensor:
+        """Return the resultants (b, 6, loads) that rigid motions q cause."""
+        if self.matrix is not None:
+            return torch.sparse.mm(self.matrix, q.flatten(0, 1)).view(q.shape)
+        return torch.from_numpy(self.rows @ q.flatten(0, 1).numpy()).view(q.shape)
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the products of (b, 6, loads) with each other, cell by cell (cells, loads)."""
+        out = a.new_zeros(self.cell.operator.cells, a.shape[-1])
+        return out.index_add_(0, self.bodies.cell, (a * b).sum(1))
+
+    def solve(self, g: Tensor, tolerance: float = 3e-6, iterations: int = 1000) -> tuple[Tensor, Tensor]:
+        """Solve for the rigid motions under resultants g (b, 6, loads), by conjugate gradients.
+
+        The matrix is singular where bodies are loose, or so small that their motions depend on each other; then
+        rounding limits what can be reached. The best motions met are returned, and `correct` goes on from these.
+
+        Returns:
+            Motions (b, 6, loads), and about the energy of what they lack (cells, loads).
+        """
+        cell, q, r = self.bodies.cell, torch.zeros_like(g), g.clone()
+        z = self.inverse @ r
+        p, rz = z.clone(), self.dot(r, z)
+        recent = torch.full((DELAY, *rz.shape), torch.inf, dtype=rz.dtype, device=rz.device)
+        gained, best, least, since = torch.zeros_like(rz), q.clone(), rz.clone(), 0
+        for _ in range(iterations):
+            going = recent.sum(0) > tolerance**2 * gained
+            if not bool(going.any()) or since > STALL:
+                break
+            Ap = self.multiply(p)
+            pAp = self.dot(p, Ap)
+            alpha = torch.where(going & (pAp > 0), rz / pAp, 0.0)
+            recent = torch.where(going, torch.cat([recent[1:], (alpha * rz)[None]]), recent)
+            gained += alpha * rz
+            q = q + alpha[cell][:, None] * p
+            r -= alpha[cell][:, None] * Ap
+            z = self.inverse @ r
+            new = self.dot(r, z)
+            p = z + torch.where(rz > 0, new / rz, 0.0)[cell][:, None] * p
+            better = new < least
+            since = 0 if bool((better & going).any()) else since + 1
+            best, least = torch.where(better[cell][:, None], q, best), torch.where(better, new, least)
+            rz = new
+        return best, recent.sum(0)
+
+    def correct(self, u: Tensor, residual: Tensor, passes: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Take the resultants on the bodies out of the residual.
+
+        Returns:
+            Better fluctuations, their residual, about the energy still to be gained (cells, loads), and which cells
+            are balanced (cells,), bool.
+        """
+        rest = residual.new_zeros(residual.shape[:2])
+        resultants = self.bodies.resultants(residual)
+        for _ in range(passes):
+            if bool(self._balanced(resultants, residual).all()):
+                break
+            q, rest = self.solve(resultants)
+            u = u + self.bodies.extend(q, u.shape)
+            residual = self.cell.residual(u)
+            resultants = self.bodies.resultants(residual)
+        return u, residual, rest, self._balanced(resultants, residual)
+
+    def _balanced(self, resultants: Tensor, residual: Tensor) -> Tensor:
+        """Return whether the resultants are zero, up to `BALANCED` (cells,), bool."""
+        left = torch.zeros(len(residual), dtype=residual.dtype, device=residual.device)
+        left.index_add_(0, self.bodies.cell, (resultants**2).sum((1, 2)))
+        # of a field at rest nothing but rounding is left, in the forces and in their resultants
+        stress = self.cell.voigt.flatten(1).amax(1)
+        voxels = residual.shape[3] * residual.shape[4] * residual.shape[5]
+        floor = 1e-13 * stress * float(self.cell.spacing.prod() / self.cell.spacing.min()) * voxels**0.5
+        return left.sqrt() <= BALANCED * residual.flatten(1).norm(dim=1) + floor
