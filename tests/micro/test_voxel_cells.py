@@ -8,6 +8,18 @@ from micro.voxel_random import make_random, strata
 from micro.voxel_tpms import SURFACES, make_tpms, tpms_function
 
 STRUTS = dict(zip(FRAMES, (12, 4, 16, 12, 24, 36, 16, 32, 36)))
+EDGE, FACE, BODY = 1.0, 2**0.5, 3**0.5
+LENGTHS = {
+    "grid": {EDGE: 12},
+    "x": {BODY: 4},
+    "star": {EDGE: 12, BODY: 4},
+    "face_center": {FACE: 12},
+    "octet": {FACE: 12, FACE / 2: 12},
+    "grid_octet": {EDGE: 12, FACE: 12, FACE / 2: 12},
+    "x_cross_grid": {FACE: 12, BODY: 4},
+    "tesseract": {EDGE: 12, EDGE / 2: 12, BODY / 4: 8},
+    "vintiles": {FACE / 4: 36},
+}
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -25,6 +37,27 @@ def test_frames(name):
     rng = np.random.default_rng(0)
     moved = struts + rng.integers(-1, 2, (len(struts), 1, 3))
     np.testing.assert_array_equal(voxelise(moved, 16, 0.08), solid)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_lengths_of_struts(name):
+    """So many struts of each length, as the definitions say; none twice, all in the cell."""
+    struts = frame_struts(name)
+    length = np.linalg.norm(struts[:, 1] - struts[:, 0], axis=1)
+    assert {l: int((abs(length - l) < 1e-12).sum()) for l in LENGTHS[name]} == LENGTHS[name]
+    assert struts.min() >= 0 and struts.max() <= 1
+    assert len({frozenset(map(tuple, np.round(4 * strut).astype(int))) for strut in struts}) == len(struts)
+
+
+def test_vintiles_are_a_foam_of_kelvin_cells():
+    """Twelve joints of four struts and 24 struts a cell; joints where Dong, Tang and Zhao have them."""
+    struts = np.round(4 * frame_struts("vintiles")).astype(int)
+    assert ([0, 2, 1] == struts).all(-1).any() and ([1, 2, 2] == struts).all(-1).any()
+    ends = {}
+    for a, b in struts % 4:  # in the periodic cell; directions tell images of a strut apart
+        ends.setdefault(tuple(a), set()).add(tuple(b))
+        ends.setdefault(tuple(b), set()).add(tuple(a))
+    assert len(ends) == 12 and all(len(joined) == 4 for joined in ends.values())
 
 
 def test_thin_frames_have_the_volume_of_their_struts():
@@ -50,6 +83,49 @@ def test_surfaces(name):
     assert make_tpms(name, 12, -0.5).sum() > above.sum()
     coarse = tpms_function(name, (4, 12, 12))  # every third place
     np.testing.assert_allclose(coarse, I[1::3], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "centring"),
+    [
+        ("primitive", lambda X, Y, Z: np.cos(X) + np.cos(Y) + np.cos(Z), (0, 0, 0)),
+        ("gyroid", lambda X, Y, Z: np.sin(X) * np.cos(Y) + np.sin(Y) * np.cos(Z) + np.sin(Z) * np.cos(X), (1, 1, 1)),
+        (
+            "diamond",  # the other way to write it: the four sums of three phases
+            lambda X, Y, Z: (
+                np.cos(X + Y) * np.cos(Z) / 2
+                + np.cos(X - Y) * np.cos(Z) / 2
+                - (np.cos(X - Y) - np.cos(X + Y)) * np.sin(Z) / 2
+            ),
+            (1, 1, 0),
+        ),
+        (
+            "iwp",
+            lambda X, Y, Z: (
+                (np.cos(X) + np.cos(Y) + np.cos(Z)) ** 2 - 3 * (np.cos(X) ** 2 + np.cos(Y) ** 2 + np.cos(Z) ** 2) + 3
+            ),
+            (1, 1, 1),
+        ),
+        (
+            "frd",
+            lambda X, Y, Z: (
+                4 * np.cos(X) * np.cos(Y) * np.cos(Z)
+                - ((np.cos(2 * X) + np.cos(2 * Y) + np.cos(2 * Z)) ** 2 - np.cos(2 * X) ** 2) / 2
+                + (np.cos(2 * Y) ** 2 + np.cos(2 * Z) ** 2) / 2
+            ),
+            (1, 1, 0),
+        ),
+    ],
+)
+def test_formulas_of_the_surfaces(name, formula, centring):
+    """Schoen's and Schwarz's surfaces by trigonometric identities, and the lattice that each belongs to."""
+    I = tpms_function(name, (4, 6, 8))
+    X, Y, Z = np.meshgrid(*(2 * np.pi * (np.arange(m) + 0.5) / m - np.pi for m in (4, 6, 8)), indexing="ij")
+    np.testing.assert_allclose(I, formula(X, Y, Z), atol=1e-12)
+    half = [m // 2 * c for m, c in zip((4, 6, 8), centring)]
+    np.testing.assert_allclose(np.roll(I, half, (0, 1, 2)), I, atol=1e-12)
+    if name == "primitive":  # the shift by half a cell exchanges the sides
+        np.testing.assert_allclose(np.roll(I, (2, 3, 4), (0, 1, 2)), -I, atol=1e-12)
 
 
 def test_known_fractions():
