@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 import torch
-from scipy.sparse import bsr_array, csr_array
+from scipy.sparse import bsr_array, csr_array, diags_array
+from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from micro.homogeniser import Homogeniser
@@ -23,6 +24,8 @@ BALANCED = 1e-5
 STALL = 30
 #: Last steps of conjugate gradients whose gains stand for what is still to be gained.
 DELAY = 4
+#: Unknowns up to which the rest is solved directly if conjugate gradients fail, and what holds loose bodies then.
+LARGEST, HELD = 8_000, 1e-13
 #: Nodes whose rows are made at a time.
 SOME = 1 << 14
 
@@ -39,6 +42,7 @@ class Balance:
         self.cell = cell
         self.bodies = make_bodies(cell.operator, cell.spacing, size)
         self.rows = self._assemble()
+        self._factors: SuperLU | None = None
         self.matrix: Tensor | None = None
         entries = self.rows.tocoo()
         if cell.load.device.type != "cpu":  # SciPy is several times faster than PyTorch on a CPU
@@ -133,7 +137,19 @@ class Balance:
             rz = new
         return best, recent.sum(0)
 
-    def correct(self, u: Tensor, residual: Tensor, passes: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def solve_directly(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `solve` does by sparse factors, for bodies that hang together by next to nothing.
+
+        Motions that no other body resists are held by so little that it does not count; their resultants are zero.
+        """
+        if self._factors is None:
+            rows = self.rows.tocsc()
+            held = diags_array(HELD * np.maximum(rows.diagonal(), HELD * rows.diagonal().max()))
+            self._factors = splu(rows + held.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        q = torch.from_numpy(self._factors.solve(g.flatten(0, 1).cpu().numpy())).to(g).view(g.shape)
+        return q, self.dot(g, q)
+
+    def correct(self, u: Tensor, residual: Tensor, passes: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Take the resultants on the bodies out of the residual.
 
         Returns:
@@ -142,13 +158,16 @@ class Balance:
         """
         rest = residual.new_zeros(residual.shape[:2])
         resultants = self.bodies.resultants(residual)
-        for _ in range(passes):
+        solvers = [self.solve] * passes + [self.solve_directly] * (3 if self.rows.shape[0] <= LARGEST else 0)
+        for turn, solve in enumerate(solvers):
             if bool(self._balanced(resultants, residual).all()):
                 break
-            q, rest = self.solve(resultants)
+            q, rest = solve(resultants)
             u = u + self.bodies.extend(q, u.shape)
             residual = self.cell.residual(u)
             resultants = self.bodies.resultants(residual)
+            if turn >= passes:
+                rest = solve(resultants)[1].clamp(min=0)
         return u, residual, rest, self._balanced(resultants, residual)
 
     def _balanced(self, resultants: Tensor, residual: Tensor) -> Tensor:

@@ -145,6 +145,17 @@ def test_densities_of_all_orders(power):
     assert np.trace(result.upper[0].numpy() - result.lower[0].numpy()) < 0.02 * np.trace(exact)
 
 
+def test_bodies_that_hang_together_by_soft_voids():
+    """Random voxels meet in edges and corners, with next to nothing between: there are bounds, and narrow ones."""
+    rho = np.maximum(np.random.default_rng(0).uniform(size=(7, 7, 7)) > 0.5, 1e-9)
+    cell = Homogeniser(rho, preconditioner="multigrid")
+    exact = cell.solve(tolerance=1e-11).tensor[0].numpy()
+    for tolerance in (1e-1, 1e-3):
+        result = bounds(cell, cell.solve(tolerance=tolerance).displacement)
+        assert np.linalg.eigvalsh(exact - result.lower[0].numpy())[0] > 0
+        assert np.trace((result.upper - result.lower)[0].numpy()) < tolerance * np.trace(exact)
+
+
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-4])
 def test_a_small_problem_left_early_costs_width_not_truth(tolerance):
     """However early the rigid bodies' iteration ends, the bound holds: what it lacks is taken off."""
