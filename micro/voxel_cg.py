@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Steps whose convergence the extrapolation looks at.
-WINDOW = 3
+#: Steps whose convergence the extrapolation looks at: this part of them, and no fewer than these. The convergence of
+#: thin frames comes in stairs, and the longer these are the more steps there have been.
+PART, WINDOW = 3, 3
 #: Gains below this part of the goal are rounding.
 FLOOR = 1e-12
 
@@ -56,7 +57,7 @@ def extrapolate(gains: list[Tensor]) -> Tensor:
     last = gains[-1]
     if len(gains) < 2:
         return torch.full_like(last, torch.inf)
-    recent = gains[-WINDOW - 1 :]
+    recent = gains[-max(WINDOW, len(gains) // PART) - 1 :]
     ratios = torch.stack([torch.where(a > 0, b / a, 0.0) for a, b in zip(recent, recent[1:])])
     ratio = ratios.amax(0).clamp(0.1, 0.98)
     return torch.stack(recent[-2:]).amax(0) * ratio / (1 - ratio)

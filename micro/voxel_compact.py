@@ -15,7 +15,15 @@ from torch import Tensor
 from micro.voxel_element import NODES
 
 #: Voxels or nodes taken at a time.
-SOME = {"cpu": 1 << 15, "cuda": 1 << 24}
+SOME = {"cpu": 1 << 13, "cuda": 1 << 24}
+
+
+def pick(values: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return columns of a matrix (rows, n); row by row, which in double precision is several times faster on a CPU."""
+    out = values.new_empty(len(values), len(index)) if out is None else out
+    for row, found in zip(values, out):
+        torch.index_select(row, 0, index, out=found)
+    return out
 
 
 class Numbering:
@@ -110,12 +118,12 @@ class CompactCells:
     def gather(self, grid: Tensor) -> Tensor:
         """Return the values (loads, 3, cells, nodes) of the nodes, of a field (loads, 3, cells, X, Y, Z)."""
         loads = len(grid)
-        columns = grid.reshape(3 * loads, -1).index_select(1, self.place)
+        columns = pick(grid.reshape(3 * loads, -1), self.place)
         return columns.view(loads, 3, self.cells, self.nodes).mul_(self.inside)
 
     def spread(self, u: Tensor) -> Tensor:
         """Return the field (loads, 3, cells, X, Y, Z) of nodal values (loads, 3, cells, nodes), zero in voids."""
-        columns = u.reshape(3 * len(u), -1).index_select(1, self.column)
+        columns = pick(u.reshape(3 * len(u), -1), self.column)
         return columns.view(len(u), 3, self.cells, *self.shape)
 
     def multiplier(self) -> Callable[[Tensor], Tensor]:
@@ -131,15 +139,13 @@ class CompactCells:
             for values, total in zip(u.view(len(u), 3, -1), out.view(len(u), 3, -1)):
                 for a, b, index in self.corners:
                     U = at_corners[: 24 * (b - a)].view(3, -1)
-                    torch.index_select(values, 1, index, out=U)
-                    U = U.view(24, -1)
+                    U = pick(values, index, U).view(24, -1)
                     if self.weights is not None:
                         U = U.mul_(self.weights[0, a:b]) if self.rank == 1 else U * self.weights[:, None, a:b]
                     torch.mm(self.matrix, U.view(24 * self.rank, -1), out=forces[:, a:b])
                 for a, b, index in self.slots:
                     F = around[: 24 * (b - a)].view(3, -1)
-                    torch.index_select(forces.view(3, -1), 1, index, out=F)
-                    torch.sum(F.view(3, 8, -1), 1, out=total[:, a:b])
+                    torch.sum(pick(forces.view(3, -1), index, F).view(3, 8, -1), 1, out=total[:, a:b])
             return out
 
         return multiply

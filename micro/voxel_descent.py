@@ -22,7 +22,7 @@ from micro.voxel_threads import spread
 
 PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
 #: Steps after which "auto" goes on with multigrid: hinges and winding struts hold up the Fourier preconditioner.
-PATIENCE = 30
+PATIENCE = 50
 #: Part of what a pass gains that rounding of single precision may spoil.
 SINGLE = 1e-8
 #: Voxels of the cells that are solved together: on a CPU what its cache holds.
@@ -94,6 +94,16 @@ class Part:
         u = self._precondition.apply(f.permute(2, 0, 1, 3, 4, 5).contiguous())
         return self.rough.gather(u.permute(1, 2, 0, 3, 4, 5))
 
+    def goal(self, tolerance: float, upper: Tensor, least: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what may be left (loads, cells) by what the pass has gained; scaled, and in its precision."""
+        size, smallest = (upper * self.scale).to(self.precision), (least * self.scale).to(self.precision)
+        spoiled = SINGLE if self.precision == torch.float32 else 0.0
+
+        def goal(gained: Tensor) -> Tensor:
+            return torch.maximum(tolerance * torch.maximum(size - gained, smallest), spoiled * gained)
+
+        return goal
+
     def correct(self, residual: Tensor, goal: Callable[[Tensor], Tensor], limit: Tensor) -> Solution:
         """Return the correction of a pass; energies are scaled.
 
@@ -120,17 +130,18 @@ class Descent:
         self.operator, self.load = operator, load
         self.preconditioner, self.precision = preconditioner, precision
         self.scale = 1 / float((operator.coefficients.abs().amax() * operator.basis.abs().amax()).clamp(min=1e-300))
-        self._parts: dict[tuple[str, tuple[int, ...]], Part] = {}
+        self._parts: dict[tuple[str, torch.dtype, tuple[int, ...]], Part] = {}
         self._lock = Lock()
 
-    def part(self, name: str, rows: Tensor) -> Part:
+    def part(self, name: str, rows: Tensor, precision: torch.dtype | None = None) -> Part:
         """Return some cells with a preconditioner; the last ones asked for are kept."""
-        key = name, tuple(rows.tolist())
+        precision = self.precision if precision is None else precision
+        key = name, precision, tuple(rows.tolist())
         with self._lock:
             if key not in self._parts:
                 if len(self._parts) >= KEPT:
                     self._parts.pop(next(iter(self._parts)))
-                self._parts[key] = Part(self.operator, rows, name, self.precision, self.scale)
+                self._parts[key] = Part(self.operator, rows, name, precision, self.scale)
             return self._parts[key]
 
     def run(self, u: Tensor | None, tolerance: float, size: Tensor, floor: Tensor, iterations: int) -> Descended:
@@ -183,8 +194,9 @@ class Descent:
         names = ("fourier", "multigrid") if self.preconditioner == "auto" else (self.preconditioner,)
         upper, least = size[cells, loads].mT.clone(), floor[cells, loads].mT
         steps = torch.zeros(upper.shape, dtype=torch.long, device=upper.device)
-        left = torch.full_like(upper, torch.inf)
+        left = upper.clone()
         converged = torch.zeros_like(steps, dtype=torch.bool)
+        precision = self.precision
         if begun:
             first = self.part(names[0], cells)
             u, f = (first.exact.gather(some(field, cells, loads)) for field in (out.u, self.load))
@@ -201,10 +213,10 @@ class Descent:
                     continue
                 most = min(iterations, PATIENCE) if len(names) > 1 and name == "fourier" else iterations
                 limit = torch.where(open_, most - steps, 0)[:, rows]
-                part = self.part(name, cells[rows])
+                part = self.part(name, cells[rows], precision)
                 f = part.exact.gather(some(self.load, cells[rows], loads))
                 r = part.exact.gather(some(out.residual, cells[rows], loads)) if begun else -f
-                goal = self._goal(tolerance, upper[:, rows], least[:, rows])
+                goal = part.goal(tolerance, upper[:, rows], least[:, rows])
                 found = part.correct(r, goal, limit)
                 u = found.u.to(f)
                 if begun:
@@ -213,26 +225,18 @@ class Descent:
                 put(out.u, cells[rows], loads, part.exact.spread(u))
                 put(out.residual, cells[rows], loads, part.exact.spread(r))
                 begun = True  # all of them: the first turn takes all
-                tried = limit > 0
+                tried, before = limit > 0, left[:, rows]
                 steps[:, rows] += found.iterations
-                left[:, rows] = torch.where(tried, found.left.to(left) / self.scale, left[:, rows])
+                left[:, rows] = torch.where(tried, found.left.to(left) / self.scale, before)
                 upper[:, rows] -= found.gained.to(upper) / self.scale
                 met = left[:, rows] <= tolerance * torch.maximum(upper, least)[:, rows]
                 converged[:, rows] = torch.where(tried, met, converged[:, rows])
+                if bool((tried & ~met & (found.iterations < limit) & ~(left[:, rows] < 0.1 * before)).any()):
+                    precision = torch.float64  # rounding has broken the pass: multigrid of hinges in soft voids
             if not bool((~converged & (steps < iterations)).any()):
                 break
         for whole, part_ in ((out.left, left), (out.iterations, steps), (out.converged, converged)):
             whole[cells, loads] = part_.mT
-
-    def _goal(self, tolerance: float, upper: Tensor, least: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return what may be left (loads, cells) by what a pass has gained; scaled, and in the precision of a pass."""
-        size, smallest = (upper * self.scale).to(self.precision), (least * self.scale).to(self.precision)
-        spoiled = SINGLE if self.precision == torch.float32 else 0.0
-
-        def goal(gained: Tensor) -> Tensor:
-            return torch.maximum(tolerance * torch.maximum(size - gained, smallest), spoiled * gained)
-
-        return goal
 
 
 def some(field: Tensor, cells: Tensor, loads: slice) -> Tensor:

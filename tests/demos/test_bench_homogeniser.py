@@ -37,7 +37,9 @@ def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
         same = [r for r in rows if (r["cell"], r["n"], r["contrast"]) == (row["cell"], 8, contrast)]
         assert row["diagonal"] == pytest.approx([same[0]["tensor"][i][i] for i in range(6)], rel=3e-4)
     assert all(0 < row["accuracy"] < 1e-3 and row["gap_over_error"] > 1 for row in summary["bounds"])
-    assert summary["large"]["n"] == 12
+    assert [row["n"] for row in summary["alone"]] == [10, 12]
+    assert all(row["memory_MB"] >= row["before_MB"] > 0 and row["seconds"] > 0 for row in summary["alone"])
+    assert all(row["seconds"] > row["assembly_seconds"] > 0 and row["ended"] for row in summary["scipy"])
     assert (tmp_path / "counts.png").is_file()
 
 
