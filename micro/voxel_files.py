@@ -26,8 +26,21 @@ def optional(module: str, package: str, purpose: str) -> Any:
         raise ValueError(f"{purpose} needs the Python package {package}, which is not installed here.") from None
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """Return the array of a .npy file."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
+    return values
+
+
 def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
     """Return a data set of an HDF5 file, the only one of three or four axes when no name is given."""
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated.")
     with h5py.File(path, "r") as file:
         if dataset is None:
             found: list[str] = []
@@ -56,7 +69,11 @@ def read_images(path: Path) -> np.ndarray:
         raise ValueError(f"{path} must hold images ({', '.join(IMAGES)}), it holds none.")
     layers: list[np.ndarray] = []
     for file in files:
-        with image.open(file) as picture:
+        try:
+            picture = image.open(file)
+        except OSError:
+            raise ValueError(f"{file} is not an image, or it is truncated.") from None
+        with picture:
             layer = np.asarray(picture if picture.mode in ("1", "L", "I", "F", "I;16") else picture.convert("L"))
         if layers and layer.shape != layers[0].shape:
             raise ValueError(f"{file.name} must have {layers[0].shape} pixels as those before, got {layer.shape}.")
@@ -92,14 +109,17 @@ def read_voxels(
     elif not path.is_file():
         raise ValueError(f"{path} does not exist.")
     elif suffix == ".npy":
-        voxels = np.load(path, allow_pickle=False)
+        voxels = read_npy(path)
     elif suffix in HDF5:
         voxels = read_hdf5(path, dataset)
     elif suffix == ".raw":
         if shape is None or dtype is None:
             raise ValueError("shape and dtype must be given for a raw file.")
         size = as_shape(shape)
-        numbers = np.fromfile(path, dtype=dtype)
+        try:
+            numbers = np.fromfile(path, dtype=dtype)
+        except TypeError:
+            raise ValueError(f"dtype must be a type of NumPy, for instance <u2, got {dtype!r}.") from None
         if numbers.size != np.prod(size):
             raise ValueError(f"{path} must hold {np.prod(size)} numbers of {dtype}, it holds {numbers.size}.")
         voxels = numbers.reshape(size)

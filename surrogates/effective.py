@@ -2,10 +2,11 @@
 
     python3 -m surrogates.effective cell.npy --accuracy 1e-3 [--json FILE] [--picture FILE] [--solver-only]
 
-The file holds a cube of voxels (n, n, n), densities from 0 (void) to 1 (solid; E = 1, nu = 0.3), or True and False. The
-network (`surrogates.multiscale`) gives displacements, whose energy is an upper bound of the stiffness of the elements;
-conjugate gradients go on from there, and a stress in equilibrium gives a lower bound (`micro.voxel_bound`), until
-bounds are as near each other as asked. With --solver-only the displacements to begin with are zero.
+The file holds a box of voxels (X, Y, Z), densities from 0 (void) to 1 (solid), or True and False: .npy, HDF5, raw, a
+folder of images, or a closed surface to be filled (`surrogates.cell_file`). The network (`surrogates.multiscale`)
+gives displacements, whose energy is an upper bound of the stiffness of the elements; conjugate gradients go on from
+there, and a stress in equilibrium gives a lower bound (`micro.voxel_bound`), until bounds are as near each other as
+asked. With --solver-only the displacements to begin with are zero.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -14,6 +15,7 @@ References:
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,14 +34,18 @@ from torch import Tensor
 
 from micro.homogeniser import NEGLIGIBLE, Homogeniser
 from micro.voxel_bound import Bounds, bounds
+from micro.voxel_element import isotropic
+from surrogates.cell_file import add_arguments, read_cell
 from surrogates.cell_network import PRETRAINED, CellNetwork, load_network, predict
 from surrogates.cells import check_density
 from surrogates.engineering import engineering_constants
-from surrogates.stiffness_picture import write_picture
+from surrogates.stiffness_picture import check_picture, write_picture
 
 ORDER = ("11", "22", "33", "23", "13", "12")
 #: Conjugate gradients are asked for this part of what the bounds may differ, at first.
 SHARE = 0.3
+#: Edges of a voxel may differ by this part where a network's fields, of cubes, are to begin with.
+CUBIC = 0.01
 #: Times that they are asked for more, and how much more.
 ROUNDS, SHARPER = 4, 0.2
 
@@ -49,10 +55,12 @@ class Effective:
     """Effective stiffness of a batch of cells, between two bounds.
 
     Attributes:
-        tensor: Upper bounds, the answers (cells, 6, 6), order 11, 22, 33, 23, 13, 12, engineering shear.
+        tensor: Upper bounds, the answers (cells, 6, 6), order 11, 22, 33, 23, 13, 12, engineering shear,
+            of the unit of the modulus.
         lower: Lower bounds (cells, 6, 6), in the sense of quadratic forms like `upper`.
         upper: Upper bounds (cells, 6, 6).
-        displacement: Fluctuations of the unit strains (cells, 6, 3, X, Y, Z), in voxels.
+        displacement: Fluctuations of the unit strains (cells, 6, 3, X, Y, Z), of the unit of the
+            spacing.
         iterations: Steps of conjugate gradients (cells,).
         reached: Whether the bounds are as near as asked (cells,), bool.
         seconds: Wall time of each phase.
@@ -84,34 +92,50 @@ class Clock:
 
 
 def effective(
-    density: np.ndarray | Tensor, accuracy: float = 1e-3, *, network: CellNetwork | None = None,
-    device: str = "cpu", iterations: int = 500,
-) -> Effective:  # fmt: skip
+    density: np.ndarray | Tensor,
+    accuracy: float = 1e-3,
+    *,
+    network: CellNetwork | None = None,
+    modulus: float = 1.0,
+    poisson: float = 0.3,
+    spacing: Sequence[float] | np.ndarray = (1.0, 1.0, 1.0),
+    device: str = "cpu",
+    iterations: int = 500,
+) -> Effective:
     """Return the effective stiffness of a batch of cells, certified.
 
     Args:
-        density: Factors of the solid's moduli (cells, X, Y, Z), from 0 (void) to 1 (solid, E = 1, nu = 0.3).
+        density: Factors of the solid's moduli (cells, X, Y, Z), from 0 (void) to 1 (solid).
         accuracy: Largest difference of the bounds, relative to the upper one, on the diagonal of the tensor: of
             the energy of every unit strain.
-        network: Whose fields to begin with; zero fields if None.
+        network: Whose fields to begin with, zero fields if None. It was trained with nu = 0.3 and on cubes: its fields
+            are admissible with any nu, and so is the bound; they are left out where voxels are no cubes.
+        modulus: Young's modulus of the solid.
+        poisson: Its Poisson's ratio.
+        spacing: Edges of a voxel (3,).
         device: Of PyTorch.
         iterations: Most steps of conjugate gradients in a round.
 
     Raises:
         ValueError: Densities are none, accuracy is not positive, or the network gives no fields.
     """
-    if not accuracy > 0:
-        raise ValueError(f"accuracy must be positive, got {accuracy}.")
-    rho = check_density(density).to(device)
+    if not 0 < accuracy < math.inf:
+        raise ValueError(f"accuracy must be positive and finite, got {accuracy}.")
+    if not (math.isfinite(modulus) and modulus > 0 and -1 < poisson < 0.5):
+        raise ValueError(
+            f"modulus must be positive and poisson lie between -1 and 0.5, got {modulus:g} and {poisson:g}."
+        )
+    rho, edges = check_density(density).to(device), np.asarray(spacing, dtype=float)
     if bool((rho.amax((1, 2, 3)) == 0).any()):
         raise ValueError("density must hold some solid in every cell, got a void one.")
     clock = Clock(torch.device(device))
     u: Tensor | None = None
-    if network is not None:
+    cells = clock("solver", Homogeniser, rho.double(), isotropic(modulus, poisson), spacing=edges)
+    if network is not None and are_cubes(edges):
         u = clock("network", predict, network.module, rho)[1]
         if u is None:
             raise ValueError("network must give displacements: one of kind tensor has none, and no bound.")
-    cells = clock("solver", Homogeniser, rho.double(), spacing=np.ones(3))
+        u = u * float(edges.mean())
     tolerance, steps = SHARE * accuracy, torch.zeros(len(rho), dtype=torch.long)
     for _ in range(ROUNDS):
         start = None if u is None else u.double()
@@ -129,41 +153,29 @@ def effective(
     return Effective(upper, lower, upper, found.displacement, steps, reached.cpu(), clock.seconds)
 
 
-def read_cell(path: Path) -> np.ndarray:
-    """Read one cell (n, n, n) from a .npy file.
-
-    Raises:
-        ValueError: One sentence that says what is wrong with the file.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is not there.")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers.") from error
-    if not isinstance(values, np.ndarray):  # an archive, .npz
-        raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
-    if values.ndim != 3 or len(set(values.shape)) != 1 or 0 in values.shape:
-        raise ValueError(f"{path} must hold a cube of voxels (n, n, n), got shape {values.shape}.")
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{path} must hold real numbers, got {values.dtype}.")
-    check_density(values[None], f"density in {path}")
-    return values
+def are_cubes(spacing: np.ndarray) -> bool:
+    """Return whether voxels are cubes, so that a network's fields are of use."""
+    return bool(np.ptp(spacing) <= CUBIC * spacing.max())
 
 
-def report(path: Path, found: Effective, accuracy: float, network: str) -> dict[str, Any]:
-    """Return what the JSON file of the first cell holds."""
+def report(options: argparse.Namespace, cell: np.ndarray, spacing: np.ndarray, found: Effective) -> dict[str, Any]:
+    """Return what the JSON file holds."""
     tensor = found.tensor[0].numpy()
     return {
-        "cell": path.name,
+        "cell": options.cell.name,
+        "voxels": list(cell.shape),
+        "spacing": [float(h) for h in spacing],
+        "fraction": float(cell.mean()),
+        "modulus": options.modulus,
+        "poisson": options.poisson,
         "order": list(ORDER),
         "tensor": tensor.tolist(),
         "lower": found.lower[0].tolist(),
         "upper": found.upper[0].tolist(),
-        "accuracy": accuracy,
+        "accuracy": options.accuracy,
         "reached": bool(found.reached[0]),
         "iterations": int(found.iterations[0]),
-        "network": network,
+        "network": options.network.name if "network" in found.seconds else "",
         "seconds": found.seconds,
         "constants": engineering_constants(tensor),
     }
@@ -171,9 +183,10 @@ def report(path: Path, found: Effective, accuracy: float, network: str) -> dict[
 
 def as_text(said: dict[str, Any]) -> str:
     """Return a report for people."""
-    lines = []
+    box = " x ".join(str(n) for n in said["voxels"])
+    lines = [f"{said['cell']}: {box} voxels, solid {said['fraction']:.4g}"]
     for name in ("tensor", "lower", "upper"):
-        lines.append(f"{name}, order {', '.join(ORDER)}, of Young's modulus of the solid:")
+        lines.append(f"{name}, order {', '.join(ORDER)}, E = {said['modulus']:g}, nu = {said['poisson']:g}:")
         lines += ["  " + " ".join(f"{value:12.6g}" for value in row) for row in said[name]]
     constants = (f"{k} {'-' if v is None else format(v, '.5g')}" for k, v in said["constants"].items())
     lines.append("constants: " + ", ".join(constants))
@@ -187,7 +200,9 @@ def as_text(said: dict[str, Any]) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(prog="surrogates.effective", description="Certified stiffness of a voxel cell.")
-    parser.add_argument("cell", type=Path, help=".npy file: a cube of densities from 0 (void) to 1 (solid)")
+    add_arguments(parser)
+    parser.add_argument("--modulus", type=float, default=1.0, metavar="E", help="Young's modulus of the solid (1)")
+    parser.add_argument("--poisson", type=float, default=0.3, metavar="NU", help="Poisson's ratio of the solid (0.3)")
     parser.add_argument("--accuracy", type=float, default=1e-3, metavar="X", help="relative gap of the bounds (1e-3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write tensor, bounds, iterations and seconds")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="directional stiffness (CELL_stiffness.png)")
@@ -198,21 +213,35 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_outputs(options: argparse.Namespace, picture: Path) -> None:
+    """Refuse, before anything is solved or written, what could not be written; ValueError says why."""
+    for name, path in (("json", options.json), ("picture", picture)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ValueError(f"{name} must be a file in a folder that exists, got {path}.")
+    check_picture(picture)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; 2 where the input is refused, 1 where the accuracy was not reached."""
     options = make_parser().parse_args(argv)
+    picture = options.picture or Path(f"{options.cell.stem}_stiffness.png")
     try:
         if options.threads < 1:
             raise ValueError(f"threads must be at least 1, got {options.threads}.")
+        if options.device.split(":")[0] not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {options.device}.")
         if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {options.device} is not there: this PyTorch sees no GPU.")
+        check_outputs(options, picture)
         torch.set_num_threads(options.threads)
-        cell = read_cell(options.cell)
+        cell, spacing = read_cell(options)
         network = None if options.solver_only else load_network(options.network, options.device)
-        found = effective(cell[None], options.accuracy, network=network, device=options.device)
-        said = report(options.cell, found, options.accuracy, "" if network is None else options.network.name)
-        picture = options.picture or Path(f"{options.cell.stem}_stiffness.png")
-        write_picture(picture, found.tensor[0].numpy(), options.cell.name)
+        material = {"modulus": options.modulus, "poisson": options.poisson}
+        found = effective(
+            cell[None], options.accuracy, network=network, spacing=spacing, device=options.device, **material
+        )
+        said = report(options, cell, spacing, found)
+        write_picture(picture, found.tensor[0].numpy() / options.modulus, options.cell.name)
         if options.json is not None:
             options.json.write_text(json.dumps(said, indent=1) + "\n")
     except (ValueError, RuntimeError, OSError) as error:

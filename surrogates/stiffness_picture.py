@@ -10,6 +10,15 @@ from surrogates.engineering import directional_stiffness
 PLANES = (("12", (0, 1), "-"), ("23", (1, 2), "--"), ("13", (0, 2), ":"))  # planes that are alike stay visible
 
 
+def check_picture(path: Path) -> None:
+    """Refuse a file whose ending is none of a picture; ValueError says which there are."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if path.suffix.lower().lstrip(".") not in known:
+        raise ValueError(f"picture must end in one of {', '.join(known)}, got {path}.")
+
+
 def write_picture(path: Path, C: np.ndarray, title: str = "") -> None:
     """Draw Young's modulus over directions and write it; the ending of the file says as what (png, pdf, svg).
 

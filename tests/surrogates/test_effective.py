@@ -43,6 +43,40 @@ def test_the_bounds_enclose_the_tensor_of_the_elements(rho, network, accuracy):
         assert set(found.seconds) == ({"solver", "bounds"} if start is None else {"network", "solver", "bounds"})
 
 
+def test_the_tensor_scales_with_the_modulus_and_bounds_hold_with_any_poisson_ratio(rho, network):
+    """The network knows nu = 0.3 only: its fields are as admissible with any other."""
+    unit, stiff = (effective(rho[:1], 1e-2, network=network, modulus=E) for E in (1.0, 2.1e11))
+    assert torch.allclose(stiff.tensor, 2.1e11 * unit.tensor, rtol=1e-6, atol=1e3)
+    assert torch.allclose(stiff.lower, 2.1e11 * unit.lower, rtol=1e-6, atol=1e3)
+    for nu in (-0.4, 0.45):
+        cell = Homogeniser(rho[:2], isotropic(3.0, nu), preconditioner="multigrid")
+        C = cell.solve(tolerance=1e-12).tensor
+        for start in (None, network):
+            found = effective(rho[:2], 1e-2, network=start, modulus=3.0, poisson=nu)
+            assert bool(found.reached.all())
+            for above in (found.upper - C, C - found.lower):
+                assert float(torch.linalg.eigvalsh(above).min()) > -1e-9
+
+
+def test_oblong_boxes_and_voxels(network):
+    """A grid that is no cube, with the network; voxels that are none, and fields in their unit."""
+    rho = np.random.default_rng(1).uniform(0.1, 1, size=(1, 4, 6, 8))
+    C = exact(rho)[0]
+    found = effective(rho, 1e-3, network=network)
+    assert "network" in found.seconds
+    assert (
+        float(torch.linalg.eigvalsh(found.upper[0] - C).min())
+        > -1e-9
+        < float(torch.linalg.eigvalsh(C - found.lower[0]).min())
+    )
+    assert torch.allclose(effective(rho, 1e-3, network=network, spacing=(0.1,) * 3).tensor, found.tensor, rtol=1e-6)
+    oblong = effective(rho, 1e-4, network=network, spacing=(0.2, 0.1, 0.1))
+    assert "network" not in oblong.seconds
+    double = effective(np.repeat(rho, 2, axis=1), 1e-4)  # the same cell on cubes: a finer grid, so a softer one
+    assert float(torch.linalg.eigvalsh(oblong.upper[0] - double.lower[0]).min()) > 0
+    assert torch.allclose(oblong.tensor, double.tensor, rtol=0.1, atol=0.02)
+
+
 def test_a_good_field_saves_iterations(rho):
     class Answer(torch.nn.Module):
         def forward(self, cells):
@@ -69,6 +103,24 @@ def test_the_command_writes_tensor_bounds_and_picture(tmp_path, monkeypatch, cap
     assert said["iterations"] >= 0 and set(said["seconds"]) == {"network", "solver", "bounds"}
     assert (tmp_path / "cell_stiffness.png").stat().st_size > 10_000
     assert "lower" in capsys.readouterr().out
+    assert {"accuracy", "reached", "voxels", "spacing", "modulus", "poisson"} <= set(said)
+    np.save("many.npy", np.stack([np.zeros((8, 8, 8)), 255 * cell]).astype(np.uint8))
+    words = [
+        "many.npy",
+        "--sample",
+        "1",
+        "--threshold",
+        "127",
+        "--json",
+        "steel.json",
+        "--modulus",
+        "2e11",
+        "--network",
+    ]
+    assert main([*words, "n.pt", "--accuracy", "1e-2"]) == 0
+    steel = json.loads((tmp_path / "steel.json").read_text())
+    assert np.array(steel["tensor"]) == pytest.approx(2e11 * tensor, rel=1e-3, abs=1e5)
+    assert steel["constants"]["nu_12"] == pytest.approx(said["constants"]["nu_12"], rel=1e-3)
     assert main(["cell.npy", "--solver-only", "--picture", "p.svg"]) == 0
     assert (tmp_path / "p.svg").is_file()
 
@@ -76,20 +128,22 @@ def test_the_command_writes_tensor_bounds_and_picture(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (np.ones((4, 4, 5)), "cube"),
-        (np.ones((4, 4)), "cube"),
-        (np.full((4, 4, 4), np.nan), "finite"),
+        (np.ones((4, 4)), "(X, Y, Z)"),
+        (np.ones((2, 4, 4, 4)), "sample must be given"),
+        (np.full((4, 4, 4), np.nan), "finite numbers"),
         (np.full((4, 4, 4), 2.0), "between 0 (void) and 1 (solid)"),
         (np.full((4, 4, 4), -0.1), "between 0 (void) and 1 (solid)"),
-        (np.full((4, 4, 4), "x"), "real numbers"),
+        (np.full((4, 4, 4), "x"), "numbers, got (4, 4, 4) <U1"),
         (np.zeros((4, 4, 4)), "some solid"),
     ],
 )
 def test_a_cell_that_is_none_is_refused_in_one_sentence(tmp_path, capsys, values, sentence):
     np.save(tmp_path / "cell.npy", values)
-    assert main([str(tmp_path / "cell.npy"), "--solver-only"]) == 2
+    files = ["--json", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
+    assert main([str(tmp_path / "cell.npy"), "--solver-only", *files]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["cell.npy"]
 
 
 def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
@@ -99,6 +153,13 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
         (["missing.npy"], "is not there"),
         ([str(tmp_path / "text.npy")], "not a .npy file"),
         ([str(tmp_path / "cell.npy"), "--accuracy", "0"], "accuracy must be positive"),
+        ([str(tmp_path / "cell.npy"), "--accuracy", "nan"], "accuracy must be positive"),
+        ([str(tmp_path / "cell.npy"), "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus"),
+        ([str(tmp_path / "cell.npy"), "--modulus", "0"], "modulus must be positive"),
+        ([str(tmp_path / "cell.npy"), "--poisson", "0.5"], "poisson lie between -1 and 0.5"),
+        ([str(tmp_path / "cell.npy"), "--spacing", "1", "0", "1"], "spacing must be three positive numbers"),
+        ([str(tmp_path / "cell.npy"), "--json", str(tmp_path / "no" / "out.json")], "json must be a file in a folder"),
+        ([str(tmp_path / "cell.npy"), "--picture", str(tmp_path / "out.xyz")], "picture must end in one of"),
         ([str(tmp_path / "cell.npy"), "--network", str(tmp_path / "no.pt")], "is not there"),
         ([str(tmp_path / "cell.npy"), "--network", str(tmp_path / "text.npy")], "not a voxel network"),
     ):
