@@ -47,7 +47,7 @@ def write_picture(path: Path, C: np.ndarray, title: str = "") -> None:
         getattr(body, f"set_{axis}label")(f"{'xyz'.index(axis) + 1}")
     body.set_box_aspect((1, 1, 1))
     body.tick_params(labelsize=6)
-    figure.colorbar(colours, ax=body, shrink=0.7, label="E(n) / E solid")
+    figure.colorbar(colours, ax=body, shrink=0.7, pad=0.14, label="E(n) / E solid")
     flat = figure.add_subplot(1, 2, 2, projection="polar")
     angle = np.linspace(0, 2 * np.pi, 361)
     for name, (i, j), line in PLANES:
