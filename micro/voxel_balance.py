@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.sparse import bsr_array, csr_array, diags_array
+from scipy.sparse import bsr_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
@@ -57,18 +57,20 @@ class Balance:
         self.inverse = (vectors * torch.where(keep, 1 / torch.where(keep, values, 1.0), 0.0)[:, None]) @ vectors.mT
 
     def _assemble(self) -> bsr_array:
-        """Return the stiffness of the rigid motions (6 b, 6 b): the Galerkin product, in sparse matrices."""
+        """Return the stiffness of the rigid motions (6 b, 6 b): the Galerkin product, in sparse matrices of blocks."""
         bodies, operator = self.bodies, self.cell.operator
         count, shape = 6 * len(bodies), (operator.cells, *operator.shape)
         places = math.prod(shape)
+        index = np.int32 if 27 * places < 1 << 31 else np.int64
         nodes, weights, modes = (array.cpu().numpy() for array in (bodies.nodes, bodies.weights, bodies.modes))
         body, local = np.nonzero(weights)
-        direction, mode = np.nonzero((modes != 0).any(0))  # a translation and two rotations move a node along an axis
-        values = weights[body, local, None] * modes[local[:, None], direction, mode]
-        rows, columns = 3 * nodes[body, local][:, None] + direction, 6 * body[:, None] + mode
-        motions = csr_array((values.ravel(), (rows.ravel(), columns.ravel())), shape=(3 * places, count))
+        order = np.argsort(nodes[body, local], kind="stable")
+        body, local = body[order].astype(index), local[order]
+        start = np.searchsorted(nodes[body, local], np.arange(places + 1)).astype(index)  # of each node's bodies
+        blocks = weights[body, local, None, None] * modes[local]  # (entries, 3, 6)
+        motions = bsr_array((blocks, body, start), shape=(3 * places, count))
 
-        used = np.unique(nodes[body, local])
+        used = np.flatnonzero(np.diff(start))
         at = np.stack(np.unravel_index(used, shape))
         flat, table = operator.coefficients.transpose(0, 1).flatten(1).cpu(), stencil_table(operator.basis.cpu())
 
@@ -76,21 +78,19 @@ class Balance:
             inside = ((place[1:] + np.array(by)[:, None]).T % shape[1:]).T
             return np.ravel_multi_index((place[0], *inside), shape)
 
-        index = np.int32 if 3 * places < 1 << 31 else np.int64
-        out = csr_array((count, count))
+        out = bsr_array((count, count), blocksize=(6, 6))
         for low in range(0, len(used), SOME):
-            place = at[:, low : low + SOME]
+            place, mine = at[:, low : low + SOME], used[low : low + SOME]
             around = np.stack([moved(place, (-i, -j, -k)) for i, j, k in NODES], 1)
-            stencil = stencil_rows(flat, torch.from_numpy(around), table).transpose(1, 2)  # (n, 3, 27, 3)
-            there = np.stack([moved(place, by) for by in NEIGHBOURS], 1)
-            columns = np.broadcast_to((3 * there[:, None, :, None] + np.arange(3)).astype(index), stencil.shape)
-            K = csr_array(
-                (stencil.numpy().ravel(), columns.ravel(), 81 * np.arange(3 * len(around) + 1, dtype=index)),
-                shape=(3 * len(around), 3 * places),
-            )
-            mine = (3 * used[low : low + SOME, None] + np.arange(3)).ravel()
-            out = out + motions[mine].T @ (K @ motions)
-        return out.tobsr((6, 6))
+            stencil = stencil_rows(flat, torch.from_numpy(around), table).flatten(0, 1).numpy()
+            there = np.stack([moved(place, by) for by in NEIGHBOURS], 1).ravel().astype(index)
+            ends = 27 * np.arange(len(mine) + 1, dtype=index)
+            K = bsr_array((stencil, there, ends), shape=(3 * len(mine), 3 * places))
+            first, last = start[mine[0]], start[mine[-1] + 1]  # nodes between have no body
+            ends = np.append(start[mine], last) - first
+            part = bsr_array((blocks[first:last], body[first:last], ends), shape=(3 * len(mine), count))
+            out = out + part.T @ (K @ motions)
+        return out
 
     def multiply(self, q: Tensor) -> Tensor:
         """Return the resultants (b, 6, loads) that rigid motions q cause."""

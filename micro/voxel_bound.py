@@ -91,8 +91,13 @@ def factors(bodies: Bodies, patterns: Tensor, inside: Tensor, keep: Tensor, basi
     K = K.view(-1, 3 * most + 3, 3 * most + 3)[:, :-3, :-3]
     solid = inside.gather(1, keep)
     scale = K.diagonal(dim1=1, dim2=2).amax(1)
-    Z = (bodies.modes[keep] * solid[..., None, None]).flatten(1, 2)
-    K = torch.baddbmm(K, Z * scale[:, None, None], Z.mT)  # the forces are orthogonal to rigid motions
+    # springs at the corners of one voxel: the forces are orthogonal to rigid motions, so that the springs rest
+    voxel = (patterns != 0).any(1).to(torch.uint8).argmax(1)
+    corners = torch.nonzero((bodies.around[None] == voxel[:, None, None]).any(2))[:, 1].view(-1, 8)
+    springs = bodies.modes[corners].flatten(1, 2)  # (p, 24, 6)
+    springs = scale[:, None, None] * springs @ springs.mT
+    place = (3 * slot.gather(1, corners)[..., None] + axis).flatten(1)
+    K[torch.arange(len(K), device=K.device)[:, None, None], place[..., None], place[:, None]] += springs
     K.diagonal(dim1=1, dim2=2).add_(torch.where(solid, 0.0, scale[:, None]).repeat_interleave(3, dim=1))
     L, failed = torch.linalg.cholesky_ex(K)
     return torch.where(failed[:, None, None] > 0, torch.nan, L)
