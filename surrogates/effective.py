@@ -63,7 +63,7 @@ class Effective:
             spacing.
         iterations: Steps of conjugate gradients (cells,).
         reached: Whether the bounds are as near as asked (cells,), bool.
-        seconds: Wall time of each phase.
+        seconds: Time of each phase.
     """
 
     tensor: Tensor
@@ -76,18 +76,18 @@ class Effective:
 
 
 class Clock:
-    """Wall time of phases, in seconds, after what the device still does."""
+    """Time of phases, in seconds, after what the device still does."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, dict[str, float]()
+    def __init__(self, device: torch.device, now: Callable[[], float]) -> None:
+        self.device, self.now, self.seconds = device, now, dict[str, float]()
 
     def __call__(self, phase: str, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Return work(*arguments, **options), and add its time to a phase."""
-        began = time.perf_counter()
+        began = self.now()
         found = work(*arguments, **options)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + self.now() - began
         return found
 
 
@@ -101,6 +101,7 @@ def effective(
     spacing: Sequence[float] | np.ndarray = (1.0, 1.0, 1.0),
     device: str = "cpu",
     iterations: int = 500,
+    now: Callable[[], float] = time.perf_counter,
 ) -> Effective:
     """Return the effective stiffness of a batch of cells, certified.
 
@@ -115,6 +116,7 @@ def effective(
         spacing: Edges of a voxel (3,).
         device: Of PyTorch.
         iterations: Most steps of conjugate gradients in a round.
+        now: Clock of the phases: wall time, or `time.process_time`.
 
     Raises:
         ValueError: Densities are none, accuracy is not positive, or the network gives no fields.
@@ -128,7 +130,7 @@ def effective(
     rho, edges = check_density(density).to(device), np.asarray(spacing, dtype=float)
     if bool((rho.amax((1, 2, 3)) == 0).any()):
         raise ValueError("density must hold some solid in every cell, got a void one.")
-    clock = Clock(torch.device(device))
+    clock = Clock(torch.device(device), now)
     u: Tensor | None = None
     cells = clock("solver", Homogeniser, rho.double(), isotropic(modulus, poisson), spacing=edges)
     if network is not None and are_cubes(edges):
