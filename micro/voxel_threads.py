@@ -30,7 +30,7 @@ def openblas() -> Any:
 
 @contextmanager
 def single() -> Iterator[None]:
-    """Let BLAS and PyTorch use one thread for each call."""
+    """Let BLAS use one thread for each call; the threads of PyTorch are afterwards what they were."""
     library, threads = openblas(), torch.get_num_threads()
     before = library.openblas_get_num_threads() if library is not None else 1
     if library is not None:
@@ -52,6 +52,7 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], threads: int) 
 
     threads = min(threads, len(items))
     if threads < 2:
-        return [alone(item) for item in items]
+        with single():
+            return [alone(item) for item in items]
     with single(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(alone, items))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from micro.homogeniser import Homogeniser, homogenise
-from micro.voxel_compact import CompactCells, Numbering
+from micro.voxel_compact import CompactCells, classes
 from micro.voxel_element import element_stiffness, isotropic
 from micro.voxel_operator import VoxelOperator
 from micro.voxel_threads import openblas, single, spread
@@ -22,14 +22,13 @@ def make_cells(rank=1, seed=0):
     return VoxelOperator(torch.tensor(element_stiffness(D, np.array([0.5, 0.3, 0.8]))), torch.tensor(c))
 
 
-def test_numbers_of_columns():
-    marked = torch.zeros(2, 2, 1, 2, dtype=torch.bool)
-    marked[0, 1, 0, 0] = marked[1, 0, 0, 1] = marked[1, 1, 0, 1] = True
-    found = Numbering(marked)
-    assert found.count == 3
-    assert found.column.flatten().tolist() == [2, 2, 0, 2, 5, 3, 5, 4]
-    assert found.place.tolist() == [2, 0, 0, 5, 7, 0]
-    assert found.somewhere.tolist() == [[True, False, False], [True, True, False]]
+def test_kinds_of_voxels():
+    c = torch.tensor([[3.0, 1.0, 3.0, 2.0, 1.0], [0.0, 5.0, 0.0, 0.0, 5.0]])
+    order, counts = classes(c)
+    assert order.tolist() == [0, 2, 1, 4, 3] and counts == [2, 2, 1]
+    assert classes(torch.arange(9.0)[None]) is None
+    order, counts = classes(c[:, :0])
+    assert order.tolist() == [] and counts == []
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -51,12 +50,15 @@ def test_product_and_maps(rank, some, monkeypatch):
     torch.testing.assert_close(cells.scaled(2.0).multiplier()(u), 2 * f)
 
 
-def test_equal_voxels_have_no_weights():
-    operator = make_cells()
-    c = torch.where(operator.coefficients > 0, 0.3, 0.0).double()
+def test_few_kinds_of_voxels_have_matrices():
+    """Phases: a matrix each, no weights; the same product."""
+    rng = np.random.default_rng(2)
+    operator = make_cells(rank=2)
+    phases = torch.tensor([[0.0, 0.0], [0.3, 0.0], [0.2, 0.7]], dtype=torch.float64)
+    c = phases[rng.integers(0, 3, (3, 4, 3, 5))].permute(0, 4, 1, 2, 3).contiguous()
     cells = CompactCells(operator.basis, c)
-    assert cells.weights is None
-    u = torch.tensor(np.random.default_rng(2).normal(size=(1, 3, 3, 4, 3, 5)))
+    assert cells.weights is None and len(cells.matrices) == 2
+    u = torch.tensor(rng.normal(size=(1, 3, 3, 4, 3, 5)))
     whole = VoxelOperator(operator.basis, c).apply(u.permute(2, 0, 1, 3, 4, 5).contiguous())
     f = cells.spread(cells.multiplier()(cells.gather(u)))
     torch.testing.assert_close(f.permute(2, 0, 1, 3, 4, 5), whole, rtol=0, atol=1e-13)
