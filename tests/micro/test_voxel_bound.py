@@ -9,7 +9,7 @@ from micro.voxel_balance import Balance
 from micro.voxel_bodies import cut, make_bodies
 from micro.voxel_bound import body_energies, bounds, cost_of_rest
 from micro.voxel_element import isotropic
-from micro.voxel_frames import make_frame
+from micro.voxel_frames import FRAMES, make_frame
 from micro.voxel_tpms import make_tpms
 
 
@@ -143,6 +143,33 @@ def test_densities_of_all_orders(power):
     scale = np.linalg.eigvalsh(exact)[-1]
     assert np.linalg.eigvalsh(exact - result.lower[0].numpy())[0] > -1e-11 * scale
     assert np.trace(result.upper[0].numpy() - result.lower[0].numpy()) < 0.02 * np.trace(exact)
+
+
+def hard_cells(count):
+    """Cells of many kinds and orders of density, drawn at random."""
+    rng = np.random.default_rng(7)
+    for k in range(count):
+        n = int(rng.choice([6, 8]))
+        noise = rng.uniform(size=(n, n, n))
+        frame = make_frame(FRAMES[k % 9], n, rng.uniform(0.08, 0.2))
+        solid = noise > rng.uniform(0.3, 0.7)
+        yield (solid, np.maximum(solid, 1e-9), noise ** rng.uniform(1, 8), frame, np.maximum(frame, 1e-9))[k % 5]
+
+
+@pytest.mark.slow
+def test_no_bound_is_on_the_wrong_side():
+    """Whatever the cell and the field: noise, nothing, and fields of three tolerances."""
+    rng = np.random.default_rng(8)
+    for rho in hard_cells(100):
+        cell = Homogeniser(rho.astype(float), preconditioner="multigrid")
+        solved = cell.solve(tolerance=1e-13)
+        assert bool(solved.converged.all())
+        exact, scale = solved.tensor[0].numpy(), float(cell.voigt.max())
+        fields = [cell.solve(tolerance=tolerance).displacement for tolerance in (1e-1, 1e-2, 1e-4)]
+        for u in (torch.zeros_like(cell.load), torch.tensor(rng.normal(size=cell.load.shape)), *fields):
+            result = bounds(cell, u)
+            assert np.linalg.eigvalsh(exact - result.lower[0].numpy())[0] > -1e-12 * scale
+            assert np.linalg.eigvalsh(result.upper[0].numpy() - exact)[0] > -1e-12 * scale
 
 
 def test_bodies_that_hang_together_by_soft_voids():
