@@ -44,7 +44,8 @@ def engineering_constants(C: np.ndarray) -> dict[str, float | None]:
     for i in range(3):
         for j in range(3):
             if i != j:
-                out[f"nu_{axes[i]}{axes[j]}"] = None if out[f"E_{axes[i]}"] is None else -S[j, i] / S[i, i]
+                known = out[f"E_{axes[i]}"] is not None and out[f"E_{axes[j]}"] is not None
+                out[f"nu_{axes[i]}{axes[j]}"] = -S[j, i] / S[i, i] if known else None
     K_V, K_R = C[:3, :3].sum() / 9, modulus(S[:3, :3].sum())
     G_V = ((C[0, 0] + C[1, 1] + C[2, 2]) - (C[0, 1] + C[0, 2] + C[1, 2]) + 3 * (C[3, 3] + C[4, 4] + C[5, 5])) / 15
     G_R = modulus((4 * (S[0, 0] + S[1, 1] + S[2, 2] - S[0, 1] - S[0, 2] - S[1, 2]) + 3 * np.trace(S[3:, 3:])) / 15)

@@ -83,6 +83,12 @@ def test_void_and_homogeneous_cells():
     result = bounds(full, torch.zeros_like(full.load))
     np.testing.assert_allclose(result.lower[0], isotropic(), atol=1e-12)
     np.testing.assert_allclose(result.upper[0], isotropic(), atol=1e-12)
+    mixed = Homogeniser(np.stack([np.zeros((6, 6, 6)), make_frame("grid", 6, 0.2), np.ones((6, 6, 6))]))
+    u = mixed.solve(tolerance=1e-3).displacement
+    result, alone = bounds(mixed, u), bounds(Homogeniser(make_frame("grid", 6, 0.2)), u[1:2])
+    assert float(result.lower[0].abs().max()) == 0.0 == float(result.upper[0].abs().max())
+    np.testing.assert_allclose(result.lower[1], alone.lower[0], atol=1e-9)  # cells of a batch do not see each other
+    np.testing.assert_allclose(result.lower[2], isotropic(), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gyroid", "soft voids", "random", "loose"])

@@ -36,7 +36,7 @@ def test_the_bounds_enclose_the_tensor_of_the_elements(rho, network, accuracy):
         assert bool(found.reached.all())
         assert torch.equal(found.tensor, found.upper)
         for above in (found.upper - C, C - found.lower):
-            assert float(torch.linalg.eigvalsh(above).min()) > -1e-7
+            assert float(torch.linalg.eigvalsh(above).min()) > -1e-13
         gap = (found.upper - found.lower).diagonal(dim1=1, dim2=2)
         assert bool((gap <= accuracy * found.upper.diagonal(dim1=1, dim2=2) * (1 + 1e-12)).all())
         assert torch.allclose(found.upper[2], torch.tensor(isotropic()), atol=1e-9)

@@ -57,6 +57,7 @@ def test_a_cell_that_resists_one_direction_only_has_no_other_modulus():
     C[0, 0] = 0.1
     found = engineering_constants(C)
     assert found["E_1"] == pytest.approx(0.1)
+    assert all(found[f"nu_{ij}"] is None for ij in ("12", "13", "21", "31", "23", "32"))
     assert found["E_2"] is None and found["G_12"] is None and found["K_reuss"] is None and found["universal"] is None
 
 
