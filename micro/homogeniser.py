@@ -26,6 +26,7 @@ from micro.voxel_descent import PRECONDITIONERS, Descent
 from micro.voxel_element import affine, element_stiffness, isotropic, strain_operator
 from micro.voxel_material import check_stiffness, decompose
 from micro.voxel_operator import VoxelOperator
+from micro.voxel_threads import single
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class Homogeniser:
         self.operator = VoxelOperator(K, coefficients.contiguous())
         self.volume = float(np.prod(self.spacing)) * shape[1] * shape[2] * shape[3]
         self.affine = torch.tensor(affine(self.spacing), dtype=torch.float64, device=where)
-        self.load = self.operator.force(self.affine)
+        with single():
+            self.load = self.operator.force(self.affine)
         self.preconditioner = preconditioner
         self._descent = Descent(self.operator, self.load, preconditioner, precision)
 
@@ -143,7 +145,8 @@ class Homogeniser:
         """Return the upper bounds (cells, 6, 6) of fluctuations u (cells, 6, 3, X, Y, Z), Eq. (25)."""
         r = self.residual(u) if residual is None else residual
         flat = u.flatten(2)
-        work = (self.load - r).flatten(2) @ flat.mT  # f_k.u_l - r_k.u_l: f.u + u.f + u.K u with K u = -f - r
+        with single():
+            work = (self.load - r).flatten(2) @ flat.mT  # f_k.u_l - r_k.u_l: f.u + u.f + u.K u with K u = -f - r
         return self.voigt + (work + work.mT) / (2 * self.volume)
 
     def solve(self, u: Tensor | None = None, *, tolerance: float = 1e-4, iterations: int = 500) -> Homogenised:

@@ -69,6 +69,7 @@ def conjugate_gradients(
     residual: Tensor,
     goal: Callable[[Tensor], Tensor],
     iterations: Tensor,
+    share: Tensor | None = None,
 ) -> Solution:
     """Lower the energies of all loads, from u = 0, until what is left to gain is below a goal.
 
@@ -80,10 +81,12 @@ def conjugate_gradients(
         residual: Forces out of balance (loads, 3, cells, nodes); they are overwritten.
         goal: Energy that may be left (loads, cells), by what was gained so far (loads, cells).
         iterations: Most steps of each load and cell (loads, cells).
+        share: If given, `apply` is the stiffness without this multiple of the inverse of `precondition` (cells,).
     """
     u, r = torch.zeros_like(residual), residual
     p = precondition(r)
     rz = dot(r, p)
+    known = None if share is None else share[:, None] * r  # what `apply` leaves out of the product with p
     steps = torch.zeros_like(rz, dtype=torch.long)
     left = torch.full_like(rz, torch.inf)
     # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance.
@@ -94,7 +97,7 @@ def conjugate_gradients(
     active = ~done & (steps < iterations)
     gains: list[Tensor] = []
     while active.any():
-        q = apply(p)
+        q = apply(p) if known is None else apply(p).add_(known)
         pq = dot(p, q)
         alpha = torch.where((pq > 0) & active, rz / pq, 0.0)
         u.addcmul_(wide(alpha), p)
@@ -111,5 +114,7 @@ def conjugate_gradients(
         rz_new = dot(r, z)
         beta = torch.where((rz > 0) & active, rz_new / rz, 0.0)
         torch.addcmul(z, wide(beta), p, out=p)
+        if share is not None and known is not None:
+            known.mul_(wide(beta)).addcmul_(share[:, None], r)
         rz = rz_new
     return Solution(u, r, left, gained, steps, done)

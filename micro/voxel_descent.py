@@ -6,25 +6,20 @@ of the fluctuations, so that one pass or two reach 1e-10 of the tensor; nothing 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-from micro.voxel_cg import Solution, conjugate_gradients, dot
-from micro.voxel_compact import CompactCells
-from micro.voxel_fourier import FourierPreconditioner
-from micro.voxel_multigrid import Multigrid
+from micro.voxel_cg import dot
 from micro.voxel_operator import VoxelOperator
+from micro.voxel_pass import Part
 from micro.voxel_threads import spread
 
 PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
 #: Steps after which "auto" goes on with multigrid: hinges and winding struts hold up the Fourier preconditioner.
 PATIENCE = 50
-#: Part of what a pass gains that rounding of single precision may spoil.
-SINGLE = 1e-8
 #: Voxels of the cells that are solved together: on a CPU what its cache holds.
 TOGETHER = {"cpu": 1 << 14, "cuda": 1 << 24}
 #: Voxels from which on threads are worth their start, and from which on each load is solved by itself.
@@ -52,68 +47,6 @@ class Descended:
     left: Tensor
     iterations: Tensor
     converged: Tensor
-
-
-class Part:
-    """Some cells of a batch, with what a pass needs.
-
-    Args:
-        operator: Stiffness of all cells.
-        rows: The cells (r,).
-        preconditioner: "fourier", "multigrid" or "none".
-        precision: Of the pass.
-        scale: Factor of the stiffness in the passes: moduli of 1e11 Pa times voxels of a micrometre would leave the
-            range of single precision.
-    """
-
-    def __init__(
-        self, operator: VoxelOperator, rows: Tensor, preconditioner: str, precision: torch.dtype, scale: float
-    ) -> None:
-        coefficients = operator.coefficients if len(rows) == operator.cells else operator.coefficients[rows]
-        self.scale, self.precision = scale, precision
-        self.exact = CompactCells(operator.basis, coefficients)
-        self.rough = self.exact.scaled(scale).to(precision)
-        self._precondition: FourierPreconditioner | Multigrid | None = None
-        if preconditioner != "none":
-            make = Multigrid if preconditioner == "multigrid" else FourierPreconditioner
-            self._precondition = make(VoxelOperator(operator.basis * scale, coefficients), precision)
-
-    def precondition(self, r: Tensor) -> Tensor:
-        """Return displacements that about balance forces (r, loads, 3, X, Y, Z)."""
-        if self._precondition is None:
-            return r * self.scale
-        return self._precondition.apply(r * self.scale)
-
-    def balance(self, r: Tensor) -> Tensor:
-        """Return the same of scaled nodal forces (loads, 3, r, nodes)."""
-        if self._precondition is None:
-            return r.clone()
-        f = self.rough.spread(r)
-        if isinstance(self._precondition, FourierPreconditioner):
-            return self.rough.gather(self._precondition.solve(f))
-        u = self._precondition.apply(f.permute(2, 0, 1, 3, 4, 5).contiguous())
-        return self.rough.gather(u.permute(1, 2, 0, 3, 4, 5))
-
-    def goal(self, tolerance: float, upper: Tensor, least: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return what may be left (loads, cells) by what the pass has gained; scaled, and in its precision."""
-        size, smallest = (upper * self.scale).to(self.precision), (least * self.scale).to(self.precision)
-        spoiled = SINGLE if self.precision == torch.float32 else 0.0
-
-        def goal(gained: Tensor) -> Tensor:
-            return torch.maximum(tolerance * torch.maximum(size - gained, smallest), spoiled * gained)
-
-        return goal
-
-    def correct(self, residual: Tensor, goal: Callable[[Tensor], Tensor], limit: Tensor) -> Solution:
-        """Return the correction of a pass; energies are scaled.
-
-        Args:
-            residual: Forces out of balance (loads, 3, r, nodes).
-            goal: Energies that may be left, by what was gained.
-            limit: Most steps (loads, r).
-        """
-        scaled = (residual * self.scale).to(self.precision)
-        return conjugate_gradients(self.rough.multiplier(), self.balance, scaled, goal, limit)
 
 
 class Descent:
@@ -217,8 +150,7 @@ class Descent:
                 f = part.exact.gather(some(self.load, cells[rows], loads))
                 r = part.exact.gather(some(out.residual, cells[rows], loads)) if begun else -f
                 goal = part.goal(tolerance, upper[:, rows], least[:, rows])
-                found = part.correct(r, goal, limit)
-                u = found.u.to(f)
+                u, found = part.correct(r, goal, limit)
                 if begun:
                     u += part.exact.gather(some(out.u, cells[rows], loads))
                 r = -(part.exact.multiplier()(u) + f)

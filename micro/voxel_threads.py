@@ -1,7 +1,8 @@
 """Independent pieces of work, one a thread: loads and cells do not see each other.
 
 The operations of a load are too small to be shared among threads, and OpenBLAS and OpenMP, each with threads of its
-own, wait for each other's. So each thread of PyTorch's takes whole pieces, and BLAS works with one thread meanwhile.
+own, wait for each other's. So each thread of PyTorch's takes whole pieces, and BLAS works with one thread meanwhile;
+also before and after, because the threads of OpenBLAS keep a core busy for a while when they have nothing left to do.
 """
 
 import ctypes
