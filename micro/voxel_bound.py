@@ -32,8 +32,8 @@ from micro.voxel_balance import Balance
 from micro.voxel_bodies import Bodies
 from micro.voxel_stencil import stencil_rows, stencil_table
 
-#: Numbers of the bodies' matrices kept at a time.
-ROOM = {"cpu": 1 << 22, "cuda": 1 << 28}
+#: Numbers of the bodies' matrices kept at a time; on a CPU few, so that memory is used again.
+ROOM = {"cpu": 1 << 19, "cuda": 1 << 28}
 #: Most that sharing a residual among bodies adds to its energy; 1.1 to 2.5 is what we find.
 SHARING = 10.0
 
@@ -67,7 +67,7 @@ class Bounds:
         return torch.linalg.eigvalsh(scaled.mT @ half @ scaled).amax(1)
 
 
-def factors(bodies: Bodies, patterns: Tensor, inside: Tensor, keep: Tensor, basis: Tensor) -> Tensor:
+def factors(bodies: Bodies, patterns: Tensor, inside: Tensor, keep: Tensor, table: Tensor) -> Tensor:
     """Return Cholesky factors (p, 3 k, 3 k) of bodies, their rigid motions held; nan where rounding forbids one.
 
     Args:
@@ -75,11 +75,11 @@ def factors(bodies: Bodies, patterns: Tensor, inside: Tensor, keep: Tensor, basi
         patterns: Coefficients of the voxels of the bodies to factor (p, Q, m^3).
         inside: Which local nodes are theirs (p, N), bool.
         keep: The nodes to take (p, k): all of these, and some without solid.
-        basis: Basis matrices (Q, 24, 24).
+        table: Of the stencils, see `micro.voxel_stencil`.
     """
     most, (first, second, number) = keep.shape[1], bodies.pairs.T
     coefficients = torch.nn.functional.pad(patterns, (0, 1))  # around nodes at the faces of a block there is nothing
-    rows = stencil_rows(coefficients, bodies.around, stencil_table(basis)).flatten(1, 2)
+    rows = stencil_rows(coefficients, bodies.around, table).flatten(1, 2)
     slot = torch.full_like(inside, most, dtype=torch.long)
     slot.scatter_(1, keep, torch.arange(most, device=keep.device).expand_as(keep))
     slot = torch.where(inside, slot, most)  # nodes without solid go to a row that is thrown away
@@ -100,7 +100,9 @@ def factors(bodies: Bodies, patterns: Tensor, inside: Tensor, keep: Tensor, basi
     K[torch.arange(len(K), device=K.device)[:, None, None], place[..., None], place[:, None]] += springs
     K.diagonal(dim1=1, dim2=2).add_(torch.where(solid, 0.0, scale[:, None]).repeat_interleave(3, dim=1))
     L, failed = torch.linalg.cholesky_ex(K)
-    return torch.where(failed[:, None, None] > 0, torch.nan, L)
+    if bool((failed > 0).any()):
+        L[failed > 0] = torch.nan
+    return L
 
 
 def body_energies(bodies: Bodies, basis: Tensor, f: Tensor) -> Tensor:
@@ -125,13 +127,14 @@ def body_energies(bodies: Bodies, basis: Tensor, f: Tensor) -> Tensor:
     inside = bodies.weights[order[starts]] > 0  # (p, N)
     size = inside.sum(1)
     by_size = torch.argsort(size, descending=True)
+    table = stencil_table(basis)
     room, low = ROOM["cpu" if f.device.type == "cpu" else "cuda"], 0
     while low < len(patterns):
         most = int(size[by_size[low]])
         part = by_size[low : low + max(1, room // (3 * most) ** 2)]
         low += len(part)
         keep = torch.argsort(~inside[part], dim=1, stable=True)[:, :most]  # solid nodes first
-        L = factors(bodies, patterns[part], inside[part], keep, basis)
+        L = factors(bodies, patterns[part], inside[part], keep, table)
         alone = counts[part] == 1
         if bool(alone.any()):
             b = order[starts[part[alone]]]
