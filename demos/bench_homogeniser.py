@@ -7,8 +7,8 @@
 # **Problem.** Periodic cells of n^3 voxels, E = 1, nu = 0.3, trilinear hexahedra with full integration, six unit
 # strains, contrast 1e3, 1e9 and true voids. By default gyroid and primitive surface at level 0 (half solid), the grid
 # of bars of radius 0.1 (9 %), the frames x and vintiles of radius 0.06 (7 and 8 %; the second has winding struts), and
-# voxels that are solid at random (half: hinges, islands). One cell says little about a ratio: `--cells` takes any of
-# the five surfaces and nine frames.
+# voxels that are solid at random (half: hinges, islands). One cell says little about a ratio: SciPy runs on all five
+# surfaces and nine frames (`--compare`).
 #
 # **Numbers.** Steps of conjugate gradients to 1e-4 of the tensor for the Fourier preconditioner, and for multigrid up
 # to `--multigrid` voxels a side; seconds (of the machine, with the threads it was given, the median of some runs, from
@@ -29,6 +29,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -85,6 +86,7 @@ def parse() -> argparse.Namespace:
     p = Parser(description="Cost of the homogeniser.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--n", nargs="+", type=int, default=[20, 40], help="voxels a side")
     p.add_argument("--cells", nargs="+", choices=CELLS, default=list(USUAL), help="cells")
+    p.add_argument("--compare", nargs="+", choices=CELLS, default=list(CELLS), help="cells on which SciPy runs as well")
     p.add_argument("--tolerance", type=float, default=1e-4, help="relative error of the tensor")
     p.add_argument("--runs", type=int, default=3, help="runs whose median counts")
     p.add_argument("--multigrid", type=int, default=20, help="most voxels a side for multigrid, 0 for none")
@@ -333,6 +335,57 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def counts_table(rows: list[dict[str, Any]]) -> str:
+    """Steps by cell, preconditioner and n, for each contrast: a table for the documentation."""
+    sides = sorted({row["n"] for row in rows})
+    lines = [
+        f"| cell | {' | '.join(f'{n}^3' for n in sides)} | s at {sides[-1]}^3, void |",
+        "|---" * (len(sides) + 2) + "|",
+    ]
+    for name in dict.fromkeys(row["cell"] for row in rows):
+        words = []
+        for n in sides:
+            some = [row for row in rows if (row["cell"], row["n"]) == (name, n)]
+            parts = [
+                ", ".join(str(row["iterations"]) for row in some if row["preconditioner"] == key) for key in COLOURS
+            ]
+            words.append(parts[0] + (f" ({parts[1]})" if parts[1] else ""))
+        last = [
+            r
+            for r in rows
+            if (r["cell"], r["n"], r["contrast"], r["preconditioner"]) == (name, sides[-1], "void", "fourier")
+        ]
+        lines.append(f"| {name} | {' | '.join(words)} | {last[0]['seconds']:.2g} |")
+    return "\n".join(lines)
+
+
+def ratio_table(baseline: list[dict[str, Any]]) -> str:
+    """Seconds and ratios by cell: a table for the documentation."""
+    head = (
+        "cell",
+        "n",
+        "void",
+        "SciPy: assembly",
+        "as close",
+        "steps",
+        "at its end",
+        "steps",
+        "ours",
+        "ratio",
+        "at its end",
+    )
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in baseline:
+        never = "" if row["as_close"] else " never"
+        stopped = "" if row["ended"] else " stopped"
+        lines.append(
+            f"| {row['cell']} | {row['n']} | {row['void']:g} | {row['assembly_seconds']:.2f} | "
+            f"{row['seconds_as_close']:.2f}{never} | {max(row['steps_as_close'])} | {row['seconds']:.2f}{stopped} | "
+            f"{max(row['steps'])} | {row['ours']:.3f} | {row['ratio_as_close']:.1f} | {row['ratio']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def run(o: argparse.Namespace) -> None:
     """Measure, check, write figure and summary."""
     torch.set_num_threads(o.threads)
@@ -366,8 +419,11 @@ def run(o: argparse.Namespace) -> None:
             f"{row['memory_MB']:.0f} MB, {row['before_MB']:.0f} of them before"
         )
     for n in sorted(set(o.scipy)):
-        for name, contrast in ((name, contrast) for name in o.cells for contrast in CONTRASTS[1:]):
+        for name, contrast in itertools.product(o.compare, CONTRASTS[1:]):
             baseline.append(compare(name, n, contrast, o))
+    say(f"Steps, contrast 1e3, 1e9, void (multigrid):\n\n{counts_table(rows)}\n")
+    if baseline:
+        say(f"Seconds, from the densities to the tensors of six unit strains:\n\n{ratio_table(baseline)}\n")
     for void in dict.fromkeys(row["void"] for row in baseline):
         for key, words in (("ratio_as_close", "to the same error"), ("ratio", "until it ends by itself")):
             some = sorted((row[key], row["cell"]) for row in baseline if row["void"] == void)

@@ -23,7 +23,24 @@ def call(bench, monkeypatch, *arguments):
 
 
 def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
-    options = ["--n", "8", "10", "--cells", "gyroid", "grid", "--scipy", "8", "--bounds", "8", "--batch", "2", "8"]
+    options = [
+        "--n",
+        "8",
+        "10",
+        "--cells",
+        "gyroid",
+        "grid",
+        "--compare",
+        "gyroid",
+        "grid",
+        "--scipy",
+        "8",
+        "--bounds",
+        "8",
+        "--batch",
+        "2",
+        "8",
+    ]
     assert call(bench, monkeypatch, *options, "--runs", "1", "--once", "12", "--output", str(tmp_path)) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     rows = summary["rows"]

@@ -127,6 +127,28 @@ def test_fourier_inverts_a_homogeneous_cell(shape):
     np.testing.assert_allclose(precondition.apply(operator.apply(u)), u, atol=1e-11)
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 3, 2), (5, 4, 7)])
+def test_inverse_by_frequency_is_that_of_the_transformed_impulse(shape):
+    """Anisotropic moduli, oblong voxels: the symbol is real and symmetric, and its inverse is what is applied."""
+    rng = np.random.default_rng(7)
+    M = rng.normal(size=(6, 6))
+    K = torch.tensor(element_stiffness(M @ M.T + np.eye(6), H))[None]
+    reference = VoxelOperator(K, torch.ones(1, 1, *shape, dtype=torch.float64))
+    impulse = torch.zeros(1, 3, 3, *shape, dtype=torch.float64)
+    for c in range(3):
+        impulse[:, c, c, 0, 0, 0] = 1.0
+    symbol = torch.fft.rfftn(reference.apply(impulse), dim=(-3, -2, -1))[0].flatten(2).permute(2, 0, 1)
+    precondition = FourierPreconditioner(reference, torch.float64)
+    inverse = precondition.inverse[0].flatten(2).permute(2, 0, 1)
+    assert float(abs(inverse[0]).max()) == 0.0  # translations
+    eye = torch.eye(3).to(symbol).expand(len(symbol) - 1, -1, -1)
+    np.testing.assert_allclose(inverse[1:] @ symbol[1:], eye, atol=1e-11)
+    r = field(reference)
+    f = torch.fft.rfftn(r, dim=(-3, -2, -1))
+    u = torch.fft.irfftn(torch.einsum("ijxyz,cljxyz->clixyz", precondition.inverse[0], f), s=shape, dim=(-3, -2, -1))
+    np.testing.assert_allclose(precondition.apply(r), u, atol=1e-12)
+
+
 @pytest.mark.parametrize("make", [FourierPreconditioner, Multigrid])
 def test_preconditioner_is_symmetric_and_positive(make):
     """On forces that a cell with voids and loose parts can have."""
