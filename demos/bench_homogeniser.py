@@ -23,7 +23,7 @@
 # tensor, within the tolerance; the bounds enclose it.
 #
 # Reference: Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional
-# neural network, Table 4.
+# neural network, doi:10.1007/s00371-024-03411-5; Table 4.
 
 # %%
 from __future__ import annotations

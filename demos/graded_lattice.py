@@ -30,7 +30,7 @@
 # 5. optimisation keeps the volume (1e-9) and lowers J at every step.
 #
 # Reference: Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional
-# neural network.
+# neural network, doi:10.1007/s00371-024-03411-5.
 
 # %%
 from __future__ import annotations

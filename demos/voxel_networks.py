@@ -16,7 +16,7 @@
 # **Checks.** No tensor of the network is below the solver's in energy; errors fall with every step of the network.
 #
 # Reference: Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional
-# neural network, section 5.
+# neural network, doi:10.1007/s00371-024-03411-5; section 5.
 
 # %%
 from __future__ import annotations

@@ -11,7 +11,7 @@ that conjugate gradients never see it.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, equations (19) to (29).
+    network, doi:10.1007/s00371-024-03411-5; equations (19) to (29).
 """
 
 import logging

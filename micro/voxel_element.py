@@ -5,7 +5,7 @@ voxel, i, j, k in {0, 1}, is number 4 i + 2 j + k; degree of freedom 3 a + c is 
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, equations (17) to (20).
+    network, doi:10.1007/s00371-024-03411-5; equations (17) to (20).
 """
 
 import numpy as np

@@ -7,8 +7,8 @@ well: `edges` adds these to any frame.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, data set 1. Dong, Tang and Zhao (2019), A 149 line homogenization code for three-dimensional cellular
-    materials, doi:10.1115/1.4040555.
+    network, doi:10.1007/s00371-024-03411-5; data set 1. Dong, Tang and Zhao (2019), A 149 line homogenization code for
+    three-dimensional cellular materials, doi:10.1115/1.4040555.
 """
 
 import itertools

@@ -6,7 +6,7 @@ all voxels, loads and cells is one matrix product, K_q times (24, N), whatever t
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, equations (19), (23) and (25).
+    network, doi:10.1007/s00371-024-03411-5; equations (19), (23) and (25).
 """
 
 import torch

@@ -6,7 +6,7 @@ is made alone, in any order, without the other N - 1.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, data sets 3 and 4.
+    network, doi:10.1007/s00371-024-03411-5; data sets 3 and 4.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, section 5.1.
+    network, doi:10.1007/s00371-024-03411-5; section 5.1.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, Table 2.
+    network, doi:10.1007/s00371-024-03411-5; Table 2.
 """
 
 from collections.abc import Sequence

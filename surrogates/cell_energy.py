@@ -12,7 +12,7 @@ in the error of the fields.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; equations (19) to (25).
+    network, doi:10.1007/s00371-024-03411-5; equations (19) to (25).
 """
 
 from typing import Any

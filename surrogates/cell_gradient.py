@@ -6,7 +6,7 @@ stiffness and combinations.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; equation (25).
+    network, doi:10.1007/s00371-024-03411-5; equation (25).
 """
 
 import torch

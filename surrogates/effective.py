@@ -10,7 +10,7 @@ asked. With --solver-only the displacements to begin with are zero.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; equation (25) for the upper bound.
+    network, doi:10.1007/s00371-024-03411-5; equation (25) for the upper bound.
 """
 
 import argparse

@@ -14,7 +14,8 @@ directions so far (`surrogates.cell_energy.ritz`); then the forces are taken ane
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; equations (22), (25) and (28), and section 4.4 for the network that this one replaces.
+    network, doi:10.1007/s00371-024-03411-5; equations (22), (25) and (28), and section 4.4 for the network that this
+    one replaces.
 """
 
 import torch

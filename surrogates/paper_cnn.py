@@ -7,7 +7,7 @@ not zero as in the paper: a periodic cell has no boundary, and zeros there break
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; section 4.4, figures 7 and 11.
+    network, doi:10.1007/s00371-024-03411-5; section 4.4, figures 7 and 11.
 """
 
 import torch

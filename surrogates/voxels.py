@@ -16,7 +16,7 @@ network with the relative energy (`surrogates.multiscale`, `surrogates.cell_ener
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
-    network, arXiv; section 5.
+    network, doi:10.1007/s00371-024-03411-5; section 5.
 """
 
 import argparse
