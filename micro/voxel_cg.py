@@ -17,6 +17,9 @@ from torch import Tensor
 #: Steps whose convergence the extrapolation looks at: this part of them, and no fewer than these. The convergence of
 #: thin frames comes in stairs, and the longer these are the more steps there have been.
 PART, WINDOW = 3, 3
+#: What is extrapolated is multiplied by this. Without it one load of a hundred ended too early, by a factor of 2.3 at
+#: worst; with it three of a thousand, by 1.2 (surfaces, frames, random cells at 16^3 and 20^3, to 1e-4).
+SAFETY = 2.0
 #: Gains below this part of the goal are rounding.
 FLOOR = 1e-12
 
@@ -60,7 +63,7 @@ def extrapolate(gains: list[Tensor]) -> Tensor:
     recent = gains[-max(WINDOW, len(gains) // PART) - 1 :]
     ratios = torch.stack([torch.where(a > 0, b / a, 0.0) for a, b in zip(recent, recent[1:])])
     ratio = ratios.amax(0).clamp(0.1, 0.98)
-    return torch.stack(recent[-2:]).amax(0) * ratio / (1 - ratio)
+    return SAFETY * torch.stack(recent[-2:]).amax(0) * ratio / (1 - ratio)
 
 
 def conjugate_gradients(

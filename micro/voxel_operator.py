@@ -21,7 +21,7 @@ Piece = tuple[int, int, int, int, int, int]
 #: Numbers gathered at a time, so that they stay in the cache of a CPU; on a GPU what the memory allows.
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
 #: Part of solid voxels up to which the product is taken of these alone.
-SPARSE = 0.25
+SPARSE = 0.4
 
 
 def pad(u: Tensor) -> Tensor:

@@ -126,7 +126,19 @@ def test_estimate_of_the_error():
         result = cell.solve(tolerance=tolerance)
         true = result.tensor.diagonal(dim1=1, dim2=2) - exact
         assert bool((true <= tolerance * exact).all())
-        assert bool((true <= 2 * result.left + 1e-12).all()) and bool((result.left <= 100 * true + 1e-12).all())
+        assert bool((true <= result.left + 1e-12).all()) and bool((result.left <= 200 * true + 1e-12).all())
+
+
+@pytest.mark.parametrize("name", ["star", "face_center", "tesseract"])
+def test_estimate_of_the_error_of_thin_frames(name):
+    """Their convergence comes in stairs, so that the latest steps may say too little."""
+    cell = Homogeniser(make_frame(name, 16, 0.07).astype(float))
+    exact = cell.solve(tolerance=1e-11).tensor.diagonal(dim1=1, dim2=2)
+    for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
+        result = cell.solve(tolerance=tolerance)
+        true = result.tensor.diagonal(dim1=1, dim2=2) - exact
+        assert bool((true <= tolerance * exact).all())
+        assert bool((true <= 1.01 * result.left).all())
 
 
 def test_no_convergence_is_told(caplog):
