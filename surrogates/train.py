@@ -39,6 +39,7 @@ if __name__ == "__main__":
 import torch
 
 from surrogates.checkpoint import Checkpoint
+from surrogates.device import check_device
 from surrogates.errors import resolution_report
 from surrogates.export import Material, Origin, write_law
 from surrogates.samples import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
@@ -148,8 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("threads and every must be at least 1.")
         if options["resume"] and options["checkpoint"] is None:
             raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
-        if torch.device(options["device"]).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {options['device']} is not there: this PyTorch sees no GPU.")
+        check_device(options["device"])
         torch.set_num_threads(options["threads"])
         load = getattr(importlib.import_module(module), "load", load_samples)
         train, held_out = load(options["data"], options["held_out"], allow_partial=options["allow_partial"])
