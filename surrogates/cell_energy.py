@@ -111,7 +111,7 @@ def displacement_loss(cells: CellEnergy, u: Tensor, label: Tensor) -> Tensor:
     Translations and the nodes that no solid touches are left out: the energy does not know them.
     """
     solid = (cells.operator.diagonal().diagonal(dim1=-2, dim2=-1).sum(-1) > 0).to(u)[:, None, None]
-    count = solid.sum((-3, -2, -1), keepdim=True)
+    count = solid.sum((-3, -2, -1), keepdim=True).clamp(min=1)  # a void cell has no such node, and no loss
     difference = u - label
     mean = (solid * difference).sum((-3, -2, -1), keepdim=True) / count
     return (solid * (difference - mean)).square().sum((1, 2, 3, 4, 5)).mean() / cells.volume

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surrogates.cell_energy import CellEnergy
 from surrogates.multiscale import MultiscaleNetwork
+from surrogates.output_file import whole_file
 from surrogates.paper_cnn import PaperNetwork, TensorNetwork
 
 #: The network that comes with the package.
@@ -65,12 +66,17 @@ def make_network(shape: Shape, seed: int = 0) -> torch.nn.Module:
 
 
 def save_network(path: Path, module: torch.nn.Module, manifest: dict[str, Any]) -> None:
-    """Write weights and manifest, whose entry `shape` is that of the network, and the manifest beside."""
+    """Write weights and manifest, whose entry `shape` is that of the network, and the manifest beside.
+
+    Each file is written whole or not at all: a run that fails leaves an earlier network as it was.
+    """
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu() for name, value in module.state_dict().items()}
-    torch.save({"format": FORMAT, "manifest": text, "weights": weights}, path)
-    path.with_suffix(".json").write_text(text)
+    with whole_file(path) as part:
+        torch.save({"format": FORMAT, "manifest": text, "weights": weights}, part)
+    with whole_file(path.with_suffix(".json")) as part:
+        part.write_text(text)
 
 
 def load_network(path: str | Path = PRETRAINED, device: str = "cpu") -> CellNetwork:
@@ -85,12 +91,13 @@ def load_network(path: str | Path = PRETRAINED, device: str = "cpu") -> CellNetw
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         found = stored["format"]
-        manifest = json.loads(stored["manifest"])
-        module = make_network(Shape(**manifest["shape"]))
-        module.load_state_dict(stored["weights"])
+        if found == FORMAT:
+            manifest = json.loads(stored["manifest"])
+            module = make_network(Shape(**manifest["shape"]))
+            module.load_state_dict(stored["weights"])
     except Exception as error:  # torch.load raises whatever its zip and pickle readers do
         raise ValueError(f"{path} is not a voxel network, or it is truncated.") from error
-    if found != FORMAT:
+    if found != FORMAT:  # of another version perhaps, whose weights would not fit
         raise ValueError(f"{path}: format must be {FORMAT!r}, got {found!r}.")
     return CellNetwork(module.to(device).eval(), manifest)
 

@@ -38,7 +38,9 @@ from micro.voxel_element import isotropic
 from surrogates.cell_file import add_arguments, read_cell
 from surrogates.cell_network import PRETRAINED, CellNetwork, load_network, predict
 from surrogates.cells import check_density
+from surrogates.device import check_device
 from surrogates.engineering import engineering_constants
+from surrogates.output_file import check_output, whole_file
 from surrogates.stiffness_picture import check_picture, write_picture
 
 ORDER = ("11", "22", "33", "23", "13", "12")
@@ -217,9 +219,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check_outputs(options: argparse.Namespace, picture: Path) -> None:
     """Refuse, before anything is solved or written, what could not be written; ValueError says why."""
-    for name, path in (("json", options.json), ("picture", picture)):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise ValueError(f"{name} must be a file in a folder that exists, got {path}.")
+    read = [options.cell, *([] if options.solver_only else [options.network])]
+    check_output("picture", picture, read)
+    if options.json is not None:
+        check_output("json", options.json, [*read, picture])
     check_picture(picture)
 
 
@@ -230,10 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.threads < 1:
             raise ValueError(f"threads must be at least 1, got {options.threads}.")
-        if options.device.split(":")[0] not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu, cuda or cuda:N, got {options.device}.")
-        if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {options.device} is not there: this PyTorch sees no GPU.")
+        check_device(options.device)
         check_outputs(options, picture)
         torch.set_num_threads(options.threads)
         cell, spacing = read_cell(options)
@@ -243,9 +243,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             cell[None], options.accuracy, network=network, spacing=spacing, device=options.device, **material
         )
         said = report(options, cell, spacing, found)
-        write_picture(picture, found.tensor[0].numpy() / options.modulus, options.cell.name)
+        with whole_file(picture) as part:
+            write_picture(part, found.tensor[0].numpy() / options.modulus, options.cell.name)
         if options.json is not None:
-            options.json.write_text(json.dumps(said, indent=1) + "\n")
+            with whole_file(options.json) as part:
+                part.write_text(json.dumps(said, indent=1) + "\n")
     except (ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

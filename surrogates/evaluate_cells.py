@@ -27,7 +27,9 @@ from surrogates import cells
 from surrogates.cell_errors import energy_error, relative_error
 from surrogates.cell_network import load_network, predict_steps
 from surrogates.cells import Cells
+from surrogates.device import check_device
 from surrogates.multiscale import MultiscaleNetwork
+from surrogates.output_file import check_output, whole_file
 
 
 def steps_of(module: torch.nn.Module) -> list[int | None]:
@@ -105,8 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("cells", "threads"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
-        if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {options.device} is not there: this PyTorch sees no GPU.")
+        check_device(options.device)
+        for name, given in (
+            ("network", [path.stem for path in options.network]),
+            ("data", [Path(path).name for path in options.data]),
+        ):
+            if len(set(given)) < len(given):  # rows and columns of the table: one would hide the other
+                raise ValueError(f"{name} must have names that differ, got {', '.join(given)}.")
+        if options.json is not None:
+            check_output("json", options.json, [*options.network, *map(Path, options.data)])
         torch.set_num_threads(options.threads)
         modules = {path.stem: load_network(path, options.device).module for path in options.network}
         sets = {Path(path).name: cells.read_cells(path)[: options.cells] for path in options.data}
@@ -114,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                      options.device)  # fmt: skip
         if options.json is not None:
             said = {"errors": rows, "cells": {name: len(part) for name, part in sets.items()}}
-            options.json.write_text(json.dumps(said, indent=1) + "\n")
+            with whole_file(options.json) as part:
+                part.write_text(json.dumps(said, indent=1) + "\n")
     except (ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -56,10 +56,15 @@ class TensorNetwork(torch.nn.Module):
     Args:
         side: Voxels a side of the cells it is for.
         seed: Of the first weights.
+
+    Raises:
+        ValueError: Cells so small that the three halvings of their grid leave nothing.
     """
 
     def __init__(self, side: int, seed: int = 0) -> None:
         super().__init__()
+        if side < 8:
+            raise ValueError(f"cells of a tensor network must have at least 8 voxels a side, got {side}.")
         self.side = side
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -23,6 +23,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -44,9 +45,11 @@ from surrogates.cell_energy import CellEnergy
 from surrogates.cell_network import Shape, load_network, make_network, save_network
 from surrogates.cells import Cells
 from surrogates.checkpoint import Checkpoint
+from surrogates.device import check_device
 from surrogates.epochs import run_epochs
 from surrogates.evaluate_cells import errors_of
 from surrogates.multiscale import MultiscaleNetwork
+from surrogates.output_file import check_output
 from surrogates.signed_permutations import draw
 from surrogates.train import add_config
 
@@ -77,8 +80,17 @@ class VoxelsConfig:
         for name in ("width", "features", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.epochs < 0:
-            raise ValueError(f"epochs must not be negative, got {self.epochs}.")
+        for name in ("epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
+        if not 0 <= self.final_rate <= self.learning_rate:
+            raise ValueError(
+                f"final_rate must lie between 0 and learning_rate, {self.learning_rate}, got {self.final_rate}."
+            )
+        if not self.clip > 0:
+            raise ValueError(f"clip must be positive, got {self.clip}.")
         if (self.network == "tensor") != (self.loss == "tensor"):
             raise ValueError("network tensor and loss tensor go together: the others give fields, and it gives none.")
 
@@ -118,6 +130,9 @@ def fit(
 
     Returns:
         The seconds that training took (of this call), and the mean loss of the last epoch, if there was one.
+
+    Raises:
+        RuntimeError: The loss is not finite; the weights, and the last checkpoint, are those before.
     """
     module.train()
     optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
@@ -129,11 +144,13 @@ def fit(
         for rows in torch.from_numpy(random.permutation(len(train))).split(config.batch):
             part = turned(train[rows], random) if config.augment else train[rows]
             loss = loss_of(module, CellEnergy(part.density.to(device)), part, config.loss)
+            if not math.isfinite(value := loss.item()):
+                raise RuntimeError(f"loss must stay finite, got {value} in epoch {number + 1}; try a lower rate.")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), config.clip)
             optimiser.step()
-            total += loss.item() * len(rows)
+            total += value * len(rows)
         return {"train": total / len(train)}
 
     last = run_epochs(
@@ -167,7 +184,7 @@ def train_network(
     if initial is not None:
         stored = load_network(initial)
         steps = {"steps": shape.steps}  # no weights of its own
-        if stored.manifest["shape"] | steps != dataclasses.asdict(shape):
+        if dataclasses.asdict(Shape(**stored.manifest["shape"])) | steps != dataclasses.asdict(shape):
             raise ValueError(f"{initial} is a network of another shape: {stored.manifest['shape']}.")
         module.load_state_dict(stored.module.state_dict())
         earlier = stored.manifest.get("training")
@@ -197,6 +214,22 @@ def train_network(
     return manifest
 
 
+def prepare_outputs(options: dict[str, Any]) -> None:
+    """Make the folders of what training writes at its end, and refuse, before it begins, what could not be written."""
+    output, checkpoint = options["output"], options["checkpoint"]
+    if output.suffix == ".json":
+        raise ValueError(f"output must not end in .json, its manifest does, got {output}.")
+    read = [Path(path) for path in options["data"]]
+    for name, path, others in (
+        ("output", output, [*read, *([] if checkpoint is None else [checkpoint])]),
+        ("output's manifest", output.with_suffix(".json"), read),
+        ("checkpoint", checkpoint, [*read, *([] if options["initial"] is None else [options["initial"]])]),
+    ):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            check_output(name, path, others)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(prog="surrogates.voxels", description="Train a network on voxel cells.")
@@ -224,11 +257,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("threads and every must be at least 1.")
         if options["resume"] and options["checkpoint"] is None:
             raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
-        if torch.device(options["device"]).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {options['device']} is not there: this PyTorch sees no GPU.")
+        check_device(options["device"])
         torch.set_num_threads(options["threads"])
         data = cells.join([cells.read_cells(path, allow_partial=options["allow_partial"]) for path in options["data"]])
         train, held = cells.split(data, options["held_out"], config.seed)
+        prepare_outputs(options)
         checkpoint = None
         if options["checkpoint"] is not None:
             belongs = json.dumps([dataclasses.asdict(config), data.hash, len(train), str(options["initial"])])

@@ -74,6 +74,8 @@ def test_displacement_loss_forgets_translations_and_voids():
     moved[..., 2:, 2:, 2:] += 7.0  # nodes that no solid touches
     assert float(cell_energy.displacement_loss(cells, moved, label)) < 1e-20
     assert float(cell_energy.displacement_loss(cells, label * 1.1, label)) > 1e-4
+    nothing = CellEnergy(torch.zeros(1, 4, 4, 4, dtype=DTYPE), DTYPE)  # a void cell says nothing, and is no trouble
+    assert float(cell_energy.displacement_loss(nothing, moved, label)) == 0
 
 
 def test_ritz_finds_the_least_energy_of_a_subspace_and_bears_dependent_fields(density, solved):

@@ -155,6 +155,8 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
         ([str(tmp_path / "cell.npy"), "--accuracy", "0"], "accuracy must be positive"),
         ([str(tmp_path / "cell.npy"), "--accuracy", "nan"], "accuracy must be positive"),
         ([str(tmp_path / "cell.npy"), "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus"),
+        ([str(tmp_path / "cell.npy"), "--device", "cuda:x"], "device must be cpu, cuda or cuda:N, got cuda:x"),
+        ([str(tmp_path / "cell.npy"), "--json", str(tmp_path / "cell.npy")], "json must be a file of its own, got"),
         ([str(tmp_path / "cell.npy"), "--modulus", "0"], "modulus must be positive"),
         ([str(tmp_path / "cell.npy"), "--poisson", "0.5"], "poisson lie between -1 and 0.5"),
         ([str(tmp_path / "cell.npy"), "--spacing", "1", "0", "1"], "spacing must be three positive numbers"),

@@ -66,8 +66,14 @@ def test_bad_input_is_refused_in_one_sentence(networks, data, tmp_path, capsys):
         ([networks[0], "--data", data[0], "--cells", "0"], "cells must be at least 1, got 0."),
         ([networks[0], "--data", str(tmp_path / "none")], "neither a data set nor"),
         ([str(tmp_path / "none.pt"), "--data", data[0]], "is not there"),
+        ([networks[0], networks[0], "--data", data[0]], "network must have names that differ, got fields, fields."),
+        ([networks[0], "--data", data[0], "--data", data[0]], "data must have names that differ, got set, set."),
+        ([networks[0], "--data", data[0], "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus."),
+        ([networks[0], "--data", data[0], "--json", str(tmp_path)], "json must be a file in a folder that exists"),
+        ([networks[0], "--data", data[0], "--json", networks[0]], "json must be a file of its own"),
     ):
         assert evaluate_cells.main(words) == 2
-        assert sentence in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
     with pytest.raises(ValueError, match="solved before"):
         evaluate_cells.errors_of(load_network(networks[0]).module, cells.read_cells(data[1]))

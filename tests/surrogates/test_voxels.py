@@ -1,6 +1,7 @@
 """Training on voxel cells: every model of the paper trains, resumes to the same weights, and reports true errors."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from surrogates import cells, voxels
 from surrogates.cell_energy import CellEnergy
 from surrogates.cell_errors import energy_error, relative_error
-from surrogates.cell_network import load_network, predict
+from surrogates.cell_network import Shape, load_network, make_network, predict, save_network
 from surrogates.paper_cnn import PaperNetwork, TensorNetwork
 from surrogates.signed_permutations import signed_permutations
 
@@ -148,6 +149,64 @@ def test_other_input_that_is_wrong_is_refused(data, tmp_path, capsys):
         (["--data", str(data), "--network", "tensor"], "go together"),
         (["--data", str(data), "--resume"], "give --checkpoint"),
         (["--data", str(data), "--initial", str(data)], "not a voxel network"),
+        (["--data", str(data), "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus."),
+        (["--data", str(data), "--seed", "-1"], "seed must not be negative, got -1."),
+        (["--data", str(data), "--learning-rate", "nan"], "learning_rate must be positive and finite, got nan."),
+        (["--data", str(data), "--final-rate", "1"], "final_rate must lie between 0 and learning_rate, 0.005, got 1."),
+        (["--data", str(data), "--clip", "0"], "clip must be positive, got 0.0."),
     ):
         assert voxels.main([*words, *output]) == 2
-        assert sentence in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
+
+
+def test_files_that_could_not_be_written_are_refused_before_training(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(voxels, "train_network", None)
+    before = data.read_bytes()
+    for words, sentence in (
+        (["--output", str(tmp_path)], "output must be a file in a folder that exists, got"),
+        (["--output", str(tmp_path / "x.json")], "output must not end in .json"),
+        (["--output", str(data)], "output must be a file of its own"),
+        (["--output", str(tmp_path / "x.pt"), "--checkpoint", str(tmp_path)], "checkpoint must be a file in a folder"),
+        (["--output", str(tmp_path / "x.pt"), "--checkpoint", str(tmp_path / "x.pt")], "output must be a file of its"),
+        (["--output", str(data / "x.pt")], "File exists"),
+    ):
+        assert voxels.main(["--data", str(data), *words]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
+    assert data.read_bytes() == before
+
+
+def test_a_network_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    shape = {"width": 1, "features": 2, "steps": 1}
+    save_network(tmp_path / "n.pt", make_network(Shape(**shape)), {"shape": shape})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def broken(stored, path):
+        Path(path).write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", broken)
+        with pytest.raises(OSError, match="No space"):
+            save_network(tmp_path / "n.pt", make_network(Shape(**shape), seed=1), {"shape": shape})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    torch.save({"format": "anvilx voxel network 2", "manifest": "{}", "weights": {}}, tmp_path / "later.pt")
+    with pytest.raises(ValueError, match="format must be 'anvilx voxel network 1', got 'anvilx voxel network 2'"):
+        load_network(tmp_path / "later.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_spares_the_weights(monkeypatch):
+    rho = torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    module = make_network(Shape("multiscale", 1, 2, 1))
+    before = [p.detach().clone() for p in module.parameters()]
+    loss_of = voxels.loss_of
+    monkeypatch.setattr(voxels, "loss_of", lambda *arguments: loss_of(*arguments) * float("nan"))
+    with pytest.raises(RuntimeError, match="loss must stay finite, got nan in epoch 1"):
+        voxels.fit(module, cells.Cells(rho), voxels.VoxelsConfig(**FAST))
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters()))
+
+
+def test_a_tensor_network_for_cells_that_its_halvings_use_up_is_refused():
+    with pytest.raises(ValueError, match="at least 8 voxels a side, got 7"):
+        TensorNetwork(7)
