@@ -103,7 +103,6 @@ def draw(
         count: Samples of the Latin hypercube.
         place: One of `PLACES`: frames and surfaces as they are defined, or moved by a shift drawn at random, of whole
             and broken voxels, which tells cells of nearly the same radius apart on a coarse grid.
-
         kinds: Names of the frames or of the surfaces to take; all if empty.
 
     Raises:

@@ -39,9 +39,11 @@ def read_npy(path: Path) -> np.ndarray:
 
 def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
     """Return a data set of an HDF5 file, the only one of three or four axes when no name is given."""
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated.")
-    with h5py.File(path, "r") as file:
+    try:
+        stored = h5py.File(path, "r")
+    except OSError:
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated.") from None
+    with stored as file:
         if dataset is None:
             found: list[str] = []
             file.visititems(
@@ -115,7 +117,7 @@ def read_voxels(
     elif suffix == ".raw":
         if shape is None or dtype is None:
             raise ValueError("shape and dtype must be given for a raw file.")
-        size = as_shape(shape)
+        size = as_shape(shape, "shape")
         try:
             numbers = np.fromfile(path, dtype=dtype)
         except TypeError:

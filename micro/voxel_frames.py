@@ -82,11 +82,11 @@ def frame_struts(name: str, *, edges: bool = False) -> np.ndarray:
     return np.concatenate([parts[part] for part in parts if part in wanted])
 
 
-def as_shape(n: int | Sequence[int]) -> tuple[int, int, int]:
-    """Return the numbers of voxels (X, Y, Z) from one number or three."""
+def as_shape(n: int | Sequence[int], name: str = "n") -> tuple[int, int, int]:
+    """Return the numbers of voxels (X, Y, Z) from one number or three; ValueError calls them by a name."""
     shape = (n, n, n) if isinstance(n, int | np.integer) else tuple(n)
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"n must be one positive number of voxels or three, got {n}.")
+        raise ValueError(f"{name} must be one positive number of voxels or three, got {n}.")
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
@@ -124,9 +124,7 @@ def voxelise(struts: np.ndarray, n: int | Sequence[int], radius: float | np.ndar
             axis = end - start
             along = np.clip(p @ axis / max(axis @ axis, 1e-300), 0, 1)
             distance = np.linalg.norm(p - along[..., None] * axis, axis=-1)
-            solid[block] |= distance <= r * (
-                1 + 1e-12
-            )  # a centre at the radius itself is inside, whatever the rounding
+            solid[block] |= distance <= r * (1 + 1e-12)  # a centre at the radius is inside, whatever the rounding
     return solid
 
 

@@ -74,6 +74,8 @@ class VoxelSource(Source):
             raise ValueError(f"resolution must be at least 2, got {resolution}.")
         if not 0 <= void < 1:
             raise ValueError(f"void must be at least 0 and below 1, got {void}.")
+        if fraction[1] > 1:
+            raise ValueError(f"fraction must be at most 1, got {fraction[1]}.")
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ A voxel is solid if its centre is inside: a line through the centre crosses the 
 it. STL files are read without any further package; other formats through pyvista or gmsh.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,11 @@ def read_stl(path: Path) -> np.ndarray:
 
 
 def read_triangles(path: str | Path) -> np.ndarray:
-    """Return the triangles (n, 3, 3) of a surface: .stl, .msh through gmsh, anything else through pyvista."""
+    """Return the triangles (n, 3, 3) of a surface: .stl, .msh through gmsh, anything else through pyvista.
+
+    Raises:
+        ValueError: The file is missing, is no surface, or the package that reads it is not installed.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
@@ -53,6 +58,8 @@ def read_triangles(path: str | Path) -> np.ndarray:
             gmsh.open(str(path))
             tags, places, _ = gmsh.model.mesh.getNodes()
             nodes = gmsh.model.mesh.getElementsByType(2)[1]
+        except Exception as error:  # gmsh raises nothing more special
+            raise ValueError(f"{path} is not a mesh that gmsh reads: {error}.") from None
         finally:
             gmsh.finalize()
         row = np.zeros(int(tags.max(initial=0)) + 1, dtype=int)
@@ -60,7 +67,12 @@ def read_triangles(path: str | Path) -> np.ndarray:
         triangles = places.reshape(-1, 3)[row[nodes.astype(int)]].reshape(-1, 3, 3)
     else:
         pyvista = optional("pyvista", "pyvista", f"Reading a {path.suffix} file")
-        surface = pyvista.read(path).extract_surface().triangulate()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a file that cannot be read: the sentence below says so
+                surface = pyvista.read(path).extract_surface().triangulate()
+        except Exception as error:  # whatever the reader of this kind of file raises
+            raise ValueError(f"{path} is not a surface that pyvista reads: {error}.") from None
         triangles = np.asarray(surface.points, dtype=float)[surface.faces.reshape(-1, 4)[:, 1:]]
     if not len(triangles):
         raise ValueError(f"{path} holds no triangles.")

@@ -52,6 +52,7 @@ def test_what_is_no_voxels_is_refused(voxels, tmp_path):
     (tmp_path / "empty").mkdir()
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"] = file["b"] = voxels
+    (tmp_path / "half.h5").write_bytes((tmp_path / "two.h5").read_bytes()[:100])
     for name, options, sentence in (
         ("missing.npy", {}, "does not exist"),
         ("flat.npy", {}, r"must hold \(X, Y, Z\) or \(cells, X, Y, Z\) numbers, got \(3, 3\) float64"),
@@ -61,6 +62,8 @@ def test_what_is_no_voxels_is_refused(voxels, tmp_path):
         ("two.h5", {}, "dataset must be named, .* has these of three or four axes: a, b"),
         ("two.h5", {"dataset": "c"}, "has no data set c"),
         ("empty", {}, "it holds none"),
+        ("half.h5", {}, "is not an HDF5 file, or it is truncated"),
+        ("a.raw", {"shape": (3, 4), "dtype": "<u2"}, "shape must be one positive number of voxels or three, got"),
     ):
         with pytest.raises(ValueError, match=sentence):
             read_voxels(tmp_path / name, **options)
@@ -102,6 +105,14 @@ def test_filled_box_and_hollow():
     cube = np.concatenate([corners[[[a, b, c], [a, c, d]]] for a, b, c, d in quads])
     assert fill(cube, (3, 4, 5)).all()
     assert fill(cube, 8, box=((-1, -1, -1), (1, 1, 1))).sum() == 64
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".msh", "gmsh"), (".ply", "pyvista"), (".vtp", "pyvista")])
+def test_a_file_that_is_no_surface_is_refused(tmp_path, suffix, package):
+    pytest.importorskip(package)
+    (tmp_path / f"a{suffix}").write_text("nothing")
+    with pytest.raises(ValueError, match=f"a{suffix} (is not a mesh that gmsh reads|holds no triangles)"):
+        read_solid(tmp_path / f"a{suffix}", 4)
 
 
 def test_open_surface_is_refused():

@@ -113,6 +113,22 @@ def test_all_sets_of_the_paper(tmp_path):
     assert voxel_sets.main([*words, "--void=2"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--part=nan"], "part must be above 0 and at most 1, got nan."),
+        (["--part=0"], "part must be above 0 and at most 1, got 0.0."),
+        (["--part=2"], "part must be above 0 and at most 1, got 2.0."),
+        (["--family=lhs"], "--family must not be given, it differs from set to set."),
+        (["--samples", "3"], "--samples must not be given, it differs from set to set."),
+    ],
+)
+def test_options_that_are_none_for_all_sets_are_refused(tmp_path, capsys, words, sentence):
+    assert voxel_sets.main([f"--output={tmp_path / 'sets'}", *words]) == 2
+    assert capsys.readouterr().err == sentence + "\n"
+    assert not (tmp_path / "sets").exists()
+
+
 def test_pieces_of_periodic_solids():
     solid = np.zeros((5, 5, 5), dtype=bool)
     assert pieces(solid) == 0
@@ -133,6 +149,7 @@ def test_pieces_of_periodic_solids():
         ({"family": "foam"}, "argument --family: invalid choice: 'foam'"),
         ({"resolution": 1}, "resolution must be at least 2, got 1"),
         ({"void": 1}, "void must be at least 0 and below 1, got 1.0"),
+        ({"fraction": "0.2 1.5"}, "fraction must be at most 1, got 1.5"),
         ({"tolerance": 0}, "tolerance must lie between 0 and 1, got 0.0"),
         ({"radius": "0.2 0.1"}, "radius must be one positive number or two that increase, got 0.2 0.1"),
         ({"family": "tpms", "kinds": "foam"}, "kinds of tpms must be among primitive, gyroid, diamond, iwp, frd, got"),
