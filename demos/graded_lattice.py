@@ -511,9 +511,8 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for pattern in ("summary.json", "*.png", "fields*"):
-            for path in folder.glob(pattern):
-                remove(path)
+        for name in ("summary.json", "graded.png", "fields.xdmf", "fields.h5"):
+            remove(folder / name)
 
     together(comm, prepare, root=True)
     part, family = Part(comm, o.cells, o.elements), GradedCells(o.family, o.resolution)

@@ -27,6 +27,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from micro.threads import limit_threads
 
@@ -44,6 +45,7 @@ from surrogates.cell_network import PRETRAINED, load_network, predict
 from surrogates.cells import Cells, solve
 from surrogates.evaluate_cells import as_text, table
 from surrogates.multiscale import MultiscaleNetwork
+from surrogates.paper_cnn import TensorNetwork
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -55,16 +57,45 @@ SEED, RADIUS = 7, (0.06, 0.2)
 
 
 # %%
+class Parser(argparse.ArgumentParser):
+    """Argument parser that raises what it has to say."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+
 def parse() -> argparse.Namespace:
-    """Read the command line."""
-    shown = argparse.ArgumentDefaultsHelpFormatter
-    p = argparse.ArgumentParser(description="Networks and the solver.", formatter_class=shown)
+    """Read and check the command line."""
+    p = Parser(description="Networks and the solver.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--n", type=int, default=20, help="voxels a side")
     p.add_argument("--cells", type=int, default=10, help="cells of each family")
     p.add_argument("--timed", type=int, default=3, help="cells of each family on which times are taken")
-    p.add_argument("--network", type=Path, nargs="*", default=[PRETRAINED], help="networks; the first is timed")
+    p.add_argument("--network", type=Path, nargs="+", default=[PRETRAINED], help="networks; the first is timed")
     p.add_argument("--output", type=Path, default=Path("results/voxel_networks"), help="folder of the results")
-    return p.parse_args()
+    o = p.parse_args()
+    if o.n < 2:
+        raise ValueError(f"--n must be at least 2, got {o.n}.")
+    if o.cells < 1:
+        raise ValueError(f"--cells must be at least 1, got {o.cells}.")
+    if not 1 <= o.timed <= o.cells:
+        raise ValueError(f"--timed must lie between 1 and --cells, {o.cells}, got {o.timed}.")
+    if len({path.stem for path in o.network}) < len(o.network):
+        raise ValueError(f"--network must be files whose names differ, got {', '.join(map(str, o.network))}.")
+    if o.output.exists() and not o.output.is_dir():
+        raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
+    return o
+
+
+def read_networks(paths: list[Path], n: int) -> dict[str, torch.nn.Module]:
+    """Return the networks by their names; ValueError names one that cannot run here."""
+    modules = {path.stem: load_network(path).module for path in paths}
+    first = next(iter(modules.values()))
+    if not isinstance(first, MultiscaleNetwork):
+        raise ValueError(f"--network must begin with a multiscale network, which is timed, got {paths[0]}.")
+    for path, module in zip(paths, modules.values()):
+        if isinstance(module, TensorNetwork) and module.side != n:
+            raise ValueError(f"--n must be {module.side} for {path}, a tensor network, got {n}.")
+    return modules
 
 
 # %% [markdown]
@@ -125,22 +156,26 @@ def time_to(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 # %%
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, networks: dict[str, torch.nn.Module], sets: dict[str, Cells]) -> None:
     """Measure, check, write and draw."""
-    torch.set_num_threads(1)
-    sets = families(options.n, options.cells)
-    networks = {path.stem: load_network(path).module for path in options.network}
+    first = next(iter(networks.values()))
+    assert isinstance(first, MultiscaleNetwork)
     found = table(networks, sets)
     print(as_text(found))
-    summary: dict = {"n": options.n, "cells": options.cells, "networks": found, "seconds": {}, "to": {}}
+    summary: dict = {
+        "n": options.n,
+        "cells": options.cells,
+        "timed": options.timed,
+        "networks": found,
+        "seconds": {},
+        "to": {},
+    }
     # Checks: the bound, and progress with every step.
     ours = [row for label, row in found.items() if label.startswith(f"{next(iter(networks))}, ")]
     for name in sets:
         assert all(row[name]["energy_least"] > -1e-5 for row in ours), f"{name}: a tensor below the elements'"
         means = [row[name]["mean"] for row in ours]
         assert all(b < a for a, b in zip(means, means[1:])), f"{name}: errors {means} do not fall"
-    first = next(iter(networks.values()))
-    assert isinstance(first, MultiscaleNetwork), "the first network must be multiscale: it is timed"
     figure, axes = plt.subplots(1, len(sets), figsize=(3.6 * len(sets), 3.4), sharey=True, layout="constrained")
     for axis, (name, cells) in zip(axes, sets.items()):
         some = cells[torch.linspace(0, len(cells) - 1, options.timed).long()]
@@ -166,11 +201,19 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run with the options of the command line."""
+    """Run with the options of the command line; 1 where the input is refused."""
+    torch.set_num_threads(1)
+    try:
+        options = parse()
+        networks = read_networks(options.network, options.n)
+        sets = families(options.n, options.cells)  # where there is no cell of a family on so few voxels
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     logger = logging.getLogger("micro.homogeniser")
     logger.setLevel(logging.ERROR)  # runs are stopped on purpose
     try:
-        run(parse())
+        run(options, networks, sets)
     finally:
         logger.setLevel(logging.NOTSET)
     return 0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,31 @@ def test_table_times_and_figure_are_written(demo, arguments):
         solver = [error for error, _ in summary["seconds"][family]["solver, multigrid"]]
         assert solver[-1] < 1e-3 < solver[0] or solver[0] < 1e-3
     assert (arguments / "race.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--n", "1"], "--n must be at least 2, got 1."),
+        (["--cells", "0"], "--cells must be at least 1, got 0."),
+        (["--timed", "3"], "--timed must lie between 1 and --cells, 2, got 3."),
+        (["--timed", "0"], "--timed must lie between 1 and --cells, 2, got 0."),
+        (["--network", "none.pt"], "none.pt is not there."),
+        (["--network", "n.pt", "n.pt"], "--network must be files whose names differ, got n.pt, n.pt."),
+        (["--network", "t.pt"], "--network must begin with a multiscale network, which is timed, got t.pt."),
+        (["--network", "n.pt", "t.pt"], "--n must be 8 for t.pt, a tensor network, got 6."),
+        (["--output", "n.pt"], "--output must name a folder, but 'n.pt' is a file."),
+        (["--cells", "many"], "Argument --cells: invalid int value: 'many'."),
+    ],
+)
+def test_bad_input_is_one_sentence(demo, arguments, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(arguments)
+    shape = {"network": "tensor", "side": 8}
+    save_network(arguments / "t.pt", make_network(Shape(**shape)), {"shape": shape})
+    monkeypatch.setattr("sys.argv", [*sys.argv, *words])
+    assert demo.main() == 1
+    assert capsys.readouterr().err == f"{sentence}\n"
+    assert not (arguments / "summary.json").exists()
 
 
 def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, monkeypatch):
