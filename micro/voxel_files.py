@@ -1,10 +1,12 @@
-"""Voxels from files: .npy, HDF5, raw, a folder of images; and a closed surface filled with voxels.
+"""Voxels from files: .npy, HDF5, raw, a TIFF of many pages, a folder of images.
 
 `read_voxels` gives the numbers as they stand; what they mean (densities, phases, grey values to be cut at a threshold)
 is the caller's to say.
 """
 
 import importlib
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,11 @@ import numpy as np
 from micro.voxel_frames import as_shape
 
 IMAGES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
+#: Files that may hold all layers as pages.
+STACKS = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5", ".hdf")
+#: Modes of images whose numbers are taken as they are; others become grey values of eight bits.
+MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def optional(module: str, package: str, purpose: str) -> Any:
@@ -60,26 +66,40 @@ def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
         return file[dataset][()]
 
 
-def read_images(path: Path) -> np.ndarray:
-    """Return the grey values (X, Y, Z) of a folder of images in the order of their names, one layer z each.
+def by_number(file: Path) -> tuple[list[str | int], str]:
+    """Return what sorts names as people count: layer2 before layer10."""
+    words = re.split("([0-9]+)", file.name)
+    return [int(word) if k % 2 else word for k, word in enumerate(words)], file.name
 
-    Columns of an image run along x, its rows, from the bottom, along y.
+
+def read_images(path: Path) -> np.ndarray:
+    """Return the grey values (X, Y, Z) of images, one layer z each: the pages of a TIFF, or all files of a folder.
+
+    Files are taken in the order of their names, numbers in these by their value. Columns of an image run along x, its
+    rows, from the bottom, along y.
     """
     image = optional("PIL.Image", "Pillow", "Reading images")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+    files = [path]
+    if path.is_dir():
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGES), key=by_number)
     if not files:
         raise ValueError(f"{path} must hold images ({', '.join(IMAGES)}), it holds none.")
     layers: list[np.ndarray] = []
     for file in files:
+        found: list[np.ndarray] = []
         try:
-            picture = image.open(file)
-        except OSError:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # else layers would be missing
+                with image.open(file) as picture:
+                    for page in range(getattr(picture, "n_frames", 1) if file is path else 1):
+                        picture.seek(page)
+                        found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
+        except (OSError, SyntaxError, UserWarning):  # what Pillow says of broken pixels, chunks of a .png, pages
             raise ValueError(f"{file} is not an image, or it is truncated.") from None
-        with picture:
-            layer = np.asarray(picture if picture.mode in ("1", "L", "I", "F", "I;16") else picture.convert("L"))
-        if layers and layer.shape != layers[0].shape:
-            raise ValueError(f"{file.name} must have {layers[0].shape} pixels as those before, got {layer.shape}.")
-        layers.append(layer)
+        layers += found
+        for layer in found:
+            if layer.shape != layers[0].shape:
+                raise ValueError(f"{file.name} must have {layers[0].shape} pixels as those before, got {layer.shape}.")
     return np.stack([layer[::-1].T for layer in layers], axis=-1)
 
 
@@ -93,7 +113,7 @@ def read_voxels(
     """Return the voxels of a file or of a folder of images.
 
     Args:
-        path: A file .npy, .h5 or .hdf5, .raw, or a folder.
+        path: A file .npy, .h5 or .hdf5, .raw, .tif of many pages, or a folder.
         dataset: Name in an HDF5 file.
         shape: Voxels (X, Y, Z) of a raw file, in C order: z runs fastest.
         dtype: Type of the numbers of a raw file, with byte order, for instance "<u2".
@@ -106,7 +126,7 @@ def read_voxels(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if path.is_dir() or (suffix in STACKS and path.is_file()):
         voxels = read_images(path)
     elif not path.is_file():
         raise ValueError(f"{path} does not exist.")
@@ -126,7 +146,7 @@ def read_voxels(
             raise ValueError(f"{path} must hold {np.prod(size)} numbers of {dtype}, it holds {numbers.size}.")
         voxels = numbers.reshape(size)
     else:
-        raise ValueError(f"{path} must be .npy, .h5, .hdf5, .raw or a folder of images.")
+        raise ValueError(f"{path} must be .npy, .h5, .hdf5, .raw, .tif or a folder of images.")
     if voxels.ndim not in (3, 4) or 0 in voxels.shape or voxels.dtype.kind not in "buif":
         raise ValueError(f"{path} must hold (X, Y, Z) or (cells, X, Y, Z) numbers, got {voxels.shape} {voxels.dtype}.")
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from micro.voxel_files import HDF5, read_voxels
+from micro.voxel_files import HDF5, STACKS, read_voxels
 from micro.voxel_surface import fill, read_triangles
 from surrogates.cells import check_density
 
 #: Endings of surfaces; all else is voxels.
 SURFACES = (".stl", ".msh", ".ply", ".obj", ".vtp", ".vtk")
-VOXELS = (".npy", ".raw", *HDF5)
+VOXELS = (".npy", ".raw", *HDF5, *STACKS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the cell and what a file of its kind needs."""
     add = parser.add_argument
-    add("cell", type=Path, help=".npy, .h5, .raw, a folder of images, or a closed surface (.stl, .msh, .ply, ...)")
+    add("cell", type=Path, help=".npy, .h5, .raw, .tif, a folder of images, or a closed surface (.stl, .msh, ...)")
     add("--threshold", type=float, metavar="X", help="voxels above this are solid, the others void")
     add("--dataset", metavar="NAME", help="data set of an HDF5 file, if it has several")
     add("--sample", type=int, metavar="I", help="which cell, where the file holds (cells, X, Y, Z)")

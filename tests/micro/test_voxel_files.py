@@ -45,6 +45,29 @@ def test_stack_of_images(voxels, tmp_path):
         read_voxels(tmp_path)
 
 
+def test_layers_are_counted_as_people_do(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for z in (1, 2, 10, 11):
+        image.fromarray(np.full((2, 2), z, np.uint8)).save(tmp_path / f"slice{z}.png")
+    assert read_voxels(tmp_path)[0, 0].tolist() == [1, 2, 10, 11]
+    (tmp_path / "slice2.png").write_bytes((tmp_path / "slice2.png").read_bytes()[:45])
+    with pytest.raises(ValueError, match=r"slice2.png is not an image, or it is truncated\."):
+        read_voxels(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "u1", "<f4"])
+def test_pages_of_a_tiff(voxels, tmp_path, dtype):
+    """All the layers of a scan in one file, with all their bits."""
+    image = pytest.importorskip("PIL.Image")
+    values = (voxels * (300 if dtype == "<u2" else 1)).astype(dtype)
+    first, *others = (image.fromarray(np.ascontiguousarray(values[:, ::-1, z].T)) for z in range(5))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    np.testing.assert_array_equal(read_voxels(tmp_path / "a.tif"), values)
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:150])
+    with pytest.raises(ValueError, match="b.tif is not an image, or it is truncated"):
+        read_voxels(tmp_path / "b.tif")
+
+
 def test_what_is_no_voxels_is_refused(voxels, tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((3, 3)))
     np.save(tmp_path / "nan.npy", np.full((2, 2, 2), np.nan))
