@@ -15,6 +15,7 @@ from torch import Tensor
 
 from micro.dataset import good_samples, read_arrays
 from micro.homogeniser import Homogeniser
+from micro.voxel_files import read_npy
 
 #: Tolerance of exact fields, of the energy; cells solved at a time.
 EXACT = 1e-7
@@ -61,6 +62,8 @@ def check_density(density: np.ndarray | Tensor, source: str = "density") -> Tens
     Raises:
         ValueError: One sentence that says what is wrong with them.
     """
+    if isinstance(density, np.ndarray) and density.dtype.kind not in "buifc":
+        raise ValueError(f"{source} must be real numbers, got {density.dtype}.")
     values = torch.as_tensor(density)
     if values.ndim != 4 or 0 in values.shape:
         raise ValueError(f"{source} must have shape (cells, X, Y, Z), got {tuple(values.shape)}.")
@@ -93,8 +96,8 @@ def read_cells(path: str | Path, *, allow_partial: bool = False) -> Cells:
         tensor = torch.from_numpy(good["tensor"]).double() if known else None
         return Cells(check_density(good["density"], f"density in {path}").float(), tensor, hash=digest, meta=(meta,))
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = read_npy(path)
+    except ValueError as error:
         raise ValueError(f"{path} is neither a data set nor a .npy file of densities.") from error
     density = check_density(values, f"density in {path}").float()
     return Cells(density, hash=hashlib.sha256(density.numpy().tobytes()).hexdigest(), meta=({"command": str(path)},))

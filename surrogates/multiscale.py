@@ -183,4 +183,3 @@ class MultiscaleNetwork(torch.nn.Module):
     def forward(self, cells: CellEnergy) -> Tensor:
         """Return the fluctuations (cells, 6, 3, X, Y, Z)."""
         return self.sequence(cells)[-1]
-

@@ -133,6 +133,8 @@ def test_errors_are_those_of_the_paper_with_absolute_values():
         (np.ones((4, 4, 4)), "must have shape"),
         (np.full((2, 4, 4, 4), np.nan), "must be finite"),
         (np.full((2, 4, 4, 4), 2.0), "between 0"),
+        (np.full((2, 4, 4, 4), "x"), "must be real numbers, got <U1"),
+        (np.full((2, 4, 4, 4), 1j), "must be real, got torch.complex128"),
     ],
 )
 def test_densities_that_are_none_are_refused(tmp_path, capsys, values, sentence):
@@ -143,8 +145,10 @@ def test_densities_that_are_none_are_refused(tmp_path, capsys, values, sentence)
 
 def test_other_input_that_is_wrong_is_refused(data, tmp_path, capsys):
     output = ["--output", str(tmp_path / "x.pt")]
+    np.savez(tmp_path / "many.npz", np.load(data))
     for words, sentence in (
         (["--data", str(tmp_path / "none.npy")], "neither"),
+        (["--data", str(tmp_path / "many.npz")], "neither"),
         (["--data", str(data), "--held-out", "8"], "held_out must lie"),
         (["--data", str(data), "--network", "tensor"], "go together"),
         (["--data", str(data), "--resume"], "give --checkpoint"),
