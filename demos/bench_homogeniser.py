@@ -362,29 +362,20 @@ def counts_table(rows: list[dict[str, Any]]) -> str:
 
 
 def ratio_table(baseline: list[dict[str, Any]]) -> str:
-    """Seconds and ratios by cell: a table for the documentation."""
-    head = (
-        "cell",
-        "n",
-        "void",
-        "SciPy: assembly",
-        "as close",
-        "steps",
-        "at its end",
-        "steps",
-        "ours",
-        "ratio",
-        "at its end",
-    )
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in baseline:
-        never = "" if row["as_close"] else " never"
-        stopped = "" if row["ended"] else " stopped"
-        lines.append(
-            f"| {row['cell']} | {row['n']} | {row['void']:g} | {row['assembly_seconds']:.2f} | "
-            f"{row['seconds_as_close']:.2f}{never} | {max(row['steps_as_close'])} | {row['seconds']:.2f}{stopped} | "
-            f"{max(row['steps'])} | {row['ours']:.3f} | {row['ratio_as_close']:.1f} | {row['ratio']:.1f} |"
-        )
+    """Seconds and ratios by cell, for both kinds of voids: a table for the documentation."""
+    columns = "SciPy as close", "at its end", "steps", "ours", "ratios"
+    lines = [f"| cell, voids of 1e-9 | {' | '.join(columns)} | true voids: {' | '.join(columns)} |", "|---" * 11 + "|"]
+    for name, n in dict.fromkeys((row["cell"], row["n"]) for row in baseline):
+        words = [name if len({row["n"] for row in baseline}) == 1 else f"{name}, {n}^3"]
+        for row in [row for row in baseline if (row["cell"], row["n"]) == (name, n)]:
+            words += [
+                f"{row['seconds_as_close']:.2f}" if row["as_close"] else "never",
+                f"{row['seconds']:.2f}" if row["ended"] else f"> {row['seconds']:.0f}",
+                f"{max(row['steps_as_close'])}, {max(row['steps'])}",
+                f"{row['ours']:.3f}",
+                f"{row['ratio_as_close']:.0f}, {row['ratio']:.0f}",
+            ]
+        lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 
 

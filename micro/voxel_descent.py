@@ -2,7 +2,9 @@
 
 A pass solves for the correction of the fluctuations with the forces out of balance as the load, in the precision of the
 preconditioner; then the forces are computed anew in double precision. The error of the energy is quadratic in that
-of the fluctuations, so that one pass or two reach 1e-10 of the tensor; nothing of the result is single.
+of the fluctuations, so that one pass reaches 1e-8 of the tensor and two or three 1e-10; no result is single.
+
+Loads and cells do not see each other: each ends by itself, and threads share them out.
 """
 
 import math
