@@ -24,6 +24,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from micro.threads import limit_threads
 
@@ -48,9 +49,16 @@ PHASES = ("network", "solver", "bounds")
 
 
 # %%
+class Parser(argparse.ArgumentParser):
+    """Argument parser that raises what it has to say."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+
 def parse() -> argparse.Namespace:
     """Read and check the command line."""
-    p = argparse.ArgumentParser(description="Certificates.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = Parser(description="Certificates.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--n", type=int, default=20, help="voxels a side; the gyroid has twice as many")
     p.add_argument("--accuracy", nargs="+", type=float, default=[1e-2, 1e-3], help="relative gaps of the bounds")
     p.add_argument("--runs", type=int, default=3, help="runs of which the fastest counts")
@@ -58,8 +66,11 @@ def parse() -> argparse.Namespace:
     p.add_argument("--network", type=Path, default=PRETRAINED, help="network")
     p.add_argument("--output", type=Path, default=Path("results/bench_bounds"), help="folder for the results")
     o = p.parse_args()
-    if o.n < 4 or min(o.runs, o.threads) < 1 or not min(o.accuracy) > 0:
-        raise ValueError("--n must be at least 4, --runs and --threads at least 1, and --accuracy positive.")
+    for name, low in (("n", 4), ("runs", 1), ("threads", 1)):
+        if getattr(o, name) < low:
+            raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
+    if not all(0 < accuracy < 1 for accuracy in o.accuracy):
+        raise ValueError(f"--accuracy must lie between 0 and 1, got {o.accuracy}.")
     if o.output.exists() and not o.output.is_dir():
         raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
     return o

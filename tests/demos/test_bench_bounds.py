@@ -27,11 +27,20 @@ def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
     assert (tmp_path / "bench_bounds.png").is_file()
 
 
-@pytest.mark.parametrize("words", [["--n", "2"], ["--accuracy", "0"], ["--output", "file"], ["--network", "none"]])
-def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words):
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--n", "2"], "--n must be at least 4, got 2."),
+        (["--n", "many"], "Argument --n: invalid int value: 'many'."),
+        (["--accuracy", "1e-2", "nan"], "--accuracy must lie between 0 and 1, got [0.01, nan]."),
+        (["--output", "file"], "--output must name a folder, but 'file' is a file."),
+        (["--network", "none"], "none is not there."),
+    ],
+)
+def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setattr("sys.argv", ["bench_bounds.py", "--output", "out", *words])
     assert bench.main() == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err == f"{sentence}\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
