@@ -164,6 +164,24 @@ def test_other_input_that_is_wrong_is_refused(data, tmp_path, capsys):
         assert sentence in said and said.count("\n") == 1
 
 
+def test_networks_to_begin_with_have_the_same_shape(data, tmp_path, capsys):
+    """What a manifest leaves to the defaults is the default; other widths are refused."""
+    save_network(tmp_path / "n.pt", make_network(Shape(steps=2)), {"shape": {"steps": 2}})
+    words = ["--data", str(data), "--output", str(tmp_path / "x.pt"), "--initial", str(tmp_path / "n.pt")]
+    assert voxels.main([*words, "--epochs", "0", "--held-out", "2"]) == 0
+    capsys.readouterr()
+    assert voxels.main([*words, "--width", "2"]) == 2
+    assert "is a network of another shape" in capsys.readouterr().err
+
+
+def test_cells_of_other_resolutions_are_refused():
+    parts = [cells.Cells(torch.ones(2, n, n, n)) for n in (4, 8)]
+    with pytest.raises(ValueError, match="must have the same resolution, got"):
+        cells.join(parts)
+    with pytest.raises(ValueError, match=r"density must have shape \(cells, 8, 8, 8\), got \(2, 4, 4, 4\)"):
+        predict(TensorNetwork(8), parts[0].density)
+
+
 def test_files_that_could_not_be_written_are_refused_before_training(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(voxels, "train_network", None)
     before = data.read_bytes()
