@@ -15,6 +15,8 @@ from surrogates.cells import check_density
 #: Endings of surfaces; all else is voxels.
 SURFACES = (".stl", ".msh", ".ply", ".obj", ".vtp", ".vtk")
 VOXELS = (".npy", ".raw", *HDF5, *STACKS)
+#: Options that some kinds of files need; where they have no meaning they are refused, not ignored.
+ONLY = {"dataset": HDF5, "shape": (".raw",), "dtype": (".raw",), "resolution": SURFACES, "box": SURFACES}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +78,12 @@ def read_cell(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path} is not there.")
     if not path.is_dir() and suffix not in VOXELS + SURFACES:
         raise ValueError(f"{path} must be a folder of images or end in {', '.join(VOXELS + SURFACES)}.")
-    if suffix in SURFACES:
+    for name, kinds in ONLY.items():
+        if getattr(options, name) is not None and (path.is_dir() or suffix not in kinds):
+            raise ValueError(f"{name} must not be given for {path}, it belongs to {', '.join(kinds)}.")
+    if suffix in SURFACES and options.spacing is not None:
+        raise ValueError(f"spacing must not be given for {path}, it follows from the box and the resolution.")
+    if suffix in SURFACES and not path.is_dir():
         values, spacing = read_surface(path, options.resolution, options.box)
     else:
         values, spacing = (

@@ -94,6 +94,9 @@ def test_what_does_not_fit_is_refused(tmp_path, cell):
         (["a.raw"], "shape and dtype must be given"),
         (["a.raw", "--shape", 4, 5, 6, "--dtype", "q9"], "dtype must be a type of NumPy"),
         (["a.raw", "--shape", 4, 5, 7, "--dtype", "u1"], "must hold 140 numbers of u1, it holds 120"),
+        (["a.npy", "--resolution", 8], "resolution must not be given for .*a.npy, it belongs to .stl, .msh"),
+        (["a.npy", "--dtype", "u1"], "dtype must not be given for .*a.npy, it belongs to .raw"),
+        (["a.stl", "--resolution", 4, "--spacing", 1, 1, 1], "spacing must not be given for .*a.stl, it follows"),
         (["a.npy", "--spacing", 1, -1, 1], "spacing must be three positive numbers"),
     ):
         with pytest.raises(ValueError, match=sentence):
