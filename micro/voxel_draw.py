@@ -130,4 +130,5 @@ def draw(
             solid = make_tpms(name, n, parameter, above=bool(above), shift=shift)
         if fraction[0] <= solid.mean() <= fraction[1] and whole(solid):
             return DrawnCell(np.where(solid, 1.0, void), kind, parameter, above)
-    raise ValueError(f"{name} with {n} voxels a side is never one piece of a fraction in {fraction}.")
+    ranges = f"a fraction in {fraction}" + (f" and a radius in {radius}" if family == "frame" else "")
+    raise ValueError(f"{name} with {n} voxels a side is never one piece of {ranges}: take wider ranges or more voxels.")
