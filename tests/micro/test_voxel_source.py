@@ -166,7 +166,7 @@ def test_bad_options(tmp_path, caplog, options, sentence):
 
 def test_cells_that_cannot_be_are_told(monkeypatch):
     monkeypatch.setattr("micro.voxel_draw.TRIES", 3)
-    with pytest.raises(ValueError, match="grid with 8 voxels a side is never one piece of a fraction in .* and a radius"):
+    with pytest.raises(ValueError, match="grid with 8 voxels a side is never one piece of .* and a radius in"):
         draw("frame", 8, 0, 0, radius=(0.01, 0.02))
 
 
