@@ -126,7 +126,7 @@ class VoxelSource(Source):
         add("--fraction", default=[0.1, 0.95], type=float, nargs="+", metavar="X", help="range of volume fractions")
         add("--void", default=0.0, type=float, metavar="X", help="density of voids, least density of random cells")
         add("--place", default="origin", choices=PLACES, help="frames and surfaces as defined, or moved at random")
-        add("--kinds", default=[], nargs="+", metavar="NAME", help="frames or surfaces to take (default: all)")
+        add("--kinds", default=[], nargs="*", metavar="NAME", help="frames or surfaces to take (default: all)")
         add("--design", default=8192, type=int, metavar="N", help="samples of the Latin hypercube")
         add("--modulus", default=1.0, type=float, metavar="X", help="Young's modulus, Pa")
         add("--poisson", default=0.3, type=float, metavar="X", help="Poisson's ratio")
