@@ -61,6 +61,37 @@ def as_batch(name: str, values: np.ndarray | Tensor) -> Tensor:
     return batch[None] if batch.ndim == 3 else batch
 
 
+def check_cells(
+    density: np.ndarray | Tensor | None,
+    stiffness: np.ndarray | None,
+    phase: np.ndarray | Tensor | None,
+    device: str | torch.device | None,
+) -> tuple[Tensor | None, Tensor | None, np.ndarray]:
+    """Return densities, phases (cells, X, Y, Z) and the moduli of the phases (p, 6, 6); see `Homogeniser`.
+
+    Raises:
+        ValueError: An argument has the wrong shape or values.
+    """
+    D = check_stiffness(isotropic() if stiffness is None else stiffness)
+    if density is None and phase is None:
+        raise ValueError("density or phase must be given.")
+    rho = None if density is None else as_batch("density", density).to(device=device, dtype=torch.float64)
+    if rho is not None and not bool((torch.isfinite(rho) & (rho >= 0)).all()):
+        raise ValueError("density must be finite and at least 0.")
+    index = None if phase is None else as_batch("phase", phase).to(device=device)
+    if index is not None:
+        if index.is_floating_point() or index.is_complex():
+            raise ValueError(f"phase must be integers, got {index.dtype}.")
+        index = index.long()
+        if rho is not None and rho.shape != index.shape:
+            raise ValueError(f"phase must have the shape of density, {tuple(rho.shape)}, got {tuple(index.shape)}.")
+        if bool(((index < 0) | (index >= len(D))).any()):
+            raise ValueError(f"phase must lie between 0 and {len(D) - 1}.")
+    elif len(D) > 1:
+        raise ValueError(f"phase must be given for {len(D)} phases.")
+    return rho, index, D
+
+
 class Homogeniser:
     """A batch of periodic cells.
 
@@ -91,23 +122,19 @@ class Homogeniser:
     ) -> None:
         if preconditioner not in PRECONDITIONERS:
             raise ValueError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, got {preconditioner!r}.")
-        D = check_stiffness(isotropic() if stiffness is None else stiffness)
-        if density is None and phase is None:
-            raise ValueError("density or phase must be given.")
-        rho = None if density is None else as_batch("density", density).to(device=device, dtype=torch.float64)
-        if rho is not None and not bool((torch.isfinite(rho) & (rho >= 0)).all()):
-            raise ValueError("density must be finite and at least 0.")
-        index = None if phase is None else as_batch("phase", phase).to(device=device)
-        if index is not None:
-            if index.is_floating_point() or index.is_complex():
-                raise ValueError(f"phase must be integers, got {index.dtype}.")
-            index = index.long()
-            if rho is not None and rho.shape != index.shape:
-                raise ValueError(f"phase must have the shape of density, {tuple(rho.shape)}, got {tuple(index.shape)}.")
-            if bool(((index < 0) | (index >= len(D))).any()):
-                raise ValueError(f"phase must lie between 0 and {len(D) - 1}.")
-        elif len(D) > 1:
-            raise ValueError(f"phase must be given for {len(D)} phases.")
+        self.preconditioner = preconditioner
+        with single():  # all of this takes less time than to start threads
+            self._set_up(*check_cells(density, stiffness, phase, device), spacing, precision)
+
+    def _set_up(
+        self,
+        rho: Tensor | None,
+        index: Tensor | None,
+        D: np.ndarray,
+        spacing: np.ndarray | None,
+        precision: torch.dtype,
+    ) -> None:
+        """Make the operator, the load and the solver of checked densities and phases."""
         shape = (rho if rho is not None else index).shape  # type: ignore[union-attr]
         basis, coordinates = decompose(D)
         where = (rho if rho is not None else index).device  # type: ignore[union-attr]
@@ -122,10 +149,8 @@ class Homogeniser:
         self.operator = VoxelOperator(K, coefficients.contiguous())
         self.volume = float(np.prod(self.spacing)) * shape[1] * shape[2] * shape[3]
         self.affine = torch.tensor(affine(self.spacing), dtype=torch.float64, device=where)
-        with single():
-            self.load = self.operator.force(self.affine)
-        self.preconditioner = preconditioner
-        self._descent = Descent(self.operator, self.load, preconditioner, precision)
+        self.load = self.operator.force(self.affine)
+        self._descent = Descent(self.operator, self.load, self.preconditioner, precision)
 
     @property
     def voigt(self) -> Tensor:
@@ -166,9 +191,11 @@ class Homogeniser:
         if u is not None and u.shape != shape:
             raise ValueError(f"u must have shape {tuple(shape)}, got {tuple(u.shape)}.")
         with torch.no_grad():
-            voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
+            with single():
+                voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
             solution = self._descent.run(u, tolerance, voigt, NEGLIGIBLE * voigt, iterations)
-            tensor = self.tensor(solution.u, solution.residual)
+            with single():
+                tensor = self.tensor(solution.u, solution.residual)
         if not bool(solution.converged.all()):
             logger.warning(
                 "%d of %d cells did not converge in %d iterations.",

@@ -31,15 +31,16 @@ def openblas() -> Any:
 
 @contextmanager
 def single() -> Iterator[None]:
-    """Let BLAS use one thread for each call; the threads of PyTorch are afterwards what they were."""
+    """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
     library, threads = openblas(), torch.get_num_threads()
     before = library.openblas_get_num_threads() if library is not None else 1
     if library is not None:
         library.openblas_set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)  # those of the workers' became the default
+        torch.set_num_threads(threads)
         if library is not None:
             library.openblas_set_num_threads(before)
 
