@@ -167,7 +167,7 @@ class Stiffness:
         if self.module is not None:
             C = differentiable_tensor(self.module, rho)
         else:
-            C = Homogeniser(rho, preconditioner="multigrid").solve(tolerance=TOLERANCE).tensor
+            C = Homogeniser(rho).solve(tolerance=TOLERANCE).tensor
         if not bool((torch.linalg.eigvalsh(C)[:, 0] > 1e-5).all()):
             raise ValueError("A cell falls into pieces: take another --family or a finer --resolution.")
         return C
@@ -178,7 +178,7 @@ class Stiffness:
             if self.module is not None:
                 return forward_ad.unpack_dual(differentiable_tensor(self.module, rho)).tangent
             density, change = forward_ad.unpack_dual(rho)
-        cells = Homogeniser(density, preconditioner="multigrid")
+        cells = Homogeniser(density)
         gradient = cells.gradient(cells.solve(tolerance=TOLERANCE).displacement)
         return torch.einsum("cijxyz,cxyz->cij", gradient, change)
 
