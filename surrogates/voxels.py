@@ -68,6 +68,7 @@ class VoxelsConfig:
     features: int = 12
     steps: int = 3
     augment: bool = True  # turn each cell by a signed permutation drawn anew: nothing new to the multiscale network
+    soften: float = 0.0  # part of the batches whose densities are blurred: cells with ramps from void to solid
     epochs: int = 20
     batch: int = 4
     learning_rate: float = 5e-3
@@ -91,6 +92,10 @@ class VoxelsConfig:
             )
         if not self.clip > 0:
             raise ValueError(f"clip must be positive, got {self.clip}.")
+        if not 0 <= self.soften <= 1:
+            raise ValueError(f"soften must lie between 0 and 1, got {self.soften}.")
+        if self.soften and self.loss in LABELLED:
+            raise ValueError(f"soften must be 0 with loss {self.loss}, its labels are of other cells, got {self.soften}.")
         if (self.network == "tensor") != (self.loss == "tensor"):
             raise ValueError("network tensor and loss tensor go together: the others give fields, and it gives none.")
 
@@ -122,6 +127,15 @@ def turned(part: Cells, random: np.random.Generator) -> Cells:
     return Cells(g.density(part.density), tensor, field)
 
 
+def softened(density: Tensor, random: np.random.Generator) -> Tensor:
+    """Return densities (n, X, Y, Z) with ramps: blurred, then stretched so that what is far from a surface stays."""
+    for axis in (1, 2, 3):
+        density = (density.roll(1, axis) + 2 * density + density.roll(-1, axis)) / 4
+    low, high = random.uniform(0.0, 0.3), random.uniform(0.7, 1.0)
+    x = ((density - low) / (high - low)).clamp(0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)
+
+
 def fit(
     module: torch.nn.Module, train: Cells, config: VoxelsConfig, *, device: str = "cpu",
     checkpoint: Checkpoint | None = None, progress: bool = False,
@@ -143,6 +157,8 @@ def fit(
         total = 0.0
         for rows in torch.from_numpy(random.permutation(len(train))).split(config.batch):
             part = turned(train[rows], random) if config.augment else train[rows]
+            if config.soften and random.uniform() < config.soften:
+                part = Cells(softened(part.density, random))
             loss = loss_of(module, CellEnergy(part.density.to(device)), part, config.loss)
             if not math.isfinite(value := loss.item()):
                 raise RuntimeError(f"loss must stay finite, got {value} in epoch {number + 1}; try a lower rate.")

@@ -232,3 +232,15 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_spares_the_weights(mon
 def test_a_tensor_network_for_cells_that_its_halvings_use_up_is_refused():
     with pytest.raises(ValueError, match="at least 8 voxels a side, got 7"):
         TensorNetwork(7)
+
+
+def test_softened_cells_have_ramps_and_keep_what_is_far_from_them():
+    rho = torch.zeros(2, 12, 12, 12)
+    rho[0, :6], rho[1, :, 4:] = 1.0, 1.0
+    soft = voxels.softened(rho, np.random.default_rng(0))
+    assert torch.equal(soft[0, 2:4], torch.ones(2, 12, 12)) and torch.equal(soft[0, 8:10], torch.zeros(2, 12, 12))
+    assert bool(((soft > 0.01) & (soft < 0.99)).any()) and 0 <= float(soft.min()) and float(soft.max()) <= 1
+    shifted = voxels.softened(rho.roll(3, 1), np.random.default_rng(0))
+    assert torch.equal(shifted, soft.roll(3, 1))
+    with pytest.raises(ValueError, match="soften must be 0 with loss tensor, got 0.5"):
+        voxels.VoxelsConfig(network="tensor", loss="tensor", soften=0.5)
