@@ -95,7 +95,7 @@ class VoxelsConfig:
         if not 0 <= self.soften <= 1:
             raise ValueError(f"soften must lie between 0 and 1, got {self.soften}.")
         if self.soften and self.loss in LABELLED:
-            raise ValueError(f"soften must be 0 with loss {self.loss}, got {self.soften}: labels are of cells unsoftened.")
+            raise ValueError(f"soften must be 0 with loss {self.loss}, got {self.soften}: labels are of hard cells.")
         if (self.network == "tensor") != (self.loss == "tensor"):
             raise ValueError("network tensor and loss tensor go together: the others give fields, and it gives none.")
 
