@@ -31,6 +31,7 @@ from micro.homogeniser import NEGLIGIBLE, Homogeniser
 from micro.voxel_balance import Balance
 from micro.voxel_bodies import Bodies
 from micro.voxel_stencil import stencil_rows, stencil_table
+from micro.voxel_threads import single
 
 #: Numbers of the bodies' matrices kept at a time; on a CPU few, so that memory is used again.
 ROOM = {"cpu": 1 << 19, "cuda": 1 << 28}
@@ -176,7 +177,7 @@ def bounds(cell: Homogeniser, u: Tensor, residual: Tensor | None = None, *, size
         residual: Their forces out of balance, if known.
         size: About the voxels a side of a block.
     """
-    with torch.no_grad():
+    with torch.no_grad(), single():  # bodies are too small for threads of BLAS: with two it takes eight times as long
         u = u.to(cell.load)
         r = cell.residual(u) if residual is None else residual
         if not bool((cell.voigt != 0).any()):
