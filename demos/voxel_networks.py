@@ -151,6 +151,21 @@ def time_to(curve: list[tuple[float, float]], error: float) -> float | None:
     return min(reached) if reached else None
 
 
+def draw_race(seconds: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> None:
+    """Error against processor seconds: a panel a family, a line each for the network, the solver and both."""
+    figure, axes = plt.subplots(1, len(seconds), figsize=(3.6 * len(seconds), 3.8), sharey=True, layout="constrained")
+    for axis, (name, curves) in zip(axes, seconds.items()):
+        for who, curve in curves.items():
+            axis.loglog(*zip(*((spent, max(error, 1e-7)) for error, spent in curve)), "o-", ms=3, label=who)
+        axis.set_title(name)
+        axis.set_xlabel("processor seconds a cell")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("mean relative error")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 # %% [markdown]
 # ## Run
 
@@ -176,8 +191,7 @@ def run(options: argparse.Namespace, networks: dict[str, torch.nn.Module], sets:
         assert all(row[name]["energy_least"] > -1e-5 for row in ours), f"{name}: a tensor below the elements'"
         means = [row[name]["mean"] for row in ours]
         assert all(b < a for a, b in zip(means, means[1:])), f"{name}: errors {means} do not fall"
-    figure, axes = plt.subplots(1, len(sets), figsize=(3.6 * len(sets), 3.4), sharey=True, layout="constrained")
-    for axis, (name, cells) in zip(axes, sets.items()):
+    for name, cells in sets.items():
         some = cells[torch.linspace(0, len(cells) - 1, options.timed).long()]
         timed(some[:1], first, 1, 1, "multigrid")  # first calls are slow
         curves = race(some, first)
@@ -187,15 +201,8 @@ def run(options: argparse.Namespace, networks: dict[str, torch.nn.Module], sets:
             for error in (1e-2, 1e-3)
         }
         print(f"{name:7s} seconds a cell to", json.dumps(summary["to"][name]))
-        for who, curve in curves.items():
-            axis.loglog(*zip(*((seconds, max(error, 1e-7)) for error, seconds in curve)), "o-", ms=3, label=who)
-        axis.set_title(name)
-        axis.set_xlabel("processor seconds a cell")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("mean relative error")
-    axes[0].legend()
     options.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output / "race.png", dpi=110)
+    draw_race(summary["seconds"], options.output / "race.png")
     summary["targets"], summary["paper"] = TARGETS, PAPER
     (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
