@@ -24,7 +24,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 from micro.threads import limit_threads
 
@@ -36,6 +35,7 @@ import numpy as np
 import torch
 
 from micro.homogeniser import Homogeniser
+from micro.options import Parser
 from micro.voxel_frames import make_frame
 from micro.voxel_random import make_random
 from micro.voxel_tpms import make_tpms
@@ -49,13 +49,6 @@ PHASES = ("network", "solver", "bounds")
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises what it has to say."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
 def parse() -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Certificates.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -37,7 +37,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from micro.threads import limit_threads
 
@@ -52,6 +52,7 @@ from scipy.sparse.linalg import cg
 
 from micro.generate import keep_memory
 from micro.homogeniser import Homogenised, Homogeniser
+from micro.options import Parser
 from micro.voxel_bound import bounds
 from micro.voxel_element import affine, element_stiffness, isotropic
 from micro.voxel_frames import FRAMES, make_frame
@@ -76,13 +77,6 @@ COLOURS = {"fourier": "#219ebc", "multigrid": "#fb8500"}
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises what it has to say."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
 def parse() -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Cost of the homogeniser.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from micro.threads import limit_threads
 
@@ -33,6 +33,7 @@ import torch
 from fem.laws import load
 from micro.lattice_cell import LatticeCell
 from micro.lattice_parameters import lattice_of
+from micro.options import Parser
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "surrogates" / "pretrained"
 
@@ -41,13 +42,6 @@ PRETRAINED = Path(__file__).resolve().parents[1] / "surrogates" / "pretrained"
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises, so that bad input ends in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
 def parse() -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Cost of lattice laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -27,7 +27,6 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 from micro.threads import limit_threads
 
@@ -39,6 +38,7 @@ import numpy as np
 import torch
 
 from micro.homogeniser import Homogeniser
+from micro.options import Parser
 from micro.voxel_draw import FAMILIES, draw
 from surrogates.cell_errors import relative_error
 from surrogates.cell_network import PRETRAINED, load_network, predict
@@ -57,13 +57,6 @@ SEED, RADIUS = 7, (0.06, 0.2)
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises what it has to say."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
 def parse() -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Networks and the solver.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

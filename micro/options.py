@@ -1,6 +1,16 @@
-"""Options of the data jobs that more than one source has."""
+"""Command lines: what more than one data job or demo needs."""
 
+import argparse
 import math
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that raises what it has to say: a bad argument is a ValueError, one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise in place of ending the process."""
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
 
 def as_range(name: str, values: list) -> tuple:
