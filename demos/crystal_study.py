@@ -50,13 +50,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from micro.crystal.hcp import slip_systems, twin_systems, twinned
+from micro.crystal.materials import CrystalParameters
+from micro.crystal.paths import random_walk
+from micro.crystal.rotations import random_rotations
+from micro.crystal.taylor import TaylorPolycrystal
+from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
-from micro.hcp import slip_systems, twin_systems, twinned
-from micro.magnesium import CrystalParameters
-from micro.paths import random_walk
-from micro.ranks import Ranks, world
-from micro.rotations import random_rotations
-from micro.taylor import TaylorPolycrystal
 from micro.tensors import determinant, deviator, from_components, matmul
 
 matplotlib.use("Agg")

@@ -56,13 +56,13 @@ from mpi4py import MPI
 from tqdm import tqdm
 
 import fem.laws
-from fem.checkpoint import restore, save
-from fem.contact import PlaneWall
+from fem.discretisation.quadrature import cell_average
+from fem.discretisation.strain_measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
 from fem.explicit import ExplicitSolver, Fixed, SolverError
-from fem.measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
+from fem.explicit.contact import PlaneWall
+from fem.io.checkpoint import restore, save
 from fem.mesh import read_mesh
-from fem.points import cell_average
-from fem.runtime import abort_when_uncaught, plan_threads, raise_together
+from fem.parallel import abort_when_uncaught, plan_threads, raise_together
 
 ROOT = Path(__file__).resolve().parents[1]
 FITTED = ROOT / "surrogates" / "pretrained" / "johnson_cook.json"  # to the polycrystal data of the learned law

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from fem.failure import SolverError
-from fem.runtime import raise_together
+from fem.errors import SolverError
+from fem.parallel import raise_together
 
 
 class Stop(Exception):

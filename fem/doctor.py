@@ -101,7 +101,7 @@ def report_mpi(report: Report) -> Any:
     report.say("MPI", f"mpi4py {version(mpi4py)}, {mpi.Get_library_version().splitlines()[0].split(',')[0]}")
     bound = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
     try:
-        from fem.runtime import plan_threads
+        from fem.parallel import plan_threads
 
         plan = plan_threads(mpi.COMM_WORLD)
     except ImportError as error:

@@ -14,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import compat
-from fem.runtime import raise_together
+from fem.parallel import raise_together
 
 LINEAR_CELLS = (2, 3, 4, 5)  # gmsh's numbers of triangles, quadrilaterals, tetrahedra and hexahedra
 

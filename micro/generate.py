@@ -23,12 +23,12 @@ from micro.threads import limit_threads
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
 
-from micro import job
-from micro.manifest import parameter_hash
-from micro.provenance import code_record, environment_record
-from micro.ranks import Ranks, world
-from micro.shards import SCHEMA
-from micro.source import Source
+from micro.data import job
+from micro.data.manifest import parameter_hash
+from micro.data.provenance import code_record, environment_record
+from micro.data.ranks import Ranks, world
+from micro.data.shards import SCHEMA
+from micro.data.source import Source
 
 logger = logging.getLogger("micro.generate")
 
@@ -43,9 +43,9 @@ class Parser(argparse.ArgumentParser):
 
 def standard_sources() -> list[type[Source]]:
     """Return the sources of this package; loaded late, torch takes its time."""
-    from micro.lattice_source import LatticeSource
-    from micro.taylor_source import TaylorSource
-    from micro.voxel_source import VoxelSource
+    from micro.crystal.source import TaylorSource
+    from micro.lattice.source import LatticeSource
+    from micro.voxel.source import VoxelSource
 
     return [TaylorSource, LatticeSource, VoxelSource]
 

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surrogates import tangent
-from surrogates.artifact import load_law, replace_manifest, switch_fusion_off, write_beside
-from surrogates.patch import LoadStep, make_patch, pull
+from surrogates.artifact import tangent
+from surrogates.artifact.load import load_law, replace_manifest, switch_fusion_off, write_beside
+from surrogates.artifact.patch_test import LoadStep, make_patch, pull
 
 Certificate = dict[str, float | bool]
 STEPS, EVERY = 12, 3  # of a path; its direction changes, and differences are taken, every third

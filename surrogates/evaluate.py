@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from surrogates.artifact import load_law
-from surrogates.errors import resolution_report
-from surrogates.samples import load_samples
+from surrogates.artifact.load import load_law
+from surrogates.path.data import load_samples
+from surrogates.path.errors import resolution_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

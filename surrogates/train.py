@@ -14,8 +14,9 @@ A kind of law is a module of this package with
   the artifact, `describe() -> {"state": ..., "observe": ..., "time_window": ...}` for the manifest (a plain Python
   method); may be left out where the model is the law;
 - `errors(model, law, held_out, config) -> dict of numbers`: held-out errors, `full` and `deviatoric` among them; may be
-  left out where driving the law along the paths is all there is to say (`surrogates.errors.resolution_report`);
-- `load(paths, held_out, allow_partial=) -> (train, held_out)` and `material(train) -> surrogates.export.Material`,
+  left out where driving the law along the paths is all there is to say (`surrogates.path.errors.resolution_report`);
+- `load(paths, held_out, allow_partial=) -> (train, held_out)` and `material(train) ->
+surrogates.artifact.export.Material`,
   where the data are not stretches and stresses of polycrystals; the samples have a length, `hash` and `meta`.
 """
 
@@ -38,19 +39,19 @@ if __name__ == "__main__":
 
 import torch
 
-from surrogates.checkpoint import Checkpoint
-from surrogates.device import check_device
-from surrogates.errors import resolution_report
-from surrogates.export import Material, Origin, write_law
-from surrogates.samples import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
+from surrogates.artifact.export import Material, Origin, write_law
+from surrogates.path.data import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
+from surrogates.path.errors import resolution_report
+from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.device import check_device
 
 logger = logging.getLogger(__name__)
 
 KINDS = {
-    "pca-net": ("surrogates.pca_net", "PCANetConfig"),
-    "recurrent": ("surrogates.recurrent", "RecurrentConfig"),
+    "pca-net": ("surrogates.path.pca_net", "PCANetConfig"),
+    "recurrent": ("surrogates.path.recurrent", "RecurrentConfig"),
     "tann": ("surrogates.tann", "TannConfig"),
-    "tann-network": ("surrogates.tann_network", "TannNetworkConfig"),
+    "tann-network": ("surrogates.tann.network.train", "TannNetworkConfig"),
 }
 
 

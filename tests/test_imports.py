@@ -24,18 +24,19 @@ ALLOWED = {
 # What one module may import beyond its package: the data jobs share samples among ranks; a .msh file is read by gmsh;
 # a picture is drawn; images and surfaces are read by what is installed.
 ALSO = {
-    "micro.ranks": {"mpi4py"},
+    "micro.data.ranks": {"mpi4py"},
     "micro.generate": {"mpi4py"},
-    "micro.voxel_files": {"PIL"},
-    "micro.voxel_surface": {"gmsh", "pyvista"},
+    "micro.voxel.cells.files": {"PIL"},
+    "micro.voxel.cells.surface": {"gmsh", "pyvista"},
     "fem.mesh": {"gmsh"},
-    "surrogates.stiffness_picture": {"matplotlib"},
+    "surrogates.cells.stiffness_picture": {"matplotlib"},
 }
 # What fem loads with a law: needs nothing but torch, and brings no training code along.
 LIGHT: dict[str, set[str]] = {
     "surrogates": set(),
-    "surrogates.manifest": set(),
-    "surrogates.artifact": {"torch", "surrogates.manifest"},
+    "surrogates.artifact.schema": set(),
+    "surrogates.artifact": {"surrogates.artifact"},
+    "surrogates.artifact.load": {"torch", "surrogates.artifact.schema"},
 }
 
 
@@ -108,9 +109,9 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("surrogates.train", "from fem import points"),
         ("surrogates.artifact", "import h5py"),
         ("surrogates.artifact", "from . import train"),
-        ("fem.laws.torch_law", "from surrogates import train"),
-        ("fem.laws.torch_law", "from micro.crystal import taylor"),
-        ("fem.points", "import gmsh"),
+        ("fem.laws.torchscript", "from surrogates import train"),
+        ("fem.laws.torchscript", "from micro.crystal import taylor"),
+        ("fem.discretisation.quadrature", "import gmsh"),
         ("meshes.taylor_bar", "import torch"),
     ],
 )
@@ -121,9 +122,9 @@ def test_a_breach_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("fem.laws.torch_law", "from surrogates.artifact import load_law"),
-        ("fem.laws.torch_law", "from ..points import points\nfrom . import j2"),
-        ("surrogates.train", "from micro.dataset import read_dataset\nimport json"),
+        ("fem.laws.torchscript", "from surrogates.artifact import load_law"),
+        ("fem.laws.torchscript", "from ..points import points\nfrom . import j2"),
+        ("surrogates.train", "from micro.data.dataset import read_dataset\nimport json"),
         ("micro.generate", "def f():\n    from mpi4py import MPI"),
     ],
 )
@@ -149,6 +150,6 @@ def test_files_are_small_and_ascii(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert [f"line {n}: {line}" for n, line in enumerate(text.splitlines(), 1) if not line.isascii()] == []
     # A demo is one story in one file, without helper modules, and most of it text.
-    if path.parent.name != "demos":
-        assert len(text.splitlines()) <= 300
+    if "demos" not in path.relative_to(ROOT).parts[0]:
+        assert len(text.splitlines()) <= 500
         assert ast.get_docstring(ast.parse(text)), "no docstring"

@@ -101,7 +101,7 @@ def load(name: str | PathLike[str], **options: Any) -> Law:
         return LinearElastic(**options)
     if not Path(name).is_file():
         raise ValueError(f'There is no law or artifact file "{name}"; known laws are {", ".join(KNOWN + SMALL)}.')
-    from fem.laws.torch_law import TorchLaw
+    from fem.laws.torchscript import TorchLaw
 
     law = TorchLaw(name, **options)
     if MPI.COMM_WORLD.rank == 0:

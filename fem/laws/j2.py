@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS
 from fem.laws.plastic import PlasticLaw
 from fem.laws.shapes import check_positive
 
@@ -28,7 +28,7 @@ class J2(PlasticLaw):
         density: Reference density, kg/m^3.
 
     References:
-        Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see `fem.laws.radial_return`.
+        Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see `fem.laws.von_mises`.
     """
 
     name = "j2"

@@ -9,8 +9,8 @@ from typing import final
 
 import numpy as np
 
-from fem.laws import radial_return
-from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws import von_mises
+from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS
 from fem.laws.plastic import PlasticLaw
 from fem.laws.shapes import check_positive
 
@@ -41,7 +41,7 @@ class JohnsonCook(PlasticLaw):
     References:
         Johnson and Cook (1983), 7th Int. Symp. Ballistics. The default constants are of the order of magnesium alloys
         (an assumption of ours, no fit). Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see
-        `fem.laws.radial_return`.
+        `fem.laws.von_mises`.
     """
 
     name = "johnson-cook"
@@ -77,7 +77,7 @@ class JohnsonCook(PlasticLaw):
 
     def flow_stress(self, e: float, rate: float) -> float:
         """Flow stress, Pa, at plastic strain e and plastic strain rate (1/s)."""
-        return float(radial_return.flow_stress(float(e), float(rate), 1.0, self.parameters)[0])
+        return float(von_mises.flow_stress(float(e), float(rate), 1.0, self.parameters)[0])
 
 
 def read_parameters(path: str | PathLike[str]) -> dict[str, float]:

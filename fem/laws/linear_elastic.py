@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS
+from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS
 from fem.laws.shapes import check, check_positive
 
 
@@ -21,7 +21,7 @@ class LinearElastic:
         density: Reference density, kg/m^3.
 
     References:
-        The default moduli are those of `fem.laws.energy` at small strain (magnesium).
+        The default moduli are those of `fem.laws.kernels` at small strain (magnesium).
     """
 
     name = "linear-elastic"

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 from numba import njit
 
-from fem.laws.energy import DENSITY, LAME_MODULUS, SHEAR_MODULUS, invert, pull_back, stress_rate
+from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS, invert, pull_back, stress_rate
 from fem.laws.shapes import check, check_positive
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem.checkpoint import node_numbers
+from fem.io.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
-from fem.runtime import plan_threads
-from fem.truss import TrussSolver
-from micro.bars import KinematicBar
-from micro.lattice import make_cell
-from micro.tiling import tile
+from fem.parallel import plan_threads
+from fem.truss.solver import TrussSolver
+from micro.lattice.bars import KinematicBar
+from micro.lattice.geometry import make_cell
+from micro.lattice.tiling import tile
 
 
 def _box(size, cells, *, distort=0.0, comm=MPI.COMM_WORLD, seed=0) -> Domain:

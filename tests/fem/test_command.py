@@ -4,7 +4,7 @@ import pytest
 from mpi4py import MPI
 
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.failure import SolverError
+from fem.errors import SolverError
 
 pytestmark = pytest.mark.mpi
 COMM = MPI.COMM_WORLD

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem import checkpoint
 from fem.explicit import ExplicitSolver, PlaneWall, SolverError
+from fem.io import checkpoint
 from fem.laws.j2 import J2
-from fem.runtime import raise_together
+from fem.parallel import raise_together
 
 
 class Faulty:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from micro import generate, shards
-from micro.source import Block, Field, Source
+from micro import generate
+from micro.data import shards
+from micro.data.source import Block, Field, Source
 
 
 class FakeSource(Source):

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from micro import provenance
-from micro.dataset import read_dataset
-from micro.ranks import world
+from micro.data import provenance
+from micro.data.dataset import read_dataset
+from micro.data.ranks import world
 
 needs_mpirun = pytest.mark.skipif(
     shutil.which("mpirun") is None or any(name.startswith("OMPI_COMM_WORLD") for name in os.environ),
@@ -186,7 +186,7 @@ def test_resume_refuses_other_parameters(reference, make_set, caplog, options, s
 def test_resume_refuses_other_code(reference, make_set, caplog, monkeypatch):
     monkeypatch.setattr(provenance, "source_hash", lambda path: "0" * 64)
     assert make_set(reference) == 2
-    assert "code of fake_job is not the code the set was begun with" in caplog.text
+    assert "code of fake_job, micro is not the code the set was begun with" in caplog.text
 
 
 def test_shards_of_another_set_are_not_taken_over(tmp_path, reference, make_set, caplog):

@@ -3,7 +3,7 @@
 import torch
 
 from micro import tensors
-from micro.rotations import random_rotations, rotation_about
+from micro.crystal.rotations import random_rotations, rotation_about
 
 GENERATOR = torch.Generator().manual_seed(1)
 A = torch.randn(20, 3, 3, generator=GENERATOR, dtype=torch.float64)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from micro.bars import KinematicBar
-from micro.lattice_source import LatticeSource
-from micro.paths import random_walk
-from surrogates import kinematics
+from micro.crystal.paths import random_walk
+from micro.lattice.bars import KinematicBar
+from micro.lattice.source import LatticeSource
+from surrogates import tensors
 from surrogates.artifact import switch_fusion_off
-from surrogates.samples import Samples, matrices
-from surrogates.walks import Walks, walks_of
+from surrogates.path.data import Samples, matrices
+from surrogates.tann.data import Walks, walks_of
 
 
 def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 1e-6), strain: float = 0.2) -> Samples:
@@ -19,9 +19,9 @@ def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 
     paths = random_walk(range(count), seed, strain=strain, steps=steps, duration=duration)
     U = matrices(paths.U)
     flat = U.reshape(-1, 3, 3)
-    J = kinematics.determinant(flat)
-    E = kinematics.to_vector(kinematics.rational_strain(kinematics.isochoric(flat, J))).reshape(count, -1, 6)
-    E = kinematics.deviator(E)
+    J = tensors.determinant(flat)
+    E = tensors.to_vector(tensors.rational_strain(tensors.isochoric(flat, J))).reshape(count, -1, 6)
+    E = tensors.deviator(E)
     decay = torch.exp(-torch.from_numpy(np.diff(paths.time, axis=1) * paths.duration[:, None]) / 3e-7)[..., None]
     tau = torch.zeros_like(E)
     for k in range(1, E.shape[1]):

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from surrogates import samples as samples_module
 from surrogates import train
 from surrogates.artifact import load_law
-from surrogates.checkpoint import Checkpoint
-from surrogates.errors import follow, report
-from surrogates.samples import split
+from surrogates.path import data as samples_module
+from surrogates.path.data import split
+from surrogates.path.errors import follow, report
+from surrogates.training.checkpoint import Checkpoint
 
 OPTIONS = ["--modes", "8", "--width", "16", "--depth", "2", "--epochs", "2"]
 

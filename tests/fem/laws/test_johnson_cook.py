@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fem.laws.johnson_cook import JohnsonCook
-from fem.laws.radial_return import plastic_increment
+from fem.laws.von_mises import plastic_increment
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1.0, 1e3, 1e6])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fem.implicit import ImplicitSolver, Prescribed
+from fem.laws.anisotropic import ROW, PointStiffness, strain
 from fem.laws.linear_elastic import LinearElastic
-from fem.laws.point_stiffness import ROW, PointStiffness, strain
 
 K, G = 5.0, 2.0
 

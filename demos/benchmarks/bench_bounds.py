@@ -1,0 +1,138 @@
+# %% [markdown]
+# # What a certificate costs
+#
+# **Why.** `surrogates.homogenise` answers with two bounds. The upper one is the energy of any field, and comes for
+# nothing; the lower one takes a stress in equilibrium. Here is what each phase costs: the network's field, the solver's
+# steps, the bounds.
+#
+# **Equations.** U - sum_b f_b.K_b^+ f_b <= C <= U, see `micro.voxel.bounds.lower_bound`: one sparse problem of rigid
+# bodies, and one
+# small factor for every body of 4 x 4 x 4 voxels.
+#
+# **Parameters.** E = 1, nu = 0.3, empty voids. Octet of radius 0.1 and voxels of random density at 20^3, gyroid at
+# level 0 at 40^3; accuracies 1e-2 and 1e-3; from zero fields and from the pretrained network's.
+#
+# **Numbers.** Processor seconds (all threads together) of each phase, the least of some runs in one process, so that
+# what is loaded once does not count; steps of conjugate gradients; the gap of the bounds that was reached.
+#
+# **Check.** Bounds enclose the solver's tensor to 1e-8, and are as near each other as asked.
+
+# %%
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
+
+import matplotlib
+import numpy as np
+import torch
+
+from micro.data.cli import Parser
+from micro.voxel.cells.frames import make_frame
+from micro.voxel.cells.random import make_random
+from micro.voxel.cells.tpms import make_tpms
+from micro.voxel.solver.homogeniser import Homogeniser
+from surrogates.cells.network import PRETRAINED, load_network
+from surrogates.homogenise import effective
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PHASES = ("network", "solver", "bounds")
+
+
+# %%
+def parse() -> argparse.Namespace:
+    """Read and check the command line."""
+    p = Parser(description="Certificates.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--n", type=int, default=20, help="voxels a side; the gyroid has twice as many")
+    p.add_argument("--accuracy", nargs="+", type=float, default=[1e-2, 1e-3], help="relative gaps of the bounds")
+    p.add_argument("--runs", type=int, default=3, help="runs of which the fastest counts")
+    p.add_argument("--threads", type=int, default=1, help="threads of PyTorch and BLAS")
+    p.add_argument("--network", type=Path, default=PRETRAINED, help="network")
+    p.add_argument("--output", type=Path, default=Path("results/bench_bounds"), help="folder for the results")
+    o = p.parse_args()
+    for name, low in (("n", 4), ("runs", 1), ("threads", 1)):
+        if getattr(o, name) < low:
+            raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
+    if not all(0 < accuracy < 1 for accuracy in o.accuracy):
+        raise ValueError(f"--accuracy must lie between 0 and 1, got {o.accuracy}.")
+    if o.output.exists() and not o.output.is_dir():
+        raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
+    return o
+
+
+def make_cells(n: int) -> dict[str, np.ndarray]:
+    """Return the cells."""
+    return {
+        f"octet {n}^3": make_frame("octet", n, 0.1).astype(float),
+        f"random densities {n}^3": make_random(n, 0, 0)[0],
+        f"gyroid {2 * n}^3": make_tpms("gyroid", 2 * n).astype(float),
+    }
+
+
+# %% [markdown]
+# ## Every cell, accuracy and start
+
+
+# %%
+def main() -> int:
+    """Measure, check, and write the table; 1 where the input is refused."""
+    try:
+        o = parse()
+        network = load_network(o.network)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    torch.set_num_threads(o.threads)
+    o.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, rho in make_cells(o.n).items():
+        exact = Homogeniser(rho, preconditioner="multigrid").solve(tolerance=1e-10).tensor[0].numpy()
+        for accuracy in o.accuracy:
+            for start in (None, network):
+                found = [effective(rho[None], accuracy, network=start, now=time.process_time) for _ in range(o.runs)]
+                best = min(found, key=lambda answer: sum(answer.seconds.values()))
+                upper, lower = best.upper[0].numpy(), best.lower[0].numpy()
+                scale = np.linalg.eigvalsh(exact)[-1]
+                assert np.linalg.eigvalsh(upper - exact)[0] > -1e-8 * scale, "an upper bound is below the tensor"
+                assert np.linalg.eigvalsh(exact - lower)[0] > -1e-8 * scale, "a lower bound is above the tensor"
+                assert bool(best.reached[0]), "the bounds are further apart than asked"
+                row = {"cell": name, "accuracy": accuracy, "start": "zero" if start is None else "network"}
+                row |= {phase: round(best.seconds.get(phase, 0.0), 4) for phase in PHASES}
+                row |= {"iterations": int(best.iterations[0])}
+                row |= {"gap": float(np.max(1 - np.diag(lower) / np.diag(upper)))}
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    summary = {"threads": o.threads, "runs": o.runs, "rows": rows}
+    (o.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    draw(rows, o.output / "bench_bounds.png")
+    return 0
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Draw the phases, one bar a row."""
+    figure, axes = plt.subplots(figsize=(8, 0.35 * len(rows) + 1), layout="constrained")
+    left = np.zeros(len(rows))
+    for phase in PHASES:
+        width = np.array([row[phase] for row in rows])
+        axes.barh(range(len(rows)), width, left=left, label=phase)
+        left += width
+    axes.set_yticks(range(len(rows)), [f"{row['cell']}, {row['accuracy']:g}, {row['start']}" for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("processor seconds")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+# %% [markdown]
+# # What a law costs: points per second of the explicit solver
+#
+# **Why.** The paper's claim is about cost: a learned law at some ten times the price of an empirical one, and many
+# orders below a concurrent polycrystal. So the bar of `taylor_anvil.py` is run for a fixed number of steps with every
+# law on 1, 2, 4, ... ranks, as many as the job has (`mpirun -n 2 python3 demos/benchmarks/bench_explicit.py`), and
+# timed by phase:
+# gather (F from u), law, assemble (internal force), contact, step (stable step).
+#
+# **Numbers.** points per second = points * steps / seconds of the whole step; share of each phase; the cost ratio of a
+# law to Johnson-Cook on the same ranks, for the law alone and for the whole step. The paper's ratios for the
+# whole run are 8.7 (Taylor anvil) and 9.0 (plate), from its Table 2.
+#
+# **Check.** A faster run must be the same run: for every law the kinetic energy after the last step agrees between all
+# numbers of ranks (1e-10 relative with compiled laws, 1e-4 with float32 networks), and the phases add up to no more
+# than the clock on the wall.
+#
+# Reference: Liu et al. (2022), section 4.3, doi:10.1016/j.jmps.2021.104668.
+
+# %%
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gmsh
+import matplotlib
+from mpi4py import MPI
+
+import fem.laws
+from fem.explicit import ExplicitSolver
+from fem.explicit.contact import PlaneWall
+from fem.mesh import read_mesh
+from fem.parallel import abort_when_uncaught, plan_threads
+from meshes.taylor_bar import divisions, taylor_bar
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[2]
+FITTED = ROOT / "surrogates" / "pretrained" / "johnson_cook.json"
+PHASES = ("gather", "law", "assemble", "contact", "step")
+
+# %% [markdown]
+# ## Parameters
+
+
+# %%
+class Parser(argparse.ArgumentParser):
+    """Argument parser that speaks on rank 0 only, and in sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+    def print_help(self, file: Any = None) -> None:
+        if MPI.COMM_WORLD.rank == 0:
+            super().print_help(file)
+
+
+def parse() -> argparse.Namespace:
+    """Read and check the command line (local; the same on every rank)."""
+    shipped = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "surrogates" / "pretrained").glob("*.pt"))
+    p = Parser(description="Cost of laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--laws", nargs="+", default=[*fem.laws.KNOWN, *shipped], help="laws or artifacts")
+    p.add_argument("--cells", type=int, default=10, help="cells across the diameter, even, at least 4")
+    p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
+    p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
+    p.add_argument("--steps", type=int, default=60, help="timed steps")
+    p.add_argument("--warm", type=int, default=5, help="steps before the clock starts (compilation, caches)")
+    p.add_argument("--output", default="results/bench_explicit", help="folder for the results")
+    o = p.parse_args()
+    divisions(o.length, o.diameter, o.cells)  # refuses what cannot be meshed
+    for name in ("steps", "warm"):
+        if getattr(o, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+    if Path(o.output).exists() and not Path(o.output).is_dir():
+        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    for name in o.laws:
+        if name not in fem.laws.KNOWN and not locate(name).is_file():
+            raise ValueError(f"There is no law or artifact file {name!r}; known laws are {', '.join(fem.laws.KNOWN)}.")
+    return o
+
+
+def locate(name: str) -> Path:
+    """An artifact as given, or within the project."""
+    return Path(name) if Path(name).is_file() else ROOT / name
+
+
+# %% [markdown]
+# ## Solve
+# The first `ranks` ranks make their own communicator and run; the others wait.
+
+
+# %%
+def measure(comm: MPI.Comm, name: str, o: argparse.Namespace) -> dict[str, Any]:
+    """Time `o.steps` steps of the bar with one law on the ranks of `comm` (collective there)."""
+    options = {"parameters": FITTED} if name == "johnson-cook" and FITTED.is_file() else {}
+    law = fem.laws.load(name if name in fem.laws.KNOWN else locate(name), **options)
+    model = taylor_bar(o.length, o.diameter, o.cells) if comm.rank == 0 else None
+    domain = read_mesh(model, comm)
+    if comm.rank == 0:
+        gmsh.finalize()
+    wall = PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    solver = ExplicitSolver(domain, law, walls=(wall,), velocity=(0.0, 0.0, -200.0))
+    for _ in range(o.warm):
+        solver.step()
+    before, points = solver.total_seconds(), solver.total_points()
+    comm.barrier()
+    start = time.perf_counter()
+    for _ in range(o.steps):
+        solver.step()
+    comm.barrier()
+    elapsed = comm.allreduce(time.perf_counter() - start, MPI.MAX)
+    after = solver.total_seconds()
+    seconds = {phase: after.get(phase, 0.0) - before.get(phase, 0.0) for phase in PHASES}
+    points = solver.total_points() - points
+    scale = 1e6 * comm.size / points  # core time of one point and step
+    return {
+        "law": law.name, "network": getattr(law, "manifest", {}).get("dtype", ""), "ranks": comm.size, "points": points,
+        "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
+        "share": {phase: value / elapsed for phase, value in seconds.items()},
+        "microseconds_per_point": {"law": scale * seconds["law"], "step": scale * elapsed},
+        "kinetic_energy": solver.ledger().kinetic_energy,
+    }  # fmt: skip
+
+
+def check(rows: list[dict[str, Any]]) -> None:
+    """The same run on any number of ranks; phases within the wall clock.
+
+    Raises:
+        ValueError: naming the law that fails.
+    """
+    for row in rows:
+        first = next(other for other in rows if other["law"] == row["law"])
+        allowed = 1e-4 if row["network"] == "float32" else 1e-10
+        error = abs(row["kinetic_energy"] / first["kinetic_energy"] - 1.0)
+        if not error <= allowed:
+            raise ValueError(f"{row['law']}: kinetic energy on {row['ranks']} ranks differs by {error:.1e}.")
+        # Each phase is the slowest rank's, so that with several ranks their sum may pass the clock a little.
+        if not sum(row["seconds"].values()) <= 1.5 * row["elapsed"]:
+            raise ValueError(f"{row['law']}: the phases take longer than the clock on the wall.")
+
+
+# %% [markdown]
+# ## Figure
+
+
+# %%
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Microseconds per point and step of every law, stacked by phase; and speed against ranks."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    single = [row for row in rows if row["ranks"] == 1]
+    base = [0.0] * len(single)
+    for phase, colour in zip(PHASES, ("#8ecae6", "#fb8500", "#219ebc", "#023047", "#adb5bd"), strict=True):
+        width = [1e6 * row["seconds"][phase] / row["points"] for row in single]
+        left.barh([row["law"] for row in single], width, left=base, color=colour, label=phase)
+        base = [a + b for a, b in zip(base, width, strict=True)]
+    left.invert_yaxis()
+    left.set(xlabel="microseconds per point and step, one rank")
+    left.legend(fontsize=8, frameon=False)
+    for name in dict.fromkeys(row["law"] for row in rows):
+        some = [row for row in rows if row["law"] == name]
+        right.plot([r["ranks"] for r in some], [r["points_per_second"] for r in some], "o-", label=name)
+    ranks = sorted({row["ranks"] for row in rows})
+    right.set_xticks(ranks, [str(n) for n in ranks])
+    right.set(xlabel="ranks", ylabel="points per second")
+    right.set_ylim(bottom=0.0)
+    right.legend(fontsize=8, frameon=False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+# %% [markdown]
+# ## Main
+
+
+# %%
+def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
+    """Measure every law on 1, 2, 4, ... and all ranks; write table, figure and summary."""
+    plan = plan_threads(comm)
+    counts = sorted({2**k for k in range(int(math.log2(comm.size)) + 1)} | {comm.size})
+    rows = []
+    for name in o.laws:
+        for count in counts:
+            part = comm.Split(0 if comm.rank < count else MPI.UNDEFINED)
+            row = None
+            if part != MPI.COMM_NULL:
+                row = measure(part, name, o)
+                part.Free()
+            rows.append(comm.bcast(row, root=0))
+            if comm.rank == 0:
+                last = rows[-1]
+                share = ", ".join(f"{phase} {100 * value:.0f} %" for phase, value in last["share"].items())
+                sys.stdout.write(f"{last['law']}, {count} ranks: {last['points_per_second']:.3g} points/s ({share})\n")
+                sys.stdout.flush()
+    for row in rows:
+        same = [r for r in rows if r["law"] == "johnson-cook" and r["ranks"] == row["ranks"]]
+        row["ratio_to_johnson_cook"] = (
+            {k: row["microseconds_per_point"][k] / same[0]["microseconds_per_point"][k] for k in ("law", "step")}
+            if same
+            else None
+        )
+    check(rows)
+    if comm.rank == 0:
+        folder = Path(o.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(rows, folder / "speed.png")
+        part = folder / ".summary.json.part"
+        summary = {"plan": str(plan), "steps": o.steps, "rows": rows}
+        part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        os.replace(part, folder / "summary.json")
+
+
+def main() -> int:
+    """Run the benchmark; returns the exit status."""
+    try:
+        run(MPI.COMM_WORLD, parse())
+    except ValueError as error:  # raised on all ranks together
+        if MPI.COMM_WORLD.rank == 0:
+            sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
+        MPI.COMM_WORLD.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    abort_when_uncaught(MPI.COMM_WORLD)
+    sys.exit(main())

@@ -1,0 +1,150 @@
+# %% [markdown]
+# # What a learned law costs: its tangent against its stress, and both against the cell that it was learned from
+#
+# **Why.** Newton's method asks for stress and tangent at every point and iteration. The tangent of a lattice law comes
+# in closed form and must not cost more than three times the stress alone; and the law must be worth its training.
+#
+# **What is timed.** States of random walks, all laws on the same strains: `update` and `tangent` as a solver calls them
+# (`fem.laws`), and one step of the auxiliary problem (`micro.lattice.cell_problem`) with its homogenised tangent,
+# batched.
+# Numbers are the fastest of several rounds in one process; only ratios of one run mean anything.
+#
+# **Check.** Stress and tangent of each law are those of its cell at the last step.
+
+# %%
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
+
+import numpy as np
+import torch
+
+from fem.laws import load
+from micro.data.cli import Parser
+from micro.lattice.cell_problem import LatticeCell
+from micro.lattice.parameters import lattice_of
+
+PRETRAINED = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
+
+# %% [markdown]
+# ## Parameters
+
+
+# %%
+def parse() -> argparse.Namespace:
+    """Read and check the command line."""
+    p = Parser(description="Cost of lattice laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--law", nargs="*", help="artifacts (default: the lattice laws of surrogates/pretrained)")
+    p.add_argument("--points", type=int, default=4096, help="points evaluated at once")
+    p.add_argument("--steps", type=int, default=20, help="steps of the walks before")
+    p.add_argument("--increment", type=float, default=0.2, help="size of the random increments of strain")
+    p.add_argument("--rounds", type=int, default=5, help="rounds, the fastest counts")
+    p.add_argument("--threads", type=int, default=1, help="threads of PyTorch and BLAS")
+    p.add_argument("--output", default="results/bench_laws", help="folder for the results")
+    o = p.parse_args()
+    for name in ("points", "steps", "rounds", "threads"):
+        if getattr(o, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+    if Path(o.output).exists() and not Path(o.output).is_dir():
+        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    return o
+
+
+# %% [markdown]
+# ## Measure
+
+
+# %%
+def fastest(work: Callable[[], Any], rounds: int) -> float:
+    """Seconds of the fastest of some rounds, after one that does not count."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def measure(path: str | Path, o: argparse.Namespace) -> dict[str, Any]:
+    """Cost and check of one law."""
+    law = load(path)
+    manifest = law.manifest  # type: ignore[attr-defined]
+    cell = LatticeCell(*lattice_of(manifest["training"]["lattice"]))
+    d, rng = manifest["dimension"], np.random.default_rng(0)
+    H = rng.uniform(-o.increment, o.increment, (o.steps + 1, o.points, d, d))
+    E = np.cumsum(0.5 * (H + H.swapaxes(2, 3)), axis=0)
+    state, there = law.initial_state(o.points), cell.initial_state(o.points)
+    for E_k in E[:-1]:
+        _, state = law.update(np.eye(d) + E_k, state, 1.0)
+        there = cell.step(torch.from_numpy(E_k), there).state
+    F, last = np.eye(d) + E[-1], torch.from_numpy(E[-1])
+    P, _, dP_dF = law.tangent(F, state, 1.0)
+    step = cell.step(last, there)
+    truth, tangent = step.stress.numpy(), cell.tangent(step).numpy()
+    stress_s = fastest(lambda: law.update(F, state, 1.0), o.rounds)
+    tangent_s = fastest(lambda: law.tangent(F, state, 1.0), o.rounds)
+    cell_s = fastest(lambda: cell.tangent(cell.step(last, there)), o.rounds)
+    return {
+        "law": Path(path).stem,
+        "variables": next(f["shape"][0] for f in manifest["state"]["fields"] if f["name"] == "Z"),
+        "stress_error": float(np.linalg.norm(P - truth) / np.linalg.norm(truth)),
+        # Per point; the median, for a bar at its yield point may be on either side.
+        "tangent_error": float(np.median(np.abs(dP_dF - tangent).reshape(o.points, -1).max(axis=1))),
+        "tangent_over_stress": tangent_s / stress_s,
+        "cell_over_law": cell_s / tangent_s,
+        "microseconds_per_point": 1e6 * tangent_s / o.points,
+    }
+
+
+# %%
+def run(o: argparse.Namespace) -> None:
+    """Measure, write, check."""
+    torch.set_num_threads(o.threads)
+    names = o.law or [f for f in sorted(PRETRAINED.glob("*.pt")) if f.stem.startswith(("tann_", "lattice_"))]
+    if not names:
+        raise ValueError("--law must name artifacts: there are none in surrogates/pretrained.")
+    rows = [measure(name, o) for name in names]
+    folder = Path(o.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / ".summary.json.part"
+    unfinished.write_text(json.dumps({"points": o.points, "rows": rows}, indent=1, allow_nan=False) + "\n")
+    os.replace(unfinished, folder / "summary.json")
+    sys.stdout.write(f"{'law':32s} variables  tangent / stress  cell / law  us a point\n")
+    for row in rows:
+        sys.stdout.write(
+            f"{row['law']:32s} {row['variables']:9d}  {row['tangent_over_stress']:16.2f}  {row['cell_over_law']:10.1f}"
+            f"  {row['microseconds_per_point']:10.2f}\n"
+        )
+    sys.stdout.flush()
+    for row in rows:
+        if row["law"].startswith("tann_network"):
+            continue  # learns by training alone: its errors stand in its manifest
+        for name, bound in (("stress_error", 1e-6), ("tangent_error", 1e-5)):
+            assert row[name] < bound, f"{row['law']}: {name} is {row[name]:.1e}, above {bound:g}."
+
+
+def main() -> int:
+    """Run the benchmark; returns the exit status."""
+    try:
+        run(parse())
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

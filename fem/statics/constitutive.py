@@ -1,0 +1,120 @@
+"""The law at all quadrature points of a body: its state, and what is kept of a step that fails or converges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from fem import errors
+from fem.clock import Clock
+from fem.discretisation.quadrature import QuadraturePoints
+from fem.laws import Law
+from fem.mesh import Domain
+from fem.statics.newton import ConvergenceError
+
+
+class Material:
+    """A law at the points, with the state of the last time committed and that of the solution on trial.
+
+    Args:
+        domain: The domain.
+        points: Quadrature points with a tangent; their P and dP_dF are filled here.
+        law: The law.
+        clock: Takes the seconds of "gather" and "law".
+
+    Attributes:
+        state: State at the last time committed, (n, k).
+        evaluated: Law evaluations of all ranks so far.
+        kept: Whether P and dP_dF are those at the end of the last step committed.
+    """
+
+    def __init__(self, domain: Domain, points: QuadraturePoints, law: Law, clock: Clock) -> None:
+        self.domain, self.points, self.law, self.clock = domain, points, law, clock
+        self.state = law.initial_state(points.n)
+        self._trial, self._P_n = self.state, points.P.copy()
+        self.evaluated, self._n_points = 0, int(domain.comm.allreduce(points.n))
+        self.kept = False
+        self._wrong: dict[str, Any] | None = None
+
+    def evaluate(self, u: Any, dt: float, time: float) -> None:
+        """Call the law at all points, then reduce once: a failure on any rank is one on all; collective.
+
+        Args:
+            u: Displacement Function.
+            dt: Since the last time committed, s.
+            time: Pseudo-time, for the message.
+
+        Raises:
+            ConvergenceError: On all ranks, if the law fails, a value is not finite, or (finite strain) a point is
+                inverted.
+        """
+        problem: errors.Problem | None = None
+        points, self.kept = self.points, False
+        with self.clock("gather"):
+            F = points.gather(u)
+        with self.clock("law"):
+            try:
+                P, self._trial, dP_dF = self.law.tangent(F, self.state, dt)
+                points.P[:], points.dP_dF[:] = P, dP_dF
+                problem = _check(F, points.P, points.dP_dF, self._trial, self.law.strain)
+            except Exception as error:  # a law may fail in any way; the ranks must still decide together
+                problem = errors.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
+        self.evaluated += self._n_points
+        if self.domain.comm.allreduce(problem is not None, op=MPI.LOR):
+            text, first = errors.describe(self.domain, points.per_cell, time, problem)
+            if problem is not None and self.domain.comm.rank == first:
+                self._wrong = {"problem": problem, "F": F.copy(), "dt": dt, "time": time, "reason": text}
+            raise ConvergenceError(text)
+
+    def commit(self, *, keep: bool = True) -> None:
+        """Take the trial state; `keep` the tangent for the first iteration of the next step."""
+        self.state, self.kept = self._trial, keep
+        self._P_n[:] = self.points.P
+
+    def roll_back(self, u: Any) -> None:
+        """Return to the state committed, at the displacement u of that time."""
+        self._trial, self.kept = self.state, False
+        self.points.P[:] = self._P_n
+        self.points.gather(u)
+
+    def adopt(self, u: Any, state: np.ndarray) -> None:
+        """Commit a state (n, k) that belongs to u and the stress at the points, as after a restart."""
+        self._trial = state
+        self.points.gather(u)
+        self.commit(keep=False)
+
+    def forget_failure(self) -> None:
+        """What failed before is of no interest any more."""
+        self._wrong = None
+
+    def write_replay(self, folder: Path) -> None:
+        """Write what the law was given where it failed last, if it failed on this rank; after `roll_back`."""
+        if self._wrong is not None:
+            errors.write_replay(folder, F_n=self.points.F, state=self.state, law=self.law.name, **self._wrong)
+
+    def total(self, name: str, density: np.ndarray | None) -> float:
+        """Integral of a density (n,) over the body; collective.
+
+        Raises:
+            ValueError: If the density is None: the law does not tell it.
+        """
+        if density is None:
+            raise ValueError(f"The law {self.law.name} does not tell its {name}.")
+        return float(self.domain.comm.allreduce(float(self.points.volume @ density)))
+
+
+def _check(F: np.ndarray, P: np.ndarray, dP_dF: np.ndarray, state: np.ndarray, strain: str) -> errors.Problem | None:
+    """First point that is inverted (finite strain), or whose stress, state or tangent is not finite."""
+    if strain == "finite":
+        J = np.linalg.det(F)
+        if not np.all(J > 0.0):
+            point = int(np.argmin(np.where(np.isfinite(J), J, -np.inf)))
+            return errors.Problem(point, f"is inverted (det F = {J[point]:.3g})")
+    problem = errors.find(P, state)
+    if problem is None and not np.isfinite(dP_dF.sum()):
+        wrong = ~np.isfinite(dP_dF.reshape(len(dP_dF), -1)).all(axis=1)
+        return errors.Problem(int(np.argmax(wrong)), "has a tangent that is not finite") if wrong.any() else None
+    return problem

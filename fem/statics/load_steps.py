@@ -1,0 +1,165 @@
+"""Load stepping: pseudo-time in steps that are cut where Newton fails and grow again where it is easy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from mpi4py import MPI
+from tqdm import tqdm
+
+from fem.errors import SolverError
+from fem.statics.newton import Convergence, ConvergenceError
+
+EASY = 6  # Newton iterations up to which the next step may grow
+
+
+class Problem(Protocol):
+    """What is stepped through pseudo-time. All methods are collective.
+
+    A problem may also have `give_up(sentence)`, which is called (collectively) before the run ends with a SolverError:
+    the place to write a checkpoint.
+    """
+
+    comm: MPI.Comm
+    time: float
+
+    def set_time(self, t: float) -> None:
+        """Go to pseudo-time t: the values of loads and prescribed unknowns become those of t."""
+
+    def solve(self) -> Convergence:
+        """Find the state at the time set; raises ConvergenceError on all ranks."""
+
+    def commit(self) -> None:
+        """Take the state found as the start of the next step."""
+
+    def roll_back(self) -> None:
+        """Return to the last state committed, its time included."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that converged.
+
+    Attributes:
+        time: Pseudo-time at its end.
+        size: Its length.
+        attempts: Solves that it took: 1, and one more for each cut.
+        convergence: Of the last solve.
+    """
+
+    time: float
+    size: float
+    attempts: int
+    convergence: Convergence
+
+
+def run(
+    problem: Problem,
+    until: float = 1.0,
+    *,
+    step: float | None = None,
+    times: Sequence[float] | None = None,
+    growth: float = 1.5,
+    cut: float = 0.5,
+    largest: float | None = None,
+    smallest: float | None = None,
+    callback: Callable[[Any], None] | None = None,
+    progress: bool = False,
+) -> list[Step]:
+    """Step a problem from its time to the end; collective.
+
+    Args:
+        problem: The problem.
+        until: Time to end at, exactly; ignored with `times`.
+        step: First step; None tries each stretch as a whole.
+        times: Times to hit exactly, increasing; those not after the problem's time are left out (a restart).
+        growth: Factor on the step after an easy one (at most 6 iterations at the first attempt), at least 1.
+        cut: Factor on a step that failed, in (0, 1).
+        largest: Steps grow up to this; None is `step`, so that steps grow only after cuts.
+        smallest: No step is cut below this; None is 1e-4 of the run's length.
+        callback: Called with the problem after every commit.
+        progress: Show a bar on rank 0.
+
+    Returns:
+        The steps taken.
+
+    Raises:
+        ValueError: If an argument does not fit.
+        SolverError: If a step fails that cannot be cut any more. The problem is then at the last state committed.
+    """
+    targets = [float(until)] if times is None else [float(t) for t in times]
+    start = problem.time
+    _check(targets, start, step, growth, cut, largest, smallest, given=times is not None)
+    targets = [t for t in targets if t > start]
+    history: list[Step] = []
+    if not targets:
+        return history
+    top = np.inf if step is None and largest is None else float(largest if largest is not None else step or np.inf)
+    floor = 1e-4 * (targets[-1] - start) if smallest is None else float(smallest)
+    size = top if step is None else min(float(step), top)
+    attempts = 0
+    bar = tqdm(
+        total=targets[-1] - start,
+        disable=not progress or problem.comm.rank != 0,
+        bar_format="{l_bar}{bar}| t = {n:.4g}/{total:.4g} [{elapsed}<{remaining}{postfix}]",
+    )
+    with bar:
+        for target in targets:
+            while problem.time < target:
+                remaining = target - problem.time
+                count = max(1, int(np.ceil(remaining / size - 1e-9)))  # equal steps to the target: no sliver at the end
+                end = target if count == 1 else problem.time + remaining / count
+                length, attempts = end - problem.time, attempts + 1
+                problem.set_time(end)
+                try:
+                    convergence = problem.solve()
+                except ConvergenceError as error:
+                    problem.roll_back()
+                    size = cut * length
+                    if size < floor:
+                        _give_up(problem, length, error)
+                    bar.set_postfix_str(f"step cut to {size:.3g}")
+                    continue
+                problem.commit()
+                history.append(Step(problem.time, length, attempts, convergence))
+                if attempts == 1 and convergence.iterations <= EASY:
+                    size = min(growth * size, top)
+                attempts = 0
+                bar.update(length)
+                bar.set_postfix_str(f"{convergence.iterations} iterations")
+                if callback is not None:
+                    callback(problem)
+    return history
+
+
+def _give_up(problem: Problem, length: float, error: ConvergenceError) -> None:
+    text = f"At time {problem.time:.6g} no step is left to try, the last was {length:.3g}: {error}"
+    give_up = getattr(problem, "give_up", None)
+    if give_up is not None:
+        give_up(text)
+    raise SolverError(text) from error
+
+
+def _check(
+    targets: list[float],
+    start: float,
+    step: float | None,
+    growth: float,
+    cut: float,
+    largest: float | None,
+    smallest: float | None,
+    *,
+    given: bool,
+) -> None:
+    if not all(np.isfinite(targets)) or any(b <= a for a, b in zip(targets, targets[1:])):
+        raise ValueError("times must be finite and increase.")
+    if not given and targets[0] < start:
+        raise ValueError(f"The run cannot end at {targets[0]}, it is at {start}.")
+    for name, value in (("step", step), ("largest", largest), ("smallest", smallest)):
+        if value is not None and not (np.isfinite(value) and value > 0.0):
+            raise ValueError(f"{name} must be positive, got {value}.")
+    if not (growth >= 1.0 and 0.0 < cut < 1.0):
+        raise ValueError(f"growth must be at least 1 and cut in (0, 1), got {growth} and {cut}.")

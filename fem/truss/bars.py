@@ -1,0 +1,79 @@
+"""The bars of one rank: their law, their state, and what a step tries before it is committed."""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from fem.parallel import raise_together
+from fem.statics.newton import ConvergenceError
+from fem.truss.bar_law import BarLaw
+
+
+class Bars:
+    """State of the owned bars at the last commit and in the step that is tried.
+
+    Args:
+        law: The law of all bars.
+        volume: Volumes of the owned bars, (b,), m^3.
+        total: Bars of all ranks.
+        comm: Communicator.
+
+    Attributes:
+        strain: At the last commit, (b,). stress: There, (b,), Pa. state: There, (b, k).
+        dissipated: Up to there, (b,), J/m^3.
+        trial_strain, trial_stress, trial_state, tangent: Of the last evaluation.
+        calls: Calls of the law so far, all ranks: bars times evaluations.
+        failure: Why the last evaluation that failed did so; None if none has failed since `roll_back` or `commit`.
+    """
+
+    def __init__(self, law: BarLaw, volume: np.ndarray, total: int, comm: MPI.Comm) -> None:
+        n = len(volume)
+        self.law, self.comm, self._volume, self._total = law, comm, volume, total
+        self.strain, self.stress, self.dissipated = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.state = np.zeros((n, law.state_size))
+        self.trial_strain, self.trial_stress, self.trial_state = self.strain, self.stress, self.state
+        self.tangent = np.zeros(n)
+        self.calls = 0
+        self.failure: str | None = None
+
+    def evaluate(self, strain: np.ndarray) -> None:
+        """Try strains (b,), from the state at the last commit; collective.
+
+        Raises:
+            ConvergenceError: On all ranks, if the law fails on one or gives a value that is not finite.
+        """
+        error: Exception | None = None
+        self.trial_strain = strain
+        try:
+            self.trial_stress, self.trial_state, self.tangent = self.law.update(strain, self.state)
+            # The sums are finite if all values are (overflow aside).
+            if not np.isfinite(self.trial_stress.sum() + self.trial_state.sum() + self.tangent.sum()):
+                error = ConvergenceError(f"The bar law {self.law.name} gave a value that is not finite.")
+        except Exception as caught:  # a law may fail in any way; the ranks must still decide together
+            error = ConvergenceError(f"The bar law {self.law.name} failed: {caught}")
+        self.calls += self._total
+        try:
+            raise_together(self.comm, error)
+        except ConvergenceError as known:
+            self.failure = str(known)
+            raise
+
+    def commit(self) -> None:
+        """Take what was tried last as the start of the next step."""
+        self.dissipated = self.dissipated + self.law.dissipation(self.state, self.trial_state)
+        self.strain, self.stress, self.state = self.trial_strain, self.trial_stress, self.trial_state
+        self.failure = None
+
+    def roll_back(self) -> None:
+        """Forget what was tried."""
+        self.trial_strain, self.trial_stress, self.trial_state = self.strain, self.stress, self.state
+        self.failure = None
+
+    def stored_energy(self) -> float:
+        """Stored energy of all ranks at the last commit, J; collective."""
+        return float(self.comm.allreduce(float(self._volume @ self.law.energy(self.strain, self.state))))
+
+    def dissipation(self) -> float:
+        """Energy that all ranks have dissipated up to the last commit, J; collective."""
+        return float(self.comm.allreduce(float(self._volume @ self.dissipated)))

@@ -1,0 +1,1 @@
+"""Polycrystals: single-crystal plasticity with twinning, and the Taylor average."""

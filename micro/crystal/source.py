@@ -1,0 +1,138 @@
+"""Source of paper 1's data: random stretch paths and the stress of the Taylor polycrystal along them.
+
+References:
+    Liu et al. (2022), section 3, doi:10.1016/j.jmps.2021.104668.
+"""
+
+import argparse
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+from micro.crystal.materials import CrystalParameters
+from micro.crystal.paths import random_walk
+from micro.crystal.taylor import TaylorPolycrystal
+from micro.data.cli import as_range
+from micro.data.source import Block, Field, Source
+
+COMPONENTS = "component 11 22 33 12 23 13"
+
+
+class TaylorSource(Source):
+    """Random walks of the right stretch, solved with the Taylor polycrystal of magnesium.
+
+    Args:
+        seed: seed of the paths.
+        strain: range of the largest strain of a path, drawn evenly in the logarithm.
+        steps: stored steps a path.
+        knots: range of the number of intervals a path.
+        intervals: "random" or "fixed".
+        duration: range of durations, s, drawn evenly in the logarithm.
+        margin: smallest principal stretch allowed.
+        grains: grains of the polycrystal.
+        grain_seed: seed of their orientations.
+        substeps: solver steps a stored step.
+        device: torch device.
+        threads: torch threads.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    name = "taylor"
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        strain: tuple[float, float],
+        steps: int,
+        knots: tuple[int, int],
+        intervals: str,
+        duration: tuple[float, float],
+        margin: float,
+        grains: int,
+        grain_seed: int,
+        substeps: int,
+        device: str,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.seed = seed
+        self.walk: dict[str, Any] = {
+            "strain": strain,
+            "steps": steps,
+            "knots": knots,
+            "intervals": intervals,
+            "duration": duration,
+            "margin": margin,
+        }
+        random_walk([], seed, **self.walk)  # checks the arguments before any work begins
+        material = CrystalParameters()
+        self.polycrystal = TaylorPolycrystal(grains, grain_seed, material, substeps=substeps, device=device)
+        self.parameters = {
+            "paths": {key: list(value) if isinstance(value, tuple) else value for key, value in self.walk.items()},
+            "grains": grains,
+            "grain_seed": grain_seed,
+            "substeps": substeps,
+            "crystal": dataclasses.asdict(material),
+        }
+        crystal = self.polycrystal.crystal
+        self.tolerances = {"newton": crystal.tolerance, "iterations": crystal.iterations}
+        self.fields = {
+            "U": Field("1", (steps + 1, 6), f"time, {COMPONENTS} of the right stretch"),
+            "stress": Field("Pa", (steps + 1, 6), f"time, {COMPONENTS} of the mean Cauchy stress"),
+            "time": Field("1", (steps + 1,), "time relative to the duration"),
+            "duration": Field("s", (), "duration of the path"),
+        }
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the options of paths and polycrystal."""
+        add = parser.add_argument
+        add("--strain", default=[0.5], type=float, nargs="+", metavar="X", help="largest strain U_max, or its range")
+        add("--duration", default=[1e-6, 1e-4], type=float, nargs="+", metavar="X", help="duration in s, or its range")
+        add("--steps", default=200, type=int, metavar="N", help="stored steps a path")
+        add("--knots", default=[10], type=int, nargs="+", metavar="N", help="intervals a path, or their range")
+        add("--intervals", default="random", choices=("random", "fixed"), help="lengths of the intervals")
+        add("--margin", default=0.2, type=float, metavar="X", help="smallest principal stretch allowed")
+        add("--grains", default=128, type=int, metavar="N", help="grains of the polycrystal")
+        add("--grain-seed", default=0, type=int, metavar="S", help="seed of their orientations")
+        add("--substeps", default=1, type=int, metavar="N", help="solver steps a stored step")
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> "TaylorSource":
+        """Make the source from parsed options."""
+        for name in ("steps", "grains", "substeps"):
+            if getattr(arguments, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(arguments, name)}.")
+        if arguments.grain_seed < 0:
+            raise ValueError(f"grain-seed must not be negative, got {arguments.grain_seed}.")
+        return cls(
+            arguments.seed,
+            strain=as_range("strain", arguments.strain),
+            steps=arguments.steps,
+            knots=as_range("knots", arguments.knots),
+            intervals=arguments.intervals,
+            duration=as_range("duration", arguments.duration),
+            margin=arguments.margin,
+            grains=arguments.grains,
+            grain_seed=arguments.grain_seed,
+            substeps=arguments.substeps,
+            device=arguments.device,
+            threads=arguments.threads,
+        )
+
+    def solve(self, ids: np.ndarray) -> Block:
+        """Make the samples of one block; see `fields` for the arrays."""
+        paths = random_walk([int(sample) for sample in ids], self.seed, **self.walk)
+        time = torch.from_numpy(paths.time * paths.duration[:, None])
+        with torch.no_grad():
+            result = self.polycrystal.solve(torch.from_numpy(paths.U), time)
+        stress = result.stress.cpu().numpy()
+        solved = zip(result.ok.tolist(), result.reason, strict=True)
+        reason = ["" if ok else text or "the solver failed" for ok, text in solved]
+        stress[[bool(text) for text in reason]] = np.nan  # a stress that is not a solution must not be read as one
+        return Block({"U": paths.U, "stress": stress, "time": paths.time, "duration": paths.duration}, reason)

@@ -1,0 +1,1 @@
+"""Data sets: shards, manifest, provenance, and the parallel job that makes them."""

@@ -1,0 +1,1 @@
+"""Lattices: periodic cells of elastoplastic bars."""

@@ -1,0 +1,75 @@
+"""Lattice set: read what ``micro.generate lattice`` wrote, with the cell and the law of the bars that made it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from micro.data.dataset import good_samples, read_arrays
+from micro.lattice.bars import BarLaw
+from micro.lattice.geometry import Cell
+from micro.lattice.parameters import lattice_of
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeSet:
+    """Strain walks of a lattice cell, good samples alone, in the order of their ids.
+
+    Attributes:
+        strain: Average strain (n, T, c), order 11, 22, 12 or 11, 22, 33, 12, 23, 13; zero at first.
+        stress: Average stress (n, T, c), Pa, same order.
+        psi: Free energy per volume of the cell (n, T), J/m^3.
+        dissipation: Dissipated since the time before per volume of the cell (n, T), J/m^3.
+        displacement: Displacement of the nodes (n, T, m, d), m.
+        force: Force of each whole bar (n, T, b), N.
+        bar_state: State of the bars (n, T, b, k): the plastic strain, then what the law adds.
+        cell: The cell.
+        bar: The law of its bars.
+        ids: Sample ids (n,).
+        meta: The manifest, ``dataset.json``.
+        hash: Content hash of all samples read, failed ones too.
+        failed: Reason of each failed sample by id.
+    """
+
+    strain: np.ndarray
+    stress: np.ndarray
+    psi: np.ndarray
+    dissipation: np.ndarray
+    displacement: np.ndarray
+    force: np.ndarray
+    bar_state: np.ndarray
+    cell: Cell
+    bar: BarLaw
+    ids: np.ndarray
+    meta: dict
+    hash: str
+    failed: dict[int, str]
+
+
+def read_lattice_set(path: str | Path, *, allow_partial: bool = False) -> LatticeSet:
+    """Read a set of a lattice cell; failed samples are left out, counted and logged.
+
+    Args:
+        path: Directory of the set.
+        allow_partial: Read the shards that are there of a set that is not finished.
+
+    Raises:
+        ValueError: The set is missing, unfinished, mixed, truncated, changed, of another source, or has no good sample.
+    """
+    arrays, manifest, digest = read_arrays(path, allow_partial=allow_partial)
+    if manifest["source"] != "lattice":
+        raise ValueError(f"{path} must be a set of the source lattice, got {manifest['source']}.")
+    arrays, failed = good_samples(arrays, path)
+    cell, bar = lattice_of(manifest["parameters"])
+    displacement = arrays["displacement"]
+    return LatticeSet(
+        **{name: arrays[name] for name in ("strain", "stress", "psi", "dissipation", "force")},
+        displacement=displacement.reshape(*displacement.shape[:2], *cell.nodes.shape),
+        bar_state=np.stack([arrays[name] for name in ("alpha", "p")[: bar.state_size]], axis=-1),
+        cell=cell,
+        bar=bar,
+        ids=arrays["sample"],
+        meta=manifest,
+        hash=digest,
+        failed=failed,
+    )

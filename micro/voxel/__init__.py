@@ -1,0 +1,1 @@
+"""Voxel cells: their geometry, their effective stiffness and its bounds."""

@@ -1,0 +1,1 @@
+"""Certified lower bounds of the effective stiffness of voxel cells."""

@@ -1,0 +1,1 @@
+"""Geometry of voxel cells: frames, minimal surfaces, random and graded cells, files."""

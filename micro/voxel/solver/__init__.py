@@ -1,0 +1,1 @@
+"""The homogeniser of voxel cells: matrix-free operators, preconditioners and conjugate gradients."""

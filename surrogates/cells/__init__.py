@@ -1,0 +1,1 @@
+"""Networks that give the effective stiffness of voxel cells."""

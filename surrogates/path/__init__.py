@@ -1,0 +1,1 @@
+"""Laws learned from strain paths of polycrystals."""

@@ -1,0 +1,83 @@
+"""Errors of a law on held-out paths, as paper 1 defines them.
+
+The error of a path is ||sigma - sigma_data|| / ||sigma_data||, norms over time and all nine components; a set's error
+is the mean over its paths. Pressure is exact in most laws and dwarfs the deviator, so both stresses are reported.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surrogates import tensors
+from surrogates.path.data import Samples, mandel, matrices
+
+
+def relative_errors(stress: Tensor, truth: Tensor) -> Tensor:
+    """Relative error (s,) of each path, from Mandel vectors (s, T, 6)."""
+    return (stress - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+
+
+def report(stress: Tensor, samples: Samples, suffix: str = "") -> dict[str, float]:
+    """Mean errors of Cauchy stress (s, T, 6) (Mandel, Pa) against the data: full, deviatoric and its spread."""
+    truth = mandel(samples.stress)
+    full = relative_errors(stress, truth)
+    deviatoric = relative_errors(tensors.deviator(stress), tensors.deviator(truth))
+    return {
+        f"full{suffix}": float(full.mean()),
+        f"deviatoric{suffix}": float(deviatoric.mean()),
+        f"deviatoric_median{suffix}": float(deviatoric.median()),
+        f"deviatoric_worst_tenth{suffix}": float(np.quantile(deviatoric.numpy(), 0.9)),
+    }
+
+
+def coarsen(samples: Samples, stride: int) -> Samples:
+    """The same paths seen at every `stride`-th time.
+
+    Raises:
+        ValueError: the number of steps is not a multiple of `stride`.
+    """
+    if (samples.U.shape[1] - 1) % stride:
+        raise ValueError(f"stride must divide the {samples.U.shape[1] - 1} steps of a path, got {stride}.")
+    U, stress, time = (array[:, ::stride] for array in (samples.U, samples.stress, samples.time))
+    return Samples(U, stress, samples.duration, time, samples.ids, samples.hash, samples.meta)
+
+
+def follow(law: Any, samples: Samples) -> Tensor:
+    """Cauchy stress (s, T, 6) (Mandel, Pa) of a law driven with F = U along the paths, step by step as a host does.
+
+    A law with a method `step(F, state, dt (n,))` takes all paths at once; another takes them in groups of equal step,
+    for its `forward` knows one dt.
+    """
+    F = matrices(samples.U)
+    dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
+    stress = torch.zeros(samples.U.shape, dtype=torch.float64)
+    device = next(iter(law.parameters()), torch.zeros(0)).device
+    if hasattr(law, "step"):
+        groups = [torch.arange(len(F))]
+    else:
+        _, inverse = torch.unique(dt.round(decimals=18), dim=0, return_inverse=True)
+        groups = [torch.nonzero(inverse == group).flatten() for group in range(int(inverse.max()) + 1)]
+    with torch.no_grad():
+        for rows in groups:
+            state = law.initial_state(len(rows))
+            for k in range(1, F.shape[1]):
+                F_k = F[rows, k].to(device)
+                if hasattr(law, "step"):
+                    P, state = law.step(F_k, state, dt[:, k - 1].to(device))
+                else:
+                    P, state = law.forward(F_k, state, float(dt[rows[0], k - 1]))
+                sigma = torch.matmul(P, F_k.transpose(1, 2)) / tensors.determinant(F_k)[:, None, None]
+                stress[rows, k] = tensors.to_vector(0.5 * (sigma + sigma.transpose(1, 2))).cpu()
+    return stress
+
+
+def resolution_report(law: Any, samples: Samples) -> dict[str, float]:
+    """Errors of a law driven along the paths at every time, every second (`_half`) and fourth (`_quarter`)."""
+    found = report(follow(law, samples), samples)
+    for stride, suffix in ((2, "_half"), (4, "_quarter")):
+        coarse = coarsen(samples, stride)
+        other = report(follow(law, coarse), coarse)
+        found |= {f"full{suffix}": other["full"], f"deviatoric{suffix}": other["deviatoric"]}
+    return found

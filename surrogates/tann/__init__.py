@@ -1,0 +1,1 @@
+"""Thermodynamics-based networks (TANN) of lattices."""

@@ -1,0 +1,1 @@
+"""The paper's feed-forward TANN."""

@@ -1,0 +1,226 @@
+"""The paper's network: TANN of a lattice as feed-forward networks, trained in the two steps of the paper and a third.
+
+The law is `surrogates.tann.network.law`; here are the encoder, its tied decoder and the training. Internal coordinates
+enter without the part that strain explains elastically, so that internal variables rest where nothing flows. The first
+numbers of the encoder are the principal axes of what enters each of its layers, with biases at which the ELU are linear
+on the data (pre-training by layers); all other weights are random. Stage 1 is Algorithm 1 with Eq. (13), stage 2
+Algorithm 2 with Eq. (12) and the encoder frozen, stage 3 drives the law along short stretches of the walks, as a host
+does.
+
+References:
+    Masi and Stefanou (2022), section III, Eqs. (11) to (13), Algorithms 1 and 2, doi:10.1016/j.cma.2022.115190.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from micro.lattice.condensation import condense
+from micro.lattice.parameters import lattice_of
+from surrogates.artifact.export import Material
+from surrogates.tann.data import Walks, load_walks
+from surrogates.tann.errors import recall_errors
+from surrogates.tann.exact import coordinate_names, lattice_material
+from surrogates.tann.identify import elastic_decoder, given, rank, spectrum
+from surrogates.tann.mandel import basis, components
+from surrogates.tann.model import coordinates_of
+from surrogates.tann.network.law import TannNetworkLaw
+from surrogates.tann.network.model import (
+    Steps,
+    Stretches,
+    TannNetwork,
+    first_axes,
+    inelastic,
+    steps_loss,
+    stretches_loss,
+)
+from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.epochs import run_epochs
+
+ENCODER = (16, 8, 4, 2, 1)  # widths of its layers over the number of variables: the authors' 352-176-88-44-22
+
+
+@dataclass(frozen=True)
+class TannNetworkConfig:
+    """Configuration of the paper's network and its training; 0 for a size stands for the authors' one."""
+
+    variables: int = 0  # internal variables; 0 for all that the internal coordinates show
+    internal: Literal["discovered", "given"] = "discovered"  # given: the plastic strains of the bars, the older form
+    width: int = 0  # of NN_Z: 56 in two dimensions, 88 in three
+    units: int = 0  # of NN_psi: 48 in two dimensions, 96 in three
+    epochs: int = 60  # of the first training, Algorithm 1
+    tuning: int = 300  # of the second training, Algorithm 2
+    rolling: int = 60  # of the third training, along stretches of walks
+    window: int = 20  # steps of a stretch
+    batch: int = 200
+    learning_rate: float = 3e-3
+    final_rate: float = 1e-6
+    grain: float = 0.3  # step, in mean steps, in which half of an error is taken back
+    threshold: float = 0.5  # least dissipation per change of Z that is admitted, over the least in the data; stage 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use."""
+        for name in ("variables", "width", "units", "epochs", "tuning", "rolling", "threshold"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("window", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.grain <= 0.0:
+            raise ValueError(f"grain must be positive, got {self.grain}.")
+
+
+def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
+    """The network at its first numbers, with the sizes of all quantities.
+
+    Raises:
+        ValueError: the bars harden isotropically, or more variables are asked for than the walks show.
+    """
+    if train.lattice["bar"]["name"] != "kinematic":
+        raise ValueError("tann-network needs bars that harden kinematically: internal coordinates do not show others.")
+    torch.manual_seed(config.seed)  # of the first weights
+    d = train.dimension
+    xi, xi_size = coordinates_of(train)
+    scaled, first = xi / xi_size, tuple[int, ...]()
+    if config.internal == "given":
+        Z, decode_E, decode_Z = given(train.strain, scaled, train.alpha)
+        found = Z.shape[-1]
+        first = tuple(int((train.alpha - Z[..., i : i + 1]).abs().amax(dim=(0, 1)).argmin()) for i in range(found))
+    else:
+        decode_E = elastic_decoder(train.strain, scaled, train.dissipation)
+        found = rank(spectrum((scaled - train.strain @ decode_E.T).flatten(0, 1))[0])
+    if config.variables > found or (config.internal == "given" and 0 < config.variables < found):
+        raise ValueError(f"variables must be 0 or at most the {found} that the walks show, got {config.variables}.")
+    N = config.variables or found
+    sizes = (N, xi.shape[-1]) if first else (*(k * N for k in ENCODER[::-1]), xi.shape[-1])
+    width, units = config.width or (56 if d == 2 else 88), config.units or (48 if d == 2 else 96)
+    law = TannNetworkLaw(d, N, width, units, sizes, coordinate_names(lattice_of(train.lattice)[0]))
+    law.decode_E, law.xi_size = decode_E, xi_size
+    law.E_size, law.stress_size = train.strain.std().reshape(1), train.stress.std().reshape(1)
+    law.step_size = train.strain.diff(dim=1).norm(dim=-1).mean().reshape(1) / law.E_size
+    law.grain = torch.full_like(law.grain, config.grain)
+    model = TannNetwork(law, not first)
+    with torch.no_grad():
+        if first:
+            model.given = first
+            law.shown.weight.copy_(decode_Z), law.shown.bias.zero_()
+            law.shown.requires_grad_(False)
+        else:
+            first_axes(model, inelastic(train, law).flatten(0, 1))
+        Z = model.variables(train)
+        law.Z_size = Z.flatten(0, 1).std(dim=0)
+        dZ = (Z / law.Z_size).diff(dim=1).flatten(0, 1)
+        law.change_size = dZ.std(dim=0)
+        steps = train.strain.diff(dim=1).flatten(0, 1).norm(dim=1) / (law.E_size * law.step_size)
+        law.reach = 2.0 * (dZ.norm(dim=1) / steps)[steps > 0].max().reshape(1)
+    return model.float()  # errors of a thousandth are not worth more while it learns
+
+
+def least(steps: Steps) -> Tensor:
+    """Least dissipation per size of dz, (1,): that of the lowest hundredth of the steps that flow."""
+    D, size = steps.dissipation, steps.dZ.norm(dim=1)
+    flows = size > 1e-2 * size.mean()
+    return torch.quantile((D[flows] / size[flows])[:100000], 0.01).reshape(1)
+
+
+def fit(
+    model: TannNetwork, train: Walks, held_out: Walks, config: TannNetworkConfig, *, progress: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The three trainings; of each the numbers that did best on held-out steps go on.
+
+    Returns:
+        The number of internal variables; for each stage the held-out loss of its first and of its best numbers, and the
+        epoch of the best; the lattice learned.
+    """
+    law = model.law
+    found: dict[str, Any] = {"variables": law.variables, "lattice": train.lattice}
+    plan = ((1, config.epochs, 1.0), (2, config.tuning, 1.0), (3, config.rolling, 0.1))
+    for stage, epochs, pace in plan:
+        if stage > 1:  # the variables are known from here on: encoder and decoder are frozen
+            for parameter in (*model.bias.parameters(), *law.decoder.parameters(), *law.shown.parameters()):
+                parameter.requires_grad_(False)
+        if stage == 3:  # with untrained networks a threshold forbids all flow
+            law.kappa = config.threshold * least(Steps(train, model))
+        loss_of, count, test = _work(model, train, held_out, config, stage)
+        generator = torch.Generator().manual_seed(config.seed + stage)
+        batch = config.batch if stage < 3 else max(1, config.batch // 4)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.NAdam(trained, lr=pace * config.learning_rate)
+        with torch.no_grad():
+            first = float(test())
+        model.best_loss = torch.full_like(model.best_loss, float("inf"))
+        model.consider(first, 0)
+
+        def epoch(
+            number: int, loss_of: Callable[[Tensor], Tensor] = loss_of, count: int = count, batch: int = batch,
+            test: Callable[[], Tensor] = test, generator: torch.Generator = generator,
+            optimiser: torch.optim.Optimizer = optimiser, trained: list[Any] = trained,
+        ) -> dict[str, float]:  # fmt: skip
+            total = 0.0
+            for part in torch.randperm(count, generator=generator).split(batch):
+                loss = loss_of(part.to(law.b.device))
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 10.0)
+                optimiser.step()
+                total += loss.item() * len(part)
+            with torch.no_grad():
+                tested = float(test())
+            model.consider(tested, number + 1)
+            return {"train": total / count, "held out": tested}
+
+        run_epochs(
+            model, optimiser, epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress,
+            generator=generator, stage=stage,
+        )  # fmt: skip
+        torch.nn.utils.vector_to_parameters(model.best.clone(), model.parameters())
+        found |= {
+            f"loss_first_{stage}": first, f"loss_{stage}": float(model.best_loss),
+            f"epoch_{stage}": float(model.best_epoch),
+        }  # fmt: skip
+    return found
+
+
+def _work(
+    model: TannNetwork, train: Walks, held_out: Walks, config: TannNetworkConfig, stage: int
+) -> tuple[Callable[[Tensor], Tensor], int, Callable[[], Tensor]]:
+    """Loss of some rows of a stage's training data, their number, and the held-out loss."""
+    if stage == 3:
+        stretches, others = Stretches(train, model, config.window), Stretches(held_out, model, config.window)
+        every = torch.arange(len(others))
+        return (
+            lambda rows: stretches_loss(model, stretches, rows), len(stretches),
+            lambda: stretches_loss(model, others, every),
+        )  # fmt: skip
+    steps, tests = Steps(train, model), Steps(held_out, model)
+    some = torch.arange(len(tests))[:: max(1, len(tests) // 4000)]
+    return (
+        lambda rows: steps_loss(model, steps, rows, stage), len(steps),
+        lambda: steps_loss(model, tests, some, stage),
+    )  # fmt: skip
+
+
+def export(model: TannNetwork, train: Walks, config: TannNetworkConfig) -> TannNetworkLaw:
+    """The trained law with the decoder, in double precision: Newton's method converges further than it is accurate."""
+    law = copy.deepcopy(model.law).cpu().double().requires_grad_(False)
+    law.M, law.components = basis(law.dimension).reshape(law.c, -1), components(law.dimension)
+    return law
+
+
+load = load_walks
+
+
+def material(train: Walks) -> Material:
+    """What the manifest says of the lattice: a lattice has no density, 1 kg/m^3 stands for it."""
+    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
+
+
+def errors(model: TannNetwork, law: Any, held_out: Walks, config: TannNetworkConfig) -> dict[str, float]:
+    """Errors of the law in recall along held-out walks and loads of other kinds; see `surrogates.tann.errors`."""
+    return recall_errors(law, held_out)

@@ -1,0 +1,46 @@
+"""The benchmark of the bounds, small: it measures every phase, holds the bounds against the tensor, and refuses."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_bounds", ROOT / "demos" / "benchmarks" / "bench_bounds.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bench_bounds.py", "--n", "8", "--runs", "1", "--output", str(tmp_path)])
+    assert bench.main() == 0
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert len(rows) == 3 * 2 * 2
+    assert all(0 < row["gap"] <= row["accuracy"] and row["bounds"] > 0 for row in rows)
+    assert all((row["network"] > 0) == (row["start"] == "network") for row in rows)
+    assert (tmp_path / "bench_bounds.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--n", "2"], "--n must be at least 4, got 2."),
+        (["--n", "many"], "Argument --n: invalid int value: 'many'."),
+        (["--accuracy", "1e-2", "nan"], "--accuracy must lie between 0 and 1, got [0.01, nan]."),
+        (["--output", "file"], "--output must name a folder, but 'file' is a file."),
+        (["--network", "none"], "none is not there."),
+    ],
+)
+def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["bench_bounds.py", "--output", "out", *words])
+    assert bench.main() == 1
+    assert capsys.readouterr().err == f"{sentence}\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

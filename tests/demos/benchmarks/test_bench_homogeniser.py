@@ -1,0 +1,74 @@
+"""The benchmark of the homogeniser, small: it counts, compares and refuses what it cannot do."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    path = ROOT / "demos" / "benchmarks" / "bench_homogeniser.py"
+    spec = importlib.util.spec_from_file_location("bench_homogeniser", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(bench, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["bench_homogeniser.py", "--threads", "1", *arguments])
+    return bench.main()
+
+
+def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
+    options = [
+        "--n",
+        "8",
+        "10",
+        "--cells",
+        "gyroid",
+        "grid",
+        "--compare",
+        "gyroid",
+        "grid",
+        "--scipy",
+        "8",
+        "--bounds",
+        "8",
+        "--batch",
+        "2",
+        "8",
+    ]
+    assert call(bench, monkeypatch, *options, "--runs", "1", "--once", "12", "--output", str(tmp_path)) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = summary["rows"]
+    assert len(rows) == 2 * 2 * 3 * 2
+    assert {row["contrast"] for row in rows} == {1e3, 1e9, "void"}
+    assert all(1 < row["iterations"] < 40 and row["seconds"] > 0 for row in rows)
+    for row in summary["scipy"]:
+        assert all(0 < close <= end for close, end in zip(row["steps_as_close"], row["steps"]))
+        assert row["ratio"] >= row["ratio_as_close"] > 0
+        contrast = 1e9 if row["void"] else "void"
+        same = [r for r in rows if (r["cell"], r["n"], r["contrast"]) == (row["cell"], 8, contrast)]
+        assert row["diagonal"] == pytest.approx([same[0]["tensor"][i][i] for i in range(6)], rel=3e-4)
+    assert all(0 < row["accuracy"] < 1e-3 and row["gap_over_error"] > 1 for row in summary["bounds"])
+    assert [row["n"] for row in summary["alone"]] == [10, 12]
+    assert all(row["memory_MB"] >= row["before_MB"] > 0 and row["seconds"] > 0 for row in summary["alone"])
+    assert all(row["seconds"] > row["assembly_seconds"] > 0 and row["ended"] for row in summary["scipy"])
+    assert (tmp_path / "counts.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--n", "2"], ["--n", "8", "8"], ["--tolerance", "1"], ["--cells", "ball"], ["--runs", "0"], ["--output", "file"]],
+)
+def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    assert call(bench, monkeypatch, "--output", "out", *arguments) == 1
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1 and said.err.endswith(".\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,54 @@
+"""The benchmark of finite lattices, small: what it counts is right, and it refuses what it cannot do."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_lattice", ROOT / "demos" / "benchmarks" / "bench_lattice.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(bench, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["bench_lattice.py", *arguments])
+    return bench.main()
+
+
+@pytest.mark.parametrize("case", ["lcU", "lcC", "lcT"])
+def test_counts_are_those_of_the_lattice(bench, tmp_path, monkeypatch, case):
+    options = ["--n", "2", "3", "--steps", "2", "--direct-to", "2", "--case", case]
+    assert call(bench, monkeypatch, *options, "--output", str(tmp_path)) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = summary["rows"]
+    assert [(row["n"], row["linear"]) for row in rows] == [(2, "iterative"), (2, "direct"), (3, "iterative")]
+    for row in rows:
+        n = row["n"]
+        assert row["unknowns"] == 3 * (n + 1) ** 3
+        assert row["bars"] == 3 * n * (n + 1) ** 2 + 6 * n**2 * (n + 1) + 4 * n**3
+        assert row["bar_calls"] == row["bars"] * (1 + sum(row["newton_iterations"]))
+        assert row["dissipation"] > 0.0
+    assert summary["elastic_energy"]["3"] == pytest.approx(101.1617146683, abs=1e-8)
+    assert list(summary["direct_over_iterative_seconds"]) == ["2"]
+    assert (tmp_path / "cost.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--n", "0"], ["--n", "2", "2"], ["--steps", "0"], ["--case", "lcX"], ["--cell", "ball"], ["--output", "file"]],
+)
+def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    assert call(bench, monkeypatch, "--output", "out", *arguments) == 1
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert said.err.endswith(".\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,80 @@
+"""The race of networks and solver, small: table, times, figure, and the bound that is checked."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from micro.voxel.cells.draw import FAMILIES
+from surrogates.cells import evaluate
+from surrogates.cells.network import Shape, make_network, save_network
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("voxel_networks", ROOT / "demos" / "cells" / "voxel_networks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    shape = {"width": 2, "features": 4, "steps": 2}
+    save_network(tmp_path / "n.pt", make_network(Shape(**shape)), {"shape": shape})
+    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(tmp_path / "n.pt"), "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["voxel_networks.py", *words])
+    return tmp_path
+
+
+def test_table_times_and_figure_are_written(demo, arguments):
+    assert demo.main() == 0
+    summary = json.loads((arguments / "summary.json").read_text())
+    assert list(summary["networks"]) == ["n, 1 step", "n, 2 steps"]
+    for family in FAMILIES:
+        assert summary["networks"]["n, 2 steps"][family]["energy_least"] > -1e-5
+        solver = [error for error, _ in summary["seconds"][family]["solver, multigrid"]]
+        assert solver[-1] < 1e-3 and solver[-1] <= solver[0]
+    assert (arguments / "race.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--n", "1"], "--n must be at least 2, got 1."),
+        (["--cells", "0"], "--cells must be at least 1, got 0."),
+        (["--timed", "3"], "--timed must lie between 1 and --cells, 2, got 3."),
+        (["--timed", "0"], "--timed must lie between 1 and --cells, 2, got 0."),
+        (["--network", "none.pt"], "none.pt is not there."),
+        (["--network", "n.pt", "n.pt"], "--network must be files whose names differ, got n.pt, n.pt."),
+        (["--network", "t.pt"], "--network must begin with a multiscale network, which is timed, got t.pt."),
+        (["--network", "n.pt", "t.pt"], "--n must be 8 for t.pt, a tensor network, got 6."),
+        (["--output", "n.pt"], "--output must name a folder, but 'n.pt' is a file."),
+        (["--cells", "many"], "Argument --cells: invalid int value: 'many'."),
+    ],
+)
+def test_bad_input_is_one_sentence(demo, arguments, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(arguments)
+    shape = {"network": "tensor", "side": 8}
+    save_network(arguments / "t.pt", make_network(Shape(**shape)), {"shape": shape})
+    monkeypatch.setattr("sys.argv", [*sys.argv, *words])
+    assert demo.main() == 1
+    assert capsys.readouterr().err == f"{sentence}\n"
+    assert not (arguments / "summary.json").exists()
+
+
+def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, monkeypatch):
+    def softer(module, density, steps):
+        tensors, u = predict_steps(module, density, steps)
+        return [tensor * 0.5 for tensor in tensors], u
+
+    predict_steps = evaluate.predict_steps
+    monkeypatch.setattr(evaluate, "predict_steps", softer)
+    with pytest.raises(AssertionError, match="below"):
+        demo.main()
+    assert torch.get_num_threads() == 1

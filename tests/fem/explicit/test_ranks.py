@@ -1,0 +1,114 @@
+"""The number of ranks does not matter: every run on all ranks against the same run on one."""
+
+import numpy as np
+import pytest
+import ufl
+from mpi4py import MPI
+
+from fem import laws
+from fem.explicit import ExplicitSolver, Fixed, PlaneWall
+from fem.parallel import owned_cores, plan_threads
+
+pytestmark = pytest.mark.mpi
+SIZE = (1e-3, 1e-3, 2e-3)
+
+
+def compare(make, nodes, until=1e-6):
+    """Run on all ranks and on one, and compare everything that a summary holds."""
+    together, alone = make(MPI.COMM_WORLD), make(MPI.COMM_SELF)
+    for solver in (together, alone):
+        solver.run(until)
+    assert together.steps == alone.steps
+    for a, b in zip(nodes(together), nodes(alone)):
+        assert np.abs(a - b).max() < 1e-10 * np.abs(b).max()
+    books, expected = together.ledger().as_dict(), alone.ledger().as_dict()
+    energy = max(expected["internal_energy"], 1e-30)
+    for name in ("kinetic_energy", "internal_energy", "hourglass_energy", "contact_work", "external_work"):
+        assert abs(books[name] - expected[name]) < 1e-10 * energy
+    assert books["contact_nodes"] == expected["contact_nodes"]
+    assert books["contact_impulse_z"] == pytest.approx(expected["contact_impulse_z"], rel=1e-10, abs=1e-16)
+    assert together.total_points() == alone.total_points()
+    return together
+
+
+@pytest.mark.parametrize("integration", ["one-point", "full"])
+@pytest.mark.parametrize("law", laws.KNOWN)
+def test_impact(box, nodes, law, integration):
+    def make(comm):
+        return ExplicitSolver(
+            box(SIZE, (3, 3, 6), distort=0.15, comm=comm), laws.load(law), walls=[PlaneWall()],
+            velocity=(0.0, 5.0, -150.0), integration=integration,
+        )
+
+    solver = compare(make, nodes)
+    assert solver.last_contact > 0.0
+
+
+def test_fixed_faces_and_forms(box, nodes):
+    """Fixed components on faces, damping, a body force and a foundation on one face."""
+
+    def make(comm):
+        domain = box(SIZE, (3, 2, 4), distort=0.1, comm=comm)
+        ds = ufl.Measure("ds", domain=domain.mesh, subdomain_data=domain.facet_tags)
+
+        def forms(u, velocity, w, t):
+            load = ufl.as_vector([1e11 * t * 1e6, 0.0, -1e11])
+            bulk = (1e9 * ufl.inner(velocity, w) - ufl.inner(load, w)) * ufl.dx
+            return bulk + 1e13 * ufl.inner(u, w) * ds(domain.tag("foot"))
+
+        return ExplicitSolver(
+            domain, laws.load("j2"), forms=forms, velocity=(1.0, 0.0, 0.0),
+            fixed=[Fixed("side_x", 1), Fixed("top", 2, -20.0)],
+        )
+
+    books = compare(make, nodes).ledger()
+    assert books.energy_error < 1e-2
+    assert books.momentum_error < 1e-9
+    assert abs(books.reaction_work) > 0.0
+
+
+@pytest.mark.parametrize("integration", ["one-point", "full"])
+def test_ranks_without_cells(box, nodes, integration):
+    """One cell, any number of ranks."""
+
+    def make(comm):
+        return ExplicitSolver(
+            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load("johnson-cook"), walls=[PlaneWall()],
+            velocity=(0.0, 0.0, -100.0), integration=integration, fixed=[Fixed("side_x", 0)],
+        )
+
+    compare(make, nodes, until=5e-7)
+
+
+def test_rebound_is_seen_by_all(box):
+    solver = ExplicitSolver(
+        box(SIZE, (2, 2, 6)), laws.load("neo-hookean"), walls=[PlaneWall()], velocity=(0.0, 0.0, -20.0)
+    )
+    assert solver.run("rebound", limit=2e-5) == "rebound"
+    assert len(set(MPI.COMM_WORLD.allgather((solver.steps, solver.time)))) == 1
+    assert solver.ledger().momentum[2] > 0.0
+
+
+def test_bad_input_is_refused_on_all_ranks(box):
+    """Also where only one rank can see it."""
+    domain = box(SIZE, (2, 2, 4))
+    rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    velocity = (0.0, 0.0, float("nan") if rank == size - 1 else 1.0)
+    with pytest.raises(ValueError, match="initial velocity must be finite"):
+        ExplicitSolver(domain, laws.load("j2"), velocity=velocity)
+
+
+def test_thread_plan():
+    comm = MPI.COMM_WORLD
+    cores = owned_cores(comm)
+    assert cores >= 1
+    plan = plan_threads(comm, 1)
+    assert (plan.ranks, plan.threads) == (comm.size, 1)
+    assert f"{comm.size} ranks" in str(plan)
+    import torch
+    from threadpoolctl import threadpool_info
+
+    assert torch.get_num_threads() == 1
+    assert all(pool["num_threads"] == 1 for pool in threadpool_info())
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        plan_threads(comm, 0)

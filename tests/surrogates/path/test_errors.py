@@ -1,0 +1,100 @@
+"""Errors: known ones are found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from surrogates import tensors
+from surrogates.path import errors
+from surrogates.path.data import join, mandel, matrices, moduli, split, trained_range
+
+
+class Elastic(torch.nn.Module):
+    """tau_hat = 2 G dev E, without memory: the derivative of G sum (log cosh log lambda), hence hyperelastic."""
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.zeros(n, 1, dtype=torch.float64)
+
+    def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+        J = tensors.determinant(F)
+        F_bar = tensors.isochoric(F, J)
+        tau = 50e9 * tensors.deviator(tensors.to_vector(tensors.rational_strain(F_bar)))
+        return tensors.first_piola(F, J, tensors.rotation(F_bar), tensors.to_matrix(tau), 48e9), state
+
+
+def test_error_is_relative_to_each_path_and_blind_to_its_size(samples):
+    truth = mandel(samples.stress)
+    assert torch.allclose(errors.relative_errors(1.1 * truth, truth), torch.full((60,), 0.1, dtype=torch.float64))
+    found = errors.report(truth + 0.2 * tensors.deviator(truth), samples)
+    assert found["deviatoric"] == pytest.approx(0.2)
+    assert found["full"] < 0.1  # the pressure hides it
+
+
+def test_error_counts_shear_twice_as_a_tensor_has_it(samples):
+    stress = np.zeros_like(samples.stress[:1])
+    stress[:, 1:, 3] = 1.0
+    one = dataclasses.replace(samples[:1], stress=stress)
+    off = mandel(stress)
+    off[:, :, 0] += 1.0
+    assert errors.relative_errors(off, mandel(stress)).item() == pytest.approx((41 / 80) ** 0.5)
+    assert len(one) == 1
+
+
+def test_following_a_law_without_memory_gives_its_stress(uneven_samples):
+    law = Elastic()
+    U = matrices(uneven_samples.U).reshape(-1, 3, 3)
+    P, _ = law.forward(U, law.initial_state(len(U)), 1.0)
+    sigma = tensors.to_vector(P @ U / tensors.determinant(U)[:, None, None]).reshape(40, -1, 6)
+    assert torch.allclose(errors.follow(law, uneven_samples), sigma, atol=1e-3)
+
+
+def test_a_law_without_memory_errs_alike_at_every_resolution(samples):
+    found = errors.resolution_report(Elastic(), samples)
+    for suffix in ("_half", "_quarter"):
+        assert found["deviatoric" + suffix] == pytest.approx(found["deviatoric"], rel=0.1)
+        assert found["full" + suffix] < found["deviatoric" + suffix]
+
+
+def test_coarser_paths_keep_their_ends(samples):
+    coarse = errors.coarsen(samples, 4)
+    assert coarse.U.shape == (60, 11, 6)
+    assert np.array_equal(coarse.U[:, -1], samples.U[:, -1])
+    with pytest.raises(ValueError, match="stride must divide the 40 steps"):
+        errors.coarsen(samples, 3)
+
+
+def test_split_is_by_id_and_leaves_no_path_on_both_sides(samples):
+    order = np.random.default_rng(0).permutation(60)
+    train, held_out = split(samples[order], 7)
+    assert sorted(held_out.ids) == list(range(53, 60))
+    assert not set(train.ids) & set(held_out.ids)
+    assert np.array_equal(held_out.U, samples.U[held_out.ids])
+    with pytest.raises(ValueError, match="held_out must lie between 1 and 59"):
+        split(samples, 60)
+
+
+def test_sets_of_different_lengths_are_refused(samples):
+    with pytest.raises(ValueError, match="same number of times"):
+        join([samples, errors.coarsen(samples, 2)])
+    assert len(join([samples, samples])) == 120
+
+
+def test_data_of_another_pressure_is_refused(samples):
+    assert moduli(samples) == (48e9, 25e9)
+    stress = samples.stress.copy()
+    stress[..., :3] *= 1.01
+    with pytest.raises(ValueError, match="mean stress of the data must be K"):
+        moduli(dataclasses.replace(samples, stress=stress))
+
+
+def test_range_is_what_the_paths_cover(samples):
+    found = trained_range(samples, 1e-6)
+    J = np.linalg.det(matrices(samples.U).numpy())
+    assert found["jacobian_min"] == pytest.approx(J.min()) and found["jacobian_max"] == pytest.approx(J.max())
+    assert found["time_window"] == 1e-6
+    slow = trained_range(dataclasses.replace(samples, duration=10 * samples.duration))
+    assert slow["rate_max"] == pytest.approx(found["rate_max"] / 10)
+    assert slow["strain_max"] == found["strain_max"]

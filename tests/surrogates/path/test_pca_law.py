@@ -1,0 +1,231 @@
+"""The on-line PCA-Net: its accumulated code is that of the whole padded history, whatever the solver's steps."""
+
+import copy
+
+import pytest
+import torch
+
+from surrogates import tensors
+from surrogates.artifact import switch_fusion_off
+from surrogates.path.pca_law import PCALaw, Shifted
+
+TIMES, MODES, WINDOW = 21, 5, 2e-6
+
+
+def make_law(*, linear: bool = False, dtype: torch.dtype = torch.float64, **options) -> PCALaw:
+    """A law with random orthonormal modes and random weights."""
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    phi, psi = (
+        torch.stack([torch.linalg.qr(random(TIMES, MODES))[0] for _ in range(6)], dim=1) for _ in range(2)
+    )
+    sizes = [6 * MODES, 16, 16]
+    hidden = [Shifted((random(b, a) / a**0.5).to(dtype), random(b).to(dtype)) for a, b in zip(sizes[:-1], sizes[1:])]
+    settings = {"isochoric_measure": False, "full_stress": False, **options}
+    return PCALaw(
+        phi.to(dtype), psi.to(dtype), hidden, (random(6 * MODES, 16) / 4).to(dtype), window=WINDOW,
+        stress_scale=1e9, bulk=48e9, strain_max=0.5, linear=linear, **settings,
+    ).eval()  # fmt: skip
+
+
+def history(steps: int, *, seed: int = 0, end: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uneven times (K,), s, from a first step on up to `end` of the window, and V (K, n, 6) there."""
+    generator = torch.Generator().manual_seed(seed)
+    cuts = torch.rand(steps - 1, generator=generator, dtype=torch.float64).sort().values
+    t = WINDOW * end * torch.cat([cuts, torch.ones(1, dtype=torch.float64)])
+    V = 0.02 * torch.randn(steps, 3, 6, generator=generator, dtype=torch.float64).cumsum(0)
+    return t, V
+
+
+def re_encode(law: PCALaw, t: torch.Tensor, V: torch.Tensor, linear: bool) -> torch.Tensor:
+    """Code (n, 6, d) of the piecewise linear history through (0, 0) and (t, V), continued to the end of the window."""
+    t = torch.cat([torch.zeros(1, dtype=torch.float64), t])
+    V = torch.cat([torch.zeros_like(V[:1]), V])
+    grid = torch.linspace(0, WINDOW, TIMES, dtype=torch.float64)
+    sampled = torch.zeros(TIMES, V.shape[1], 6, dtype=torch.float64)
+    for j, time in enumerate(grid):
+        k = int(torch.searchsorted(t, time).clamp(1, len(t) - 1))
+        slope = (V[k] - V[k - 1]) / (t[k] - t[k - 1])
+        if time <= t[-1]:
+            sampled[j] = V[k - 1] + slope * (time - t[k - 1])
+        else:
+            sampled[j] = V[-1] + (slope * (time - t[-1]) if linear else 0)
+    phi = law.A0.diff(dim=0)
+    return torch.einsum("tnc,tcd->ncd", sampled, phi)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize(("steps", "end"), [(4, 0.9), (20, 1.0), (57, 0.63), (400, 1.0)])
+def test_accumulated_code_is_that_of_the_padded_history(linear, steps, end):
+    law = make_law(linear=linear)
+    t, V = history(steps, end=end)
+    state = law.initial_state(3)
+    for k in range(steps):
+        now = torch.full((3,), float(t[k]), dtype=torch.float64)
+        code, padded = law.encode(V[k], state, now)
+        state = torch.cat([code.reshape(3, -1), V[k], now[:, None], now[:, None]], dim=1)
+    assert torch.allclose(padded, re_encode(law, t, V, linear), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_steps_on_the_grid_encode_the_samples_themselves(linear):
+    law = make_law(linear=linear)
+    V = history(TIMES - 1)[1]
+    state = law.initial_state(3)
+    for k in range(TIMES - 1):
+        now = state[:, -2] + WINDOW / (TIMES - 1)
+        code, padded = law.encode(V[k], state, now)
+        state = torch.cat([code.reshape(3, -1), V[k], now[:, None], now[:, None]], dim=1)
+    whole = torch.cat([torch.zeros_like(V[:1]), V])
+    assert torch.allclose(padded, torch.einsum("tnc,tcd->ncd", whole, law.A0.diff(dim=0)), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [0, 1, 5, 33])
+def test_virgin_stress_is_exactly_zero_at_all_times(dtype, n):
+    law = make_law(dtype=dtype)
+    F = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
+    state = law.initial_state(n)
+    for _ in range(30):
+        P, state = law.forward(F, state, 0.05 * WINDOW)
+        assert P.shape == (n, 3, 3)
+        assert not P.any()
+
+
+def test_stress_is_continuous_where_the_history_passes_a_time_of_the_data():
+    law = make_law()
+    F = torch.eye(3, dtype=torch.float64).repeat(1, 1, 1)
+    F[0, 0, 1] = 0.1
+    stress = []
+    for part in (1 - 1e-9, 1 + 1e-9):
+        P, _ = law.forward(F, law.initial_state(1), part * WINDOW / (TIMES - 1))
+        stress.append(P)
+    assert torch.allclose(stress[0], stress[1], rtol=1e-6, atol=1e-6 * float(stress[0].abs().max()))
+
+
+def random_gradients(n: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.eye(3, dtype=torch.float64) + 0.05 * torch.randn(n, 3, 3, generator=generator, dtype=torch.float64)
+
+
+def rotations(n: int, seed: int) -> torch.Tensor:
+    A = torch.randn(n, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.matrix_exp(A - A.transpose(1, 2))
+
+
+OPTIONS = [
+    {},
+    {"linear": True},
+    {"isochoric_measure": True},
+    {"full_stress": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_law_turns_with_the_body_and_its_stress_is_symmetric(options):
+    law = make_law(**options)
+    state = turned_state = law.initial_state(4)
+    for k in range(6):
+        F, Q = random_gradients(4, k), rotations(4, 10 + k)
+        P, state = law.forward(F, state, 0.13e-6)
+        turned, turned_state = law.forward(Q @ F, turned_state, 0.13e-6)
+        assert torch.allclose(turned, Q @ P, rtol=1e-10, atol=1e-10 * float(P.abs().max()))
+        sigma = P @ F.transpose(1, 2)
+        assert torch.allclose(sigma, sigma.transpose(1, 2), rtol=1e-10, atol=1e-10 * float(P.abs().max()))
+    assert torch.allclose(state, turned_state, atol=1e-12)
+
+
+def test_pressure_is_exact():
+    law = make_law()
+    F = random_gradients(5, 3)
+    P, _ = law.forward(F, law.initial_state(5), 1e-7)
+    J = tensors.determinant(F)
+    mean = torch.einsum("nij,nij->n", P, F) / J / 3
+    assert torch.allclose(mean, 48e9 * (J - 1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("dt", [0.02e-6, 0.5e-6, 3e-6])  # between two times of the data, over several, past the window
+def test_tangent_matches_differences(options, dt):
+    law = make_law(**options)
+    _, state = law.forward(random_gradients(2, 1), law.initial_state(2), 0.33e-6)
+    F = random_gradients(2, 2)
+    P, new_state, dP_dF = law.tangent(F, state, dt)
+    assert torch.equal(P, law.forward(F, state, dt)[0]) and torch.equal(new_state, law.forward(F, state, dt)[1])
+    for i in range(3):
+        for j in range(3):
+            h = torch.zeros(3, 3, dtype=torch.float64)
+            h[i, j] = 1e-6
+            difference = (law.forward(F + h, state, dt)[0] - law.forward(F - h, state, dt)[0]) / 2e-6
+            assert torch.allclose(dP_dF[:, :, :, i, j], difference, atol=1e-7 * float(dP_dF.abs().max()))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_scripted_equals_eager_and_no_points_work(options):
+    switch_fusion_off()
+    law = make_law(**options)
+    scripted = torch.jit.script(law)
+    state = scripted_state = law.initial_state(3)
+    for k in range(5):
+        F = random_gradients(3, k)
+        P, state = law.forward(F, state, 0.3e-6)
+        scripted_P, scripted_state = scripted.forward(F, scripted_state, 0.3e-6)
+        assert torch.allclose(P, scripted_P, rtol=1e-13, atol=1e-3)
+        assert torch.allclose(state, scripted_state, atol=1e-14)
+    none = torch.zeros(0, 3, 3, dtype=torch.float64)
+    P, _, dP_dF = scripted.tangent(none, scripted.initial_state(0), 1e-9)
+    assert P.shape == (0, 3, 3) and dP_dF.shape == (0, 3, 3, 3, 3)
+    assert scripted.observe(scripted.initial_state(0)).shape == (0, 2)
+
+
+def test_points_do_not_feel_each_other():
+    law = make_law()
+    F, order = random_gradients(6, 1), torch.tensor([3, 1, 5, 0, 4, 2])
+    _, state = law.forward(random_gradients(6, 2), law.initial_state(6), 0.4e-6)
+    P, new_state = law.forward(F, state, 0.17e-6)
+    shuffled, shuffled_state = law.forward(F[order], state[order], 0.17e-6)
+    alone, _ = law.forward(F[2:3], state[2:3], 0.17e-6)
+    assert torch.allclose(shuffled, P[order], rtol=1e-12, atol=1e-3)
+    assert torch.allclose(shuffled_state, new_state[order], atol=1e-13)
+    assert torch.allclose(alone, P[2:3], rtol=1e-12, atol=1e-3)
+
+
+def test_points_at_different_times_get_what_each_gets_alone():
+    law = make_law(linear=True)
+    F = random_gradients(3, 1)
+    state = law.initial_state(3)
+    dt = torch.tensor([0.11e-6, 0.52e-6, 1.4e-6], dtype=torch.float64)
+    _, state = law.step(random_gradients(3, 2), state, dt)
+    together, _ = law.forward(F, state, 0.3e-6)
+    for i in range(3):
+        alone, _ = law.forward(F[i : i + 1], state[i : i + 1], 0.3e-6)
+        assert torch.allclose(together[i : i + 1], alone, rtol=1e-12, atol=1e-3)
+
+
+def test_single_precision_stays_close_to_double():
+    single = make_law(dtype=torch.float32)
+    double = copy.deepcopy(single).double()
+    states = [law.initial_state(4) for law in (single, double)]
+    for k in range(20):
+        F = random_gradients(4, k)
+        (P, states[0]), (P_double, states[1]) = (
+            law.forward(F, state, 0.09e-6) for law, state in zip((single, double), states)
+        )
+    assert states[0].dtype == torch.float64
+    assert torch.allclose(P, P_double, rtol=0, atol=1e-5 * float(P_double.abs().max()))
+
+
+def test_observe_flags_what_leaves_window_and_range():
+    law = make_law()
+    F = torch.eye(3, dtype=torch.float64).repeat(1, 1, 1)
+    F[0, 0, 0] = 2.0
+    _, state = law.forward(F, law.initial_state(1), 0.5 * WINDOW)
+    assert torch.allclose(law.observe(state), torch.tensor([[0.5, 2.0]], dtype=torch.float64))
+    F[0, 0, 0] = 1.1
+    P, state = law.forward(F, state, 1.5 * WINDOW)
+    trust = law.observe(state)[0]
+    assert trust[0] == pytest.approx(2.0) and trust[1] == pytest.approx(2.0)  # the peak is not forgotten
+    assert torch.isfinite(P).all()

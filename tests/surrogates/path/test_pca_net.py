@@ -1,0 +1,166 @@
+"""PCA-Net: modes, invariances of its training form, what is learned, resume, and the exported law."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from surrogates import tensors
+from surrogates.path import errors, pca_net
+from surrogates.path.data import mandel, split
+from surrogates.path.histories import GPA, cauchy, histories, principal_modes, turns
+from surrogates.path.pca_net import PCANetConfig
+from surrogates.training.checkpoint import Checkpoint
+
+SMALL = PCANetConfig(modes=12, width=48, depth=2, epochs=4, learning_rate=1e-3)
+
+
+def test_modes_are_orthonormal_and_carry_the_paths(samples):
+    V, _ = histories(samples, SMALL.stress, SMALL.measure)
+    U = V + torch.tensor([1.0, 1, 1, 0, 0, 0])
+    modes = principal_modes(U, 12)
+    for c in range(6):
+        assert torch.allclose(modes[:, c].t() @ modes[:, c], torch.eye(12, dtype=torch.float64), atol=1e-12)
+        kept = U[:, :, c] @ modes[:, c] @ modes[:, c].t()
+        s = torch.linalg.svdvals(U[:, :, c])
+        residual = (U[:, :, c] - kept).norm() / U[:, :, c].norm()
+        assert residual == pytest.approx(float(s[12:].norm() / s.norm()), rel=1e-6)  # Eckart-Young: the best there is
+        assert residual < 0.05
+
+
+def test_turns_are_rotations_of_mandel_vectors():
+    Q = turns(5, torch.Generator().manual_seed(0)).double()
+    assert torch.allclose(Q @ Q.transpose(1, 2), torch.eye(6, dtype=torch.float64).expand(5, 6, 6), atol=1e-6)
+    a = torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5, 0.6], dtype=torch.float64)
+    A, turned = tensors.to_matrix(a[None]), tensors.to_matrix(Q @ a)
+    assert torch.allclose(torch.linalg.eigvalsh(turned), torch.linalg.eigvalsh(A).expand(5, 3), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(turned), torch.linalg.det(A).expand(5), atol=1e-6)  # not a reflection in 6-D
+
+
+@pytest.mark.parametrize("measure", ["stretch", "isochoric"])
+def test_cauchy_stress_comes_back_from_what_the_network_maps(samples, measure):
+    config = dataclasses.replace(SMALL, measure=measure)
+    _, target = histories(samples, config.stress, config.measure)
+    back = cauchy(target * GPA, samples, config.stress, config.measure)
+    assert float(errors.relative_errors(back, mandel(samples.stress)).max()) < 1e-12
+
+
+def test_isochoric_history_does_not_know_the_volume(samples):
+    config = dataclasses.replace(SMALL, measure="isochoric")
+    swollen = dataclasses.replace(samples, U=samples.U * 1.1)
+    V, V_swollen = (histories(data, config.stress, config.measure)[0] for data in (samples, swollen))
+    assert torch.allclose(V, V_swollen, atol=1e-13)
+
+
+@pytest.mark.parametrize("durations", ["samples", "uneven_samples"])
+def test_network_is_silent_for_the_history_that_stays_at_the_identity(durations, request):
+    data = request.getfixturevalue(durations)
+    model = pca_net.build(SMALL, data)
+    assert (model.log_spread > 0) == (durations == "uneven_samples")
+    code = torch.zeros(3, 6, 12)
+    assert model(code, torch.tensor([1e-6, 2e-6, 4e-6])).abs().max() < 1e-6
+    assert model(code + 0.1, torch.tensor([1e-6, 2e-6, 4e-6])).abs().max() > 1e-3
+
+
+def test_training_learns_a_viscoelastic_law(samples):
+    torch.set_num_threads(1)
+    train, held_out = split(samples)
+    config = dataclasses.replace(SMALL, epochs=30, batch=4, learning_rate=3e-3, augment=True)
+    model = pca_net.build(config, train)
+    before = pca_net.evaluate(model, held_out, config, "whole")["deviatoric"]
+    pca_net.fit(model, train, held_out, config)
+    after = pca_net.evaluate(model, held_out, config, "whole")["deviatoric"]
+    assert after < 0.7 * before
+
+
+def test_same_seed_gives_the_same_network_and_another_does_not(samples):
+    train, held_out = split(samples)
+    weights = []
+    for seed in (1, 1, 2):
+        config = dataclasses.replace(SMALL, epochs=2, seed=seed)
+        model = pca_net.build(config, train)
+        pca_net.fit(model, train, held_out, config)
+        weights.append(model.output.weight.detach())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_interrupted_training_resumes_to_the_same_network(samples, tmp_path, monkeypatch):
+    train, held_out = split(samples)
+    config = dataclasses.replace(SMALL, epochs=5, augment=True)
+    whole = pca_net.build(config, train)
+    pca_net.fit(whole, train, held_out, config)
+
+    checkpoint = Checkpoint(tmp_path / "run.ckpt", every=2, resume=True, fingerprint="a")
+    broken = pca_net.build(config, train)
+    save, calls = Checkpoint.save, []
+
+    def save_once(self, state):
+        save(self, state)
+        calls.append(state["epoch"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_once)
+    with pytest.raises(KeyboardInterrupt):
+        pca_net.fit(broken, train, held_out, config, checkpoint=checkpoint)
+    monkeypatch.setattr(Checkpoint, "save", save)
+    assert calls == [2]
+    resumed = pca_net.build(config, train)
+    pca_net.fit(resumed, train, held_out, config, checkpoint=checkpoint)
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("measure", ["stretch", "isochoric"])
+@pytest.mark.parametrize("continuation", ["hold", "linear"])
+def test_exported_law_gives_the_errors_reported(samples, measure, continuation):
+    train, held_out = split(samples)
+    config = dataclasses.replace(SMALL, measure=measure, continuation=continuation)
+    model = pca_net.build(config, train)
+    pca_net.fit(model, train, held_out, config)
+    law = pca_net.export(model, train, config)
+    online = errors.report(errors.follow(law, held_out), held_out)
+    assert online == pytest.approx(pca_net.evaluate(model, held_out, config), rel=1e-4)
+
+
+def test_exported_window_carries_the_duration(uneven_samples):
+    longest = int(np.argmax(uneven_samples.duration))
+    config = dataclasses.replace(SMALL, window=float(uneven_samples.duration[longest]))
+    model = pca_net.build(config, uneven_samples)
+    one = uneven_samples[longest : longest + 1]
+    online = errors.report(errors.follow(pca_net.export(model, uneven_samples, config), one), one)
+    assert online["deviatoric"] == pytest.approx(pca_net.evaluate(model, one, config)["deviatoric"], rel=1e-4)
+    other = pca_net.export(model, uneven_samples, dataclasses.replace(config, window=1e-6))
+    assert other.describe()["time_window"] == 1e-6
+    assert not torch.equal(other.hidden[0].base, pca_net.export(model, uneven_samples, config).hidden[0].base)
+
+
+def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
+    config = dataclasses.replace(SMALL, stress="full")
+    _, target = histories(samples, config.stress, config.measure)
+    assert torch.allclose(target * 1e9, mandel(samples.stress))
+    law = pca_net.export(pca_net.build(config, samples), samples, config)
+    P, _ = law.forward(1.1 * torch.eye(3, dtype=torch.float64)[None], law.initial_state(1), 1e-7)
+    assert P.abs().max() < 47e9 * (1.1**3 - 1)  # untrained: no exact pressure is added
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modes": 0}, "modes must be positive"),
+        ({"final_rate": 1.0}, "final_rate must lie between"),
+        ({"window": -1.0}, "window must not be negative"),
+        ({"stress": "full", "measure": "isochoric"}, "needs measure stretch"),
+    ],
+)
+def test_bad_configuration_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_data_that_does_not_fit_is_refused(samples):
+    with pytest.raises(ValueError, match="modes must not exceed the 41 times"):
+        pca_net.build(dataclasses.replace(SMALL, modes=42), samples)
+    uneven = dataclasses.replace(samples, time=samples.time**2)
+    with pytest.raises(ValueError, match="evenly spaced"):
+        pca_net.build(SMALL, uneven)
