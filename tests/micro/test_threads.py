@@ -53,11 +53,11 @@ def test_environment_stays_where_the_command_line_says_nothing() -> None:
     ],
 )
 def test_libraries_are_loaded_with_that_number(command: list[str], threads: int) -> None:
-    """Two threads are seen even on one core: the libraries take what they are told."""
+    """The libraries take what they are told, also on one core; some take no more threads than there are cores."""
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     answer = subprocess.run(
         [sys.executable, "-c", SHOW, *command], capture_output=True, text=True, check=True, env=environment, timeout=300
     )
     found = json.loads(answer.stdout.splitlines()[-1])
-    assert found
-    assert set(found) == {threads}
+    assert threads in found
+    assert set(found) <= {threads, min(threads, len(os.sched_getaffinity(0)))}
