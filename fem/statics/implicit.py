@@ -19,7 +19,7 @@ from typing import Any, Literal
 import dolfinx.fem
 import numpy as np
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
 from fem.discretisation.dirichlet import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.point_evaluation import Probe
@@ -231,7 +231,7 @@ class ImplicitSolver:
         except OSError as caught:
             error = caught
         raise_together(self.comm, error)
-        self.save(self.output / errors.CHECKPOINT)
+        self.save(self.output / failure.CHECKPOINT)
 
     def reaction(self, group: Group) -> np.ndarray:
         """Force of the supports on the nodes of a group, (d,), N: zero where nothing is prescribed.

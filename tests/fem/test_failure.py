@@ -75,7 +75,7 @@ def test_a_failing_law_stops_all_ranks(box, nodes, tmp_path_factory, how):
             assert P.shape == (1, 3, 3)
             assert np.isnan(P).all()
     again = ExplicitSolver(solver.domain, Faulty(how), walls=[PlaneWall()], velocity=(0.0, 0.0, -200.0))
-    checkpoint.restore(again, folder / "failure-checkpoint.npz")
+    checkpoint.restore(again, folder / "failure-checkpoint.h5")
     assert again.time == solver.time
     with pytest.raises(SolverError) as repeated:
         again.step()
