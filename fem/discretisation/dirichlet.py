@@ -7,7 +7,7 @@ conditions meet on one component of a node, they must prescribe the same value.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import dolfinx.fem
@@ -180,21 +180,16 @@ class DirichletSet:
 
     def __init__(self, nodes: Nodes, conditions: Sequence[Dirichlet] = ()) -> None:
         self.nodes = nodes
-        self._conditions: list[tuple[Dirichlet, np.ndarray]] = []
-        self._released = np.zeros(0, dtype=np.int64)
+        self._parts: list[_Part] = []
         self.rows = np.zeros(0, dtype=np.int32)
         self.values, self.owned, self._time = np.zeros(0), 0, 0.0
-        self._arrange()
-        if conditions:
-            self.add(*conditions)
-
-    def __len__(self) -> int:
-        return len(self._conditions)
+        self._constant = False
+        self.add(*conditions)
 
     @property
     def in_time(self) -> bool:
         """Whether a value is a function, which may change in time."""
-        return any(callable(condition.value) for condition, _ in self._conditions)
+        return any(callable(part.condition.value) for part in self._parts)
 
     def add(self, *conditions: Dirichlet) -> None:
         """Prescribe more; what was prescribed before stays, and stays alone if an error is raised.
@@ -209,43 +204,39 @@ class DirichletSet:
             numbers = np.zeros(()) if callable(condition.value) else np.asarray(condition.value, dtype=float)
             if numbers.shape not in (((), (d,)) if condition.component is None else ((),)):
                 raise ValueError(f"A prescribed displacement must be one number, got shape {numbers.shape}.")
-            found.append((condition, self.nodes.find(condition.where)))
-        before = self._conditions
-        self._conditions = before + found
+            place = self.nodes.find(condition.where)
+            components = np.arange(d) if condition.component is None else np.array([condition.component])
+            rows = d * place.astype(np.int64) + components[:, None]
+            found.append(_Part(condition, place, rows, np.ones(rows.shape, dtype=bool)))
+        before = self._parts
+        self._parts = before + found
+        self._arrange()
         try:
-            self._arrange()
+            self.set_time(self._time)
         except ValueError:
-            self._conditions = before
+            self._parts = before
             self._arrange()
+            self.set_time(self._time)
             raise
 
     def release(self, rows: np.ndarray) -> None:
-        """Free components (node * d + component, ghosts included), whatever the conditions say."""
-        self._released = np.union1d(self._released, np.asarray(rows, dtype=np.int64))
+        """Free components (node * d + component, ghosts included) of the conditions so far, not of later ones."""
+        self._parts = [replace(part, held=part.held & ~np.isin(part.rows, rows)) for part in self._parts]
         self._arrange()
+        self.set_time(self._time)
 
     @property
     def released(self) -> np.ndarray:
-        """Components that were released, node * d + component, ghosts included, sorted."""
-        return self._released
+        """Components that were released and are not prescribed again, node * d + component, ghosts included, sorted."""
+        free = [part.rows[~part.held] for part in self._parts]
+        return np.setdiff1d(np.concatenate([np.zeros(0, dtype=np.int64), *free]), self.rows)
 
     def _arrange(self) -> None:
-        """Number the prescribed components, then evaluate them."""
-        d = self.nodes.dimension
-        self._parts: list[tuple[int, int, np.ndarray, np.ndarray]] = []
-        found = [np.zeros(0, dtype=np.int64)]
-        for number, (condition, nodes) in enumerate(self._conditions):
-            for component in range(d) if condition.component is None else (condition.component,):
-                rows = d * nodes.astype(np.int64) + component
-                held = ~np.isin(rows, self._released)
-                found.append(rows[held])
-                self._parts.append((number, component, held, rows[held]))
-        self.rows = np.unique(np.concatenate(found)).astype(np.int32)
-        self.owned = int(np.searchsorted(self.rows, d * self.nodes.owned))
-        self.values = np.zeros(len(self.rows))
-        self._parts = [(k, c, held, np.searchsorted(self.rows, rows)) for k, c, held, rows in self._parts]
-        self._constant = False
-        self.set_time(self._time)
+        """Number the prescribed components."""
+        held = [part.rows[part.held] for part in self._parts]
+        self.rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *held])).astype(np.int32)
+        self.owned = int(np.searchsorted(self.rows, self.nodes.dimension * self.nodes.owned))
+        self.values, self._constant = np.zeros(len(self.rows)), False
 
     def set_time(self, t: float) -> None:
         """Evaluate `values` at time t.
@@ -257,6 +248,7 @@ class DirichletSet:
         if self._constant:
             self._time = float(t)
             return
+        values = self.values
         error: Exception | None = None
         try:
             values = self._evaluate(float(t))
@@ -269,25 +261,41 @@ class DirichletSet:
     def _evaluate(self, t: float) -> np.ndarray:
         values = np.full(len(self.rows), np.nan)
         origin = np.zeros(len(self.rows), dtype=np.int64)
-        found: list[np.ndarray | None] = [None] * len(self._conditions)
-        for k, component, held, places in self._parts:
-            condition, nodes = self._conditions[k]
-            if found[k] is None:
-                found[k] = _values(condition, self.nodes.x[:, nodes], t, self.nodes.dimension)
-            row = component if condition.component is None else 0
-            new, old = cast(np.ndarray, found[k])[row][held], values[places]
+        for number, part in enumerate(self._parts):
+            held = part.held
+            places = np.searchsorted(self.rows, part.rows[held])
+            new = _values(part.condition, self.nodes.x[:, part.nodes], t, self.nodes.dimension)[held]
+            old = values[places]
             limit = AGREE * np.maximum(np.abs(new), np.abs(old)) + ROUNDING * self.nodes.size
             clash = np.abs(new - old) > limit  # never where nothing was prescribed yet: nan
             if clash.any():
                 i = int(np.argmax(clash))
-                other = self._conditions[origin[places[i]]][0]
-                at = ", ".join(f"{c:g}" for c in self.nodes.x[: self.nodes.dimension, nodes[held][i]])
+                node, component = divmod(int(self.rows[places[i]]), self.nodes.dimension)
+                at = ", ".join(f"{c:g}" for c in self.nodes.x[: self.nodes.dimension, node])
                 raise ValueError(
-                    f"Component {component} of the node at ({at}) m is prescribed twice at time {t:g}: "
-                    f"{old[i]:g} m by the condition on {other} and {new[i]:g} m by the condition on {condition}."
+                    f"Component {component} of the node at ({at}) m is prescribed twice at time {t:g}: {old[i]:g} m "
+                    f"by the condition on {self._parts[origin[places[i]]].condition} and {new[i]:g} m by the condition "
+                    f"on {part.condition}."
                 )
-            values[places], origin[places] = new, k
+            values[places], origin[places] = new, number
         return values
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A condition on the nodes of this rank.
+
+    Attributes:
+        condition: The condition.
+        nodes: Its nodes, (n,).
+        rows: Its components, (components, n).
+        held: Which of them are still prescribed, (components, n).
+    """
+
+    condition: Dirichlet
+    nodes: np.ndarray
+    rows: np.ndarray
+    held: np.ndarray
 
 
 def _values(condition: Dirichlet, x: np.ndarray, t: float, d: int) -> np.ndarray:
