@@ -21,7 +21,7 @@ import numpy as np
 
 from fem import failure
 from fem.clock import Clock
-from fem.discretisation.dirichlet import Group, Prescribed, Supports, find_nodes
+from fem.discretisation.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.point_evaluation import Probe
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import SolverError
