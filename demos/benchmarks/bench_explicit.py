@@ -35,7 +35,7 @@ from mpi4py import MPI
 
 import fem.laws
 from fem.explicit import ExplicitSolver
-from fem.explicit.contact import PlaneWall
+from fem.explicit.contact import RigidPlane
 from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught, plan_threads
 from meshes.taylor_bar import divisions, taylor_bar
@@ -106,8 +106,8 @@ def measure(comm: MPI.Comm, name: str, o: argparse.Namespace) -> dict[str, Any]:
     domain = read_mesh(model, comm)
     if comm.rank == 0:
         gmsh.finalize()
-    wall = PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
-    solver = ExplicitSolver(domain, law, walls=(wall,), velocity=(0.0, 0.0, -200.0))
+    wall = RigidPlane((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    solver = ExplicitSolver(domain, law, contact=(wall,), initial_velocity=(0.0, 0.0, -200.0))
     for _ in range(o.warm):
         solver.step()
     before, points = solver.total_seconds(), solver.total_points()
@@ -126,7 +126,7 @@ def measure(comm: MPI.Comm, name: str, o: argparse.Namespace) -> dict[str, Any]:
         "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
         "share": {phase: value / elapsed for phase, value in seconds.items()},
         "microseconds_per_point": {"law": scale * seconds["law"], "step": scale * elapsed},
-        "kinetic_energy": solver.ledger().kinetic_energy,
+        "kinetic_energy": solver.energy_balance().kinetic_energy,
     }  # fmt: skip
 
 
