@@ -126,6 +126,7 @@ class Writer:
         self._next = 0
 
     def __enter__(self) -> Writer:
+        self.update()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -154,7 +155,7 @@ class Writer:
 
     def write_fields(self) -> None:
         """Append the fields as they are now to the series."""
-        self.refresh()
+        self._refresh()
         self._written = self._time()
         self._series.write(self._written)
         if self._every is not None:
@@ -165,10 +166,6 @@ class Writer:
         row = {**self._row(), **extra}
         self.history.add(row)
         return row
-
-    def refresh(self) -> None:
-        """Bring the projected fields up to date without writing them."""
-        self._refresh()
 
     def close(self, *, whole: bool = True) -> None:
         """Close the files; only whole ones get their names."""
