@@ -44,7 +44,7 @@ class ExplicitSolver:
 
     Args:
         domain: Mesh and groups.
-        law: Material law (`fem.laws.load`).
+        law: Material law (`fem.load_law`).
         walls: Rigid planes.
         fixed: Fixed velocity components on surface groups (symmetry planes, clamps, drives).
         forms: `forms(u, velocity, w, t)` returns a UFL form that is added to the residual: displacement, velocity (of

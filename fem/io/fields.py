@@ -17,6 +17,7 @@ from dolfinx.io import VTXWriter, XDMFFile
 from fem.command import remove
 from fem.discretisation.projection import NodalFields
 from fem.errors import SolverError
+from fem.laws import drawable
 from fem.statics.implicit import ImplicitSolver
 
 
@@ -36,8 +37,7 @@ class Series:
     def __init__(self, solver: ImplicitSolver, folder: Path, names: tuple[str, ...] | None = None) -> None:
         mesh = solver.domain.mesh
         self.comm = mesh.comm
-        decoded = ("force_", "u_")
-        self.names = tuple(n for n in solver.law.observed if not n.startswith(decoded)) if names is None else names
+        self.names = drawable(solver.law) if names is None else names
         self._columns = [solver.law.observed.index(name) for name in self.names]
         self._projection = NodalFields(solver.points)
         self.nodal = {name: Function(self._projection.W, name=name) for name in self.names}
