@@ -11,6 +11,7 @@ from dolfinx.la import InsertMode
 
 from fem.discretisation.quadrature import cell_average
 from fem.discretisation.strain_measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
+from fem.laws import drawable
 
 if TYPE_CHECKING:
     from fem.explicit.solver import ExplicitSolver
@@ -40,7 +41,7 @@ class ProjectedFields:
         self._load = form(self._cell * w * ufl.dx)
         self._weight = assemble_vector(form(w * ufl.dx(mesh)))
         self._weight.scatter_reverse(InsertMode.add)
-        self.nodal = {name: Function(W, name=name) for name in (*MEASURES, *solver.law.observed)}
+        self.nodal = {name: Function(W, name=name) for name in (*MEASURES, *drawable(solver.law))}
         self._owned = mesh.topology.index_map(3).size_local
 
     def update(self) -> dict[str, np.ndarray]:
@@ -54,6 +55,7 @@ class ProjectedFields:
             "e_v": volume_strain(points.F),
         }
         values |= dict(zip(solver.law.observed, np.asarray(solver.law.observe(solver.state)).T, strict=True))
+        values = {name: value for name, value in values.items() if name in self.nodal}
         cells = {name: cell_average(points, value) for name, value in values.items()}
         for name, value in cells.items():
             self._cell.x.array[self._cell.function_space.dofmap.list[: self._owned, 0]] = value

@@ -35,7 +35,7 @@ from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, fill
 from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
-from fem.laws import Law, check_fit
+from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
 from fem.parallel import fail_together, raise_together
 from fem.steps import Run
@@ -69,7 +69,7 @@ class ExplicitSolver:
 
     Args:
         mesh: A DOLFINx mesh of linear hexahedra, or a `Domain` (a mesh with named groups, from `read_mesh`).
-        law: Material law (`load_law`).
+        law: Material law, or what `load_law` makes one of.
         contact: Rigid planes that the body cannot pass.
         initial_velocity: m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of the node
             coordinates (3, n) that returns (3, n).
@@ -98,7 +98,7 @@ class ExplicitSolver:
     def __init__(
         self,
         mesh: Domain | Any,
-        law: Law,
+        law: Law | Any,
         *,
         contact: Sequence[RigidPlane] = (),
         initial_velocity: Field = (0.0, 0.0, 0.0),
@@ -109,9 +109,10 @@ class ExplicitSolver:
         safety: float = 0.9,
         output: str | PathLike[str] | None = None,
     ) -> None:
-        self.domain, self.law = as_domain(mesh), law
+        self.domain = as_domain(mesh)
         self.comm, self.integration = self.domain.comm, integration
         with fail_together(self.comm):
+            self.law = law = as_law(law)
             self.density = law.density if density is None else float(density)
             _check_numbers(self.density, hourglass, safety)
             check_fit(law, "explicit", ("finite",), 3)

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from numba import njit
 
 from fem.discretisation.quadrature import Points
 from fem.explicit.forces import Forces
-from fem.laws.kernels import invert
+from fem.laws.kernels import compiled, invert
 
 ITERATIONS = 60
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
@@ -44,7 +43,7 @@ def cell_metric(B: np.ndarray, volume: np.ndarray, node_volume: np.ndarray) -> n
     return np.einsum("c,cai,caj,ca->cij", volume, B, B, 1.0 / node_volume)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _largest(A: np.ndarray) -> float:
     """Largest eigenvalue of a symmetric (3, 3) matrix, in closed form."""
     mean = (A[0, 0] + A[1, 1] + A[2, 2]) / 3.0
@@ -57,7 +56,7 @@ def _largest(A: np.ndarray) -> float:
     return mean + 2.0 * p * np.cos(np.arccos(min(1.0, max(-1.0, det))) / 3.0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def smallest_step(
     F: np.ndarray, per_cell: int, metric: np.ndarray, bulk: float, shear: float, density: float
 ) -> tuple[float, int]:

@@ -51,7 +51,7 @@ class ImplicitSolver:
 
     Args:
         domain: Mesh and groups; triangles, quadrilaterals, tetrahedra or hexahedra.
-        law: Material law of the mesh's dimension (`fem.laws.load`), of small or finite strain.
+        law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain.
         prescribed: Prescribed displacements.
         forms: `forms(u, v, t)` returns a UFL form that is added to the residual: displacement, test function, and
             pseudo-time (a Constant). A body force is `-inner(b, v) * dx`; its derivative to u is taken by UFL.
