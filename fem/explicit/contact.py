@@ -29,7 +29,8 @@ class RigidPlane:
         for name in ("point", "normal"):
             value = np.asarray(getattr(self, name), dtype=float)
             if value.shape != (3,) or not np.all(np.isfinite(value)):
-                raise ValueError(f"The {name} of a rigid plane must be three finite numbers, got {getattr(self, name)}.")
+                given = getattr(self, name)
+                raise ValueError(f"The {name} of a rigid plane must be three finite numbers, got {given}.")
             object.__setattr__(self, name, tuple(value.tolist()))
         length = float(np.linalg.norm(self.normal))
         if length == 0.0:

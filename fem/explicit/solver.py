@@ -161,13 +161,25 @@ class ExplicitSolver:
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
         self.velocity.x.scatter_forward()
-        self.internal_force = self.external_force = np.zeros_like(self._x)
+        self._internal_force = self._external_force = np.zeros_like(self._x)
         self._changed = True
 
     @property
     def x(self) -> np.ndarray:
         """Current positions of the nodes of this rank, ghosts included, (nodes, 3), m."""
         return self._x + self.u.x.array.reshape(-1, 3)
+
+    @property
+    def internal_force(self) -> np.ndarray:
+        """Internal force on the nodes now, the hourglass term included, (nodes, 3), N; of owned nodes only."""
+        self._prepare()
+        return self._internal_force
+
+    @property
+    def external_force(self) -> np.ndarray:
+        """External force on the nodes now, (nodes, 3), N; of owned nodes only."""
+        self._prepare()
+        return self._external_force
 
     @property
     def external(self) -> Any:
@@ -218,8 +230,8 @@ class ExplicitSolver:
         lack = np.abs(self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]).max(initial=0.0)
         if self.comm.allreduce(float(lack), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
             raise ValueError(
-                f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that its "
-                "nodes have, for example value=lambda x, t: speed * t."
+                f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that "
+                "its nodes have, for example value=lambda x, t: speed * t."
             )
         if self.steps == 0:
             self._prescribe_velocity(self._prescribed_rate(self.next_step))
@@ -227,8 +239,8 @@ class ExplicitSolver:
             hourglass = self.comm.allreduce(self.forces.hourglass_energy())
             self._initial = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
         self.time_constant.value = self.time
-        self.internal_force = self.forces.internal_force().copy()
-        self.external_force = self.forces.external_force().copy()
+        self._internal_force = self.forces.internal_force().copy()
+        self._external_force = self.forces.external_force().copy()
         self._changed = False
 
     def _prescribed_rate(self, dt: float) -> np.ndarray:
@@ -265,7 +277,7 @@ class ExplicitSolver:
         n, mass = self.n_nodes, self.mass
         rate = self._prescribed_rate(dt)
         u_n, v_n, F_n, P_n = self._u.copy(), self._v.copy(), self.points.F.copy(), self.points.P.copy()
-        internal_n, external_n = self.internal_force, self.external_force
+        internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
             push, touching = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
@@ -290,16 +302,16 @@ class ExplicitSolver:
             self.time_constant.value = self.time + dt
             if self.forces.has_external:
                 self.velocity.x.scatter_forward()
-            self.internal_force = self.forces.internal_force().copy()
-            self.external_force = self.forces.external_force().copy()
+            self._internal_force = self.forces.internal_force().copy()
+            self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
-            self._v -= (0.5 * dt / mass)[:, None] * (self.internal_force - self.external_force)[:n]
+            self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
             x = self._x[:n] + self._u
             push = contact.stop_approach(self.contact, x, self._v, mass, touching, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
-            external = 0.5 * (external_n + self.external_force)[:n] if self.forces.has_external else None
-            internal = 0.5 * (internal_n + self.internal_force)[:n]
+            external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
+            internal = 0.5 * (internal_n + self._internal_force)[:n]
             self._sums.record((first, second), self._u - u_n, internal, external, dt)
         self.state, self.dt = state, dt
         self.time = limit if limit is not None and abs(limit - self.time - dt) <= 1e-12 * dt else self.time + dt

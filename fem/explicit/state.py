@@ -35,7 +35,7 @@ def restore(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
     nodes, cells = found.arrays["nodes"], found.arrays["cells"]
     solver.u.x.array[:] = nodes["u"].reshape(-1)
     solver.velocity.x.array[:] = nodes["velocity"].reshape(-1)
-    solver.internal_force, solver.external_force = nodes["internal_force"], nodes["external_force"]
+    solver._internal_force, solver._external_force = nodes["internal_force"], nodes["external_force"]
     solver.points.P[:] = cells["P"].reshape(solver.points.P.shape)
     solver.state = cells["state"].reshape(solver.points.n, solver.law.state_size)
     for name in SCALARS:
@@ -54,7 +54,7 @@ def _blocks(solver: ExplicitSolver, n: int) -> dict[str, Block]:
     V, mesh, points = solver.points.V, solver.domain.mesh, solver.points
     cells = cell_numbers(mesh)
     fields = {"u": solver.u.x.array.reshape(-1, 3), "velocity": solver.velocity.x.array.reshape(-1, 3)}
-    fields |= {"internal_force": solver.internal_force, "external_force": solver.external_force}
+    fields |= {"internal_force": solver._internal_force, "external_force": solver._external_force}
     P = points.P.reshape(len(cells), points.per_cell, 3, 3)
     state = np.asarray(solver.state).reshape(len(cells), points.per_cell, solver.law.state_size)
     return {

@@ -9,7 +9,7 @@ import logging
 import sys
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mpi4py import MPI
 
@@ -95,6 +95,8 @@ def as_law(law: object, **options: Any) -> Law:
 
         return torchscript.wrap(law, **_accepted(torchscript.wrap, options, type(law).__name__))  # type: ignore[arg-type]
     lacks = [word for word in WORDS if not hasattr(law, word)]
+    if not lacks:  # a law that passes on what it is asked to another one
+        return cast(Law, law)
     raise ValueError(
         f"A law must be a name, a law or a PyTorch module, got {type(law).__name__}, which lacks {', '.join(lacks)}."
     )

@@ -21,8 +21,8 @@ import numpy as np
 
 from fem import failure
 from fem.clock import Clock
-from fem.discretisation.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.point_evaluation import Probe
+from fem.discretisation.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import SolverError
 from fem.laws import Law, check_fit

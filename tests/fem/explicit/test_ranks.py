@@ -32,11 +32,11 @@ def compare(make, nodes, until=1e-6):
 
 
 @pytest.mark.parametrize("integration", ["one-point", "full"])
-@pytest.mark.parametrize("law", laws.KNOWN)
+@pytest.mark.parametrize("law", laws.FINITE)
 def test_impact(box, nodes, law, integration):
     def make(comm):
         return ExplicitSolver(
-            box(SIZE, (3, 3, 6), distort=0.15, comm=comm), laws.load(law), contact=[RigidPlane()],
+            box(SIZE, (3, 3, 6), distort=0.15, comm=comm), laws.load_law(law), contact=[RigidPlane()],
             initial_velocity=(0.0, 5.0, -150.0), integration=integration,
         )
 
@@ -51,7 +51,7 @@ def test_fixed_faces_and_forms(box, nodes):
         domain = box(SIZE, (3, 2, 4), distort=0.1, comm=comm)
         ds = ufl.Measure("ds", domain=domain.mesh, subdomain_data=domain.facet_tags)
 
-        solver = ExplicitSolver(domain, laws.load("j2"), initial_velocity=(1.0, 0.0, 0.0))
+        solver = ExplicitSolver(domain, laws.load_law("magnesium-j2"), initial_velocity=(1.0, 0.0, 0.0))
         load, v = ufl.as_vector([1e11 * solver.time_constant * 1e6, 0.0, -1e11]), solver.test_function
         solver.external += (ufl.inner(load, v) - 1e9 * ufl.inner(solver.velocity, v)) * ufl.dx
         solver.external -= 1e13 * ufl.inner(solver.u, v) * ds(domain.tag("foot"))
@@ -71,7 +71,7 @@ def test_ranks_without_cells(box, nodes, integration):
 
     def make(comm):
         solver = ExplicitSolver(
-            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load("johnson-cook"), contact=[RigidPlane()],
+            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load_law("magnesium-johnson-cook"), contact=[RigidPlane()],
             initial_velocity=(0.0, 0.0, -100.0), integration=integration,
         )
         solver.prescribe("side_x", 0)
@@ -82,7 +82,7 @@ def test_ranks_without_cells(box, nodes, integration):
 
 def test_rebound_is_seen_by_all(box):
     solver = ExplicitSolver(
-        box(SIZE, (2, 2, 6)), laws.load("neo-hookean"), contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -20.0)
+        box(SIZE, (2, 2, 6)), laws.load_law("magnesium-neo-hookean"), contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -20.0)
     )
     solver.run("rebound", limit=2e-5).finish()
     assert solver.rebounded()
@@ -96,7 +96,7 @@ def test_bad_input_is_refused_on_all_ranks(box):
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     velocity = (0.0, 0.0, float("nan") if rank == size - 1 else 1.0)
     with pytest.raises(ValueError, match="initial velocity must be finite"):
-        ExplicitSolver(domain, laws.load("j2"), initial_velocity=velocity)
+        ExplicitSolver(domain, laws.load_law("magnesium-j2"), initial_velocity=velocity)
 
 
 def test_thread_plan():

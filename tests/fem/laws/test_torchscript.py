@@ -154,7 +154,8 @@ def test_no_points_are_fine(artifact):
 
 def impact(box, law, comm):
     solver = ExplicitSolver(
-        box((1e-3, 1e-3, 2e-3), (3, 3, 6), distort=0.1, comm=comm), law, contact=[RigidPlane()], initial_velocity=(0, 0, -100.0)
+        box((1e-3, 1e-3, 2e-3), (3, 3, 6), distort=0.1, comm=comm), law, contact=[RigidPlane()],
+        initial_velocity=(0, 0, -100.0),
     )
     solver.run(5e-7).finish()
     return solver
