@@ -351,9 +351,9 @@ class ExplicitSolver:
         sentence, first = failure.describe(self.domain, self.points.per_cell, self.time, problem)
         error: Exception | None = None
         if self.output is not None and self.comm.rank == first and problem is not None:
-            values: dict[str, Any] = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time, "law": self.law.name}
+            values: dict[str, Any] = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time}
             try:
-                failure.write_replay(self.output, problem=problem, reason=sentence, **values)
+                failure.write_replay(self.output, problem=problem, reason=sentence, law=self.law.name, **values)
             except OSError as caught:
                 error = SolverError(f"{sentence} The file to replay it cannot be written: {caught}.")
         raise_together(self.comm, error)
