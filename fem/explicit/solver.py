@@ -14,6 +14,7 @@ displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -41,6 +42,7 @@ from fem.parallel import fail_together, raise_together
 from fem.steps import Run
 
 if TYPE_CHECKING:
+    from fem.explicit.output import ProjectedFields
     from fem.io.fields import Writer
 
 MOST_STEPS = 1e9  # of one run; more would not end in the life of a machine
@@ -387,12 +389,20 @@ class ExplicitSolver:
             raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
         else:
             end = float(until)
+        self.check_end(end)
+        return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
+
+    def check_end(self, end: float) -> None:
+        """Refuse a time (s) that a run cannot end at, or not within 1e9 steps.
+
+        Raises:
+            ValueError: On all ranks.
+        """
         if not self.time <= end < np.inf:
             raise ValueError(f"The run cannot end at {end} s, it is at {self.time} s.")
         if not self.next_step * MOST_STEPS > end - self.time:
             steps = (end - self.time) / self.next_step if self.next_step > 0.0 else np.inf
             raise ValueError(f"The run to {end:g} s would take about {steps:.0e} steps of {self.next_step:.3g} s.")
-        return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
 
     def _run(self, end: float, *, rebound: bool) -> Iterator[Step]:
         while self.time < end:
@@ -421,20 +431,24 @@ class ExplicitSolver:
             folder: Where `fields.bp` (or `fields.xdmf`) and `history.csv` go; it is made if need be.
             every: Time between two frames, s; None writes one at each `update`.
         """
-        from fem.explicit.output import ProjectedFields
         from fem.io.fields import Writer
 
-        projected = ProjectedFields(self)
+        functions = [self.u, self.velocity, *self.projected.nodal.values()]
+        time = lambda: self.time
+        return Writer(folder, functions, time=time, refresh=self.project, row=self._row, every=every)
 
-        def refresh() -> None:
-            self._prepare()
-            self.velocity.x.scatter_forward()
-            projected.update()
+    @functools.cached_property
+    def projected(self) -> ProjectedFields:
+        """Nodal fields of stress, strain and what the law observes (`fem.explicit.output`), as `project` left them."""
+        from fem.explicit.output import ProjectedFields
 
-        return Writer(
-            folder, [self.u, self.velocity, *projected.nodal.values()], time=lambda: self.time, refresh=refresh,
-            row=self._row, every=every,
-        )  # fmt: skip
+        return ProjectedFields(self)
+
+    def project(self) -> dict[str, np.ndarray]:
+        """Bring the nodal fields `projected` up to date; returns averages over the owned cells, name -> (cells,)."""
+        self._prepare()
+        self.velocity.x.scatter_forward()
+        return self.projected.update()
 
     def _row(self) -> dict[str, float]:
         return {**self.energy_balance().as_dict(), "steps": self.steps, "dt": self.dt}
