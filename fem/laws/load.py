@@ -23,7 +23,7 @@ from surrogates.artifact.shipped import find, law_names
 
 logger = logging.getLogger(__name__)
 
-CLASSICAL: dict[str, type] = {law.name: law for law in (NeoHookean, J2, JohnsonCook, LinearElastic)}
+CLASSICAL: dict[str, Any] = {law.name: law for law in (NeoHookean, J2, JohnsonCook, LinearElastic)}
 # Parameter sets of finite and of small strain.
 FINITE = (*(name for name, chosen in SETS.items() if CLASSICAL[chosen.law].strain == "finite"), FITTED)
 SMALL = tuple(name for name in SETS if name not in FINITE)
@@ -168,9 +168,14 @@ def _own(name: str, options: dict[str, Any]) -> Law:
         maker = getattr(maker, word, None)
     if not callable(maker):
         raise ValueError(f'The module "{module}" has no callable "{attribute}".')
-    if options:
-        _accepted(maker, options, name)
-    return as_law(maker(**options))
+    try:
+        inspect.signature(maker).bind(**options)
+    except TypeError as error:
+        raise ValueError(f'The callable of the law "{name}" does not take these options: {error}.') from error
+    made = maker(**options)
+    if isinstance(made, (str, PathLike)):
+        raise ValueError(f"The callable of the law \"{name}\" must return a law or a PyTorch module, got {made!r}.")
+    return as_law(made)
 
 
 def _module_of_file(path: Path) -> Any:

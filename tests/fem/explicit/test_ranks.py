@@ -36,7 +36,7 @@ def compare(make, nodes, until=1e-6):
 def test_impact(box, nodes, law, integration):
     def make(comm):
         return ExplicitSolver(
-            box(SIZE, (3, 3, 6), distort=0.15, comm=comm), laws.load(law), walls=[PlaneWall()],
+            box(SIZE, (3, 3, 6), distort=0.15, comm=comm), laws.load_law(law), walls=[PlaneWall()],
             velocity=(0.0, 5.0, -150.0), integration=integration,
         )
 
@@ -57,7 +57,7 @@ def test_fixed_faces_and_forms(box, nodes):
             return bulk + 1e13 * ufl.inner(u, w) * ds(domain.tag("foot"))
 
         return ExplicitSolver(
-            domain, laws.load("j2"), forms=forms, velocity=(1.0, 0.0, 0.0),
+            domain, laws.load_law("magnesium-j2"), forms=forms, velocity=(1.0, 0.0, 0.0),
             fixed=[Fixed("side_x", 1), Fixed("top", 2, -20.0)],
         )
 
@@ -73,7 +73,7 @@ def test_ranks_without_cells(box, nodes, integration):
 
     def make(comm):
         return ExplicitSolver(
-            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load("johnson-cook"), walls=[PlaneWall()],
+            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load_law("magnesium-johnson-cook"), walls=[PlaneWall()],
             velocity=(0.0, 0.0, -100.0), integration=integration, fixed=[Fixed("side_x", 0)],
         )
 
@@ -82,7 +82,7 @@ def test_ranks_without_cells(box, nodes, integration):
 
 def test_rebound_is_seen_by_all(box):
     solver = ExplicitSolver(
-        box(SIZE, (2, 2, 6)), laws.load("neo-hookean"), walls=[PlaneWall()], velocity=(0.0, 0.0, -20.0)
+        box(SIZE, (2, 2, 6)), laws.load_law("magnesium-neo-hookean"), walls=[PlaneWall()], velocity=(0.0, 0.0, -20.0)
     )
     assert solver.run("rebound", limit=2e-5) == "rebound"
     assert len(set(MPI.COMM_WORLD.allgather((solver.steps, solver.time)))) == 1
@@ -95,7 +95,7 @@ def test_bad_input_is_refused_on_all_ranks(box):
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     velocity = (0.0, 0.0, float("nan") if rank == size - 1 else 1.0)
     with pytest.raises(ValueError, match="initial velocity must be finite"):
-        ExplicitSolver(domain, laws.load("j2"), velocity=velocity)
+        ExplicitSolver(domain, laws.load_law("magnesium-j2"), velocity=velocity)
 
 
 def test_thread_plan():

@@ -5,9 +5,9 @@ import pytest
 import ufl
 
 from fem.explicit import ExplicitSolver, Fixed, PlaneWall
-from fem.laws.neo_hookean import NeoHookean
+from fem.laws import load_law
 
-LAW = NeoHookean()
+LAW = load_law("magnesium-neo-hookean")
 SPEED = np.sqrt((LAW.bulk_modulus + 4.0 / 3.0 * LAW.shear_modulus) / LAW.density)  # laterally confined
 LENGTH = 5e-3
 CONFINED = (Fixed(None, 0), Fixed(None, 1))

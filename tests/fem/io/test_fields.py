@@ -13,7 +13,7 @@ from fem.laws.linear_elastic import LinearElastic
 @pytest.fixture
 def solver(cells):
     solver = ImplicitSolver(
-        cells("hexahedron", 2), LinearElastic(1.0, 2.0),
+        cells("hexahedron", 2), LinearElastic(1.0, 2.0, density=1.0),
         prescribed=[Prescribed(None, i, lambda x, t, i=i: t * 0.1 * (i + 1) * x[i]) for i in range(3)],
     )  # fmt: skip
     solver.run()
