@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import logging
 import sys
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
         return as_law(name, **options)
     text = fspath(name)
     if text in SETS:
-        return _classical(SETS[text].law, {**SETS[text].values(), **options})
+        return _classical(SETS[text].law, options, SETS[text].values())
     if text == FITTED:
         return _classical("johnson-cook", {"parameters": _shipped_file(text), **options})
     if text in CLASSICAL:
@@ -119,12 +120,13 @@ def _accepted(function: Any, options: dict[str, Any], label: str) -> dict[str, A
     return options
 
 
-def _classical(law: str, options: dict[str, Any]) -> Law:
-    kind = CLASSICAL[law]
+def _classical(law: str, options: dict[str, Any], constants: Mapping[str, float] | None = None) -> Law:
+    """A classical law: its constants, then those of a file of parameters, then the options, the last ones count."""
+    kind, given = CLASSICAL[law], dict(constants or {})
     if law == "johnson-cook" and "parameters" in options:
-        rest = {name: value for name, value in options.items() if name != "parameters"}
-        options = {**read_parameters(options["parameters"]), **rest}
-    _accepted(kind, options, law)
+        given |= read_parameters(options["parameters"])
+        options = {name: value for name, value in options.items() if name != "parameters"}
+    options = given | _accepted(kind, options, law)
     required = [p.name for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
     if missing := [name for name in required if name not in options]:
         sets = [name for name, chosen in SETS.items() if chosen.law == law]

@@ -132,7 +132,7 @@ def test_constants_come_from_the_manifest(artifact):
     law = laws.load_law(artifact)
     assert (law.name, law.density, law.bulk_modulus, law.shear_modulus) == ("scripted neo-hookean", 1e4, 48e9, 25e9)
     assert (law.state_size, law.observed) == (2, ("steps",))
-    assert law.manifest["kind"] == "closed-form"
+    assert law.manifest.kind == "closed-form"
 
 
 def test_chunks_do_not_matter_and_nothing_is_changed(artifact):
