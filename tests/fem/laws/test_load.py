@@ -157,7 +157,7 @@ def test_a_module_of_ones_own_is_a_law(own, gradients, monkeypatch):
 def test_a_law_may_differentiate_its_energy_inside(gradients):
     law = as_law(ByEnergy())
     agrees(law, gradients)
-    P, state = law.update(gradients, law.initial_state(9), 1.0)
+    _, state = law.update(gradients, law.initial_state(9), 1.0)
     np.testing.assert_allclose(
         law.stored_energy(gradients, state), EXACT.stored_energy(gradients, np.zeros((9, 0))), rtol=1e-10, atol=1e-12
     )
