@@ -15,7 +15,8 @@ import pytest
 from mpi4py import MPI
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--law", "neo-hookean", "--cells", "4", "--length", "1e-3", "--until", "1e-6", "--frames", "2", "--every", "5"]
+SMALL = ["--law", "magnesium-neo-hookean", "--cells", "4", "--length", "1e-3"]
+SMALL += ["--until", "1e-6", "--frames", "2", "--every", "5"]
 KEYS = {
     "law", "ranks", "cells", "points", "steps", "dt", "time", "final_length", "final_radius", "kinetic_energy",
     "internal_energy", "hourglass_energy", "contact_work", "energy_error", "momentum_error", "seconds",
@@ -96,7 +97,7 @@ def test_failed_check_is_one_sentence_and_a_bad_exit(demo, tmp_path, monkeypatch
     assert "does not pass its check of momentum" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("law", ["neo-hookean", "j2"])
+@pytest.mark.parametrize("law", ["magnesium-neo-hookean", "magnesium-j2"])
 @pytest.mark.parametrize("integration", ["one-point", "full"])
 def test_quarter_is_the_whole_bar_to_round_off(demo, tmp_path, law, integration):
     extra = ["--law", law, "--integration", integration, "--frames", "0"]
@@ -140,7 +141,7 @@ def test_softer_end_of_a_plastic_bar(demo, tmp_path):
     """J2 keeps more of the shortening and loses more of the motion than an elastic bar that has rebounded."""
     extra = ["--until", "rebound", "--frames", "0"]
     elastic = run(demo, tmp_path / "elastic", *extra)
-    plastic = run(demo, tmp_path / "plastic", *extra, "--law", "j2")
+    plastic = run(demo, tmp_path / "plastic", *extra, "--law", "magnesium-j2")
     assert elastic["rebounded"]
     assert plastic["rebounded"]
     assert plastic["final_length"] < elastic["final_length"]
@@ -149,7 +150,9 @@ def test_softer_end_of_a_plastic_bar(demo, tmp_path):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("extra", [["--law", "neo-hookean"], ["--law", "j2"], ["--law", "j2", "--quarter"]])
+@pytest.mark.parametrize(
+    "extra", [["--law", "magnesium-neo-hookean"], ["--law", "magnesium-j2"], ["--law", "magnesium-j2", "--quarter"]]
+)
 def test_ranks_do_not_change_the_summary(demo, tmp_path_factory, extra):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("ranks"))))
@@ -165,7 +168,7 @@ def test_ranks_do_not_change_the_summary(demo, tmp_path_factory, extra):
 def test_more_ranks_than_cells(demo, tmp_path_factory):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("few"))))
-    extra = ["--quarter", "--length", "0.3e-3", "--law", "j2"]
+    extra = ["--quarter", "--length", "0.3e-3", "--law", "magnesium-j2"]
     shared = run(demo, folder / "all", *extra, comm=comm)
     assert shared["cells"] == 3
     alone = run(demo, folder / f"rank-{comm.rank}", *extra)
@@ -229,8 +232,8 @@ POSITIVE = "must be a positive finite number, got"
         (["--integration", "two"], "Argument --integration: invalid choice: 'two' .*"),
         (["--dtype", "float16"], "Argument --dtype: invalid choice: 'float16' .*"),
         (["--speed", "3"], "Unrecognized arguments: --speed 3."),
-        (["--law", "hooke"], "There is no law or artifact file .hooke.; known laws are .*"),
-        (["--law", "missing.pt"], "There is no law or artifact file .missing.pt.; known laws are .*"),
+        (["--law", "hooke"], "There is no law or artifact file .hooke.; shipped laws are .*"),
+        (["--law", "missing.pt"], "There is no law or artifact file .missing.pt.; shipped laws are .*"),
         (["--law", "empty.pt"], ".*empty.pt.*not a TorchScript archive.*"),
         (["--restart", "missing.npz"], "--restart names 'missing.npz', but there is no such file."),
         (["--restart", "empty.pt"], ".*empty.pt.*"),
