@@ -1,6 +1,6 @@
 """Implicit statics: see `fem.statics.implicit`."""
 
-from fem.discretisation.dirichlet import Prescribed
+from fem.discretisation.prescribed import Prescribed
 from fem.errors import SolverError
 from fem.statics.implicit import ImplicitSolver
 

@@ -36,7 +36,8 @@ import matplotlib
 import numpy as np
 from mpi4py import MPI
 
-from fem.parallel import abort_when_uncaught, plan_threads
+from fem.parallel import abort_when_uncaught
+from fem.threads import plan_threads
 from fem.truss.solver import TrussSolver
 from micro.lattice.bars import KinematicBar
 from micro.lattice.geometry import make_cell

@@ -59,7 +59,8 @@ from fem.command import Parser, Stop, finish, remove, together, write_text
 from fem.implicit import ImplicitSolver, Prescribed
 from fem.laws.anisotropic import PointStiffness, strain
 from fem.mesh import domain_from_mesh, read_mesh
-from fem.parallel import abort_when_uncaught, plan_threads
+from fem.parallel import abort_when_uncaught
+from fem.threads import plan_threads
 from meshes.box import box
 from meshes.session import session
 from micro.voxel.cells.frames import FRAMES
@@ -218,7 +219,7 @@ class Part:
     def solve(self, C: np.ndarray, moved: bool = False) -> float:
         """Solve for stiffness C (cells, 6, 6) and return J; `moved` turns the end aside rigidly by 1 instead."""
         per_cell = 27  # quadrature points of a hexahedron of degree 2
-        law = PointStiffness(np.repeat(C[self.where], per_cell, axis=0))
+        law = PointStiffness(np.repeat(C[self.where], per_cell, axis=0), density=1.0)  # statics: no inertia
         clamp = [Prescribed("bottom", i) for i in range(3)]
         if moved:
             clamp += [Prescribed("top", i, float(i == 0)) for i in range(3)]
@@ -295,7 +296,7 @@ def resolved(comm: MPI.Comm, rho: np.ndarray, counts: np.ndarray) -> tuple[Impli
     domain = domain_from_mesh(mesh)
     supports = [Prescribed(lambda x: np.isclose(x[2], 0.0), i) for i in range(3)]
     supports += [Prescribed(lambda x: np.isclose(x[2], height), i, float(i == 0)) for i in range(3)]
-    law = PointStiffness(factor[:, None, None] * isotropic())
+    law = PointStiffness(factor[:, None, None] * isotropic(), density=1.0)
     solver = ImplicitSolver(domain, law, prescribed=supports, linear="iterative", symmetric=True, rtol=1e-6)
     solver.run(1.0, step=1.0)
     return solver, int(kept.sum())

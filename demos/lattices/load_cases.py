@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fem.discretisation.dirichlet import Prescribed
+from fem.discretisation.prescribed import Prescribed
 
 EDGE = 10.0  # of the square section, m
 NEAR = 1e-9  # of the box: where a node is on a plane or at a corner

@@ -53,7 +53,8 @@ import fem.laws
 from fem.command import Parser, Stop, finish, remove, together, write_text
 from fem.io.fields import Series, surface
 from fem.mesh import read_mesh
-from fem.parallel import abort_when_uncaught, plan_threads
+from fem.parallel import abort_when_uncaught
+from fem.threads import plan_threads
 from meshes.box import KINDS, box
 from meshes.session import session
 from micro.lattice.parameters import lattice_of
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", type=float, default=3.7, help="size of the finite elements; the edge is 10, the paper's 0.5"
     )
     p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--grading", type=float, default=7.0, help="height of the bottom layer of elements over the top one")
+    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom one")
     p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
     p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
     p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")
@@ -123,20 +124,20 @@ class Laws:
     """The law asked for, the exact law of its cell (the same if the law is exact), cell and bars (collective)."""
 
     def __init__(self, comm: MPI.Comm, o: argparse.Namespace) -> None:
-        self.law = together(comm, lambda: fem.laws.load(o.law))
-        manifest = getattr(self.law, "manifest", {})
-        told = manifest.get("training", {}).get("lattice")
-        if told is None or manifest["dimension"] != 3:
+        self.law = together(comm, lambda: fem.laws.load_law(o.law))
+        structure = getattr(self.law, "microstructure", None)
+        if structure is None or self.law.dimension != 3:
             raise Stop(f"--law must be an artifact of a lattice cell in three dimensions, got {o.law}.")
-        self.cell, self.bar = together(comm, lambda: lattice_of(told))
-        self.exact, self._told = self.law if manifest["kind"] == "lattice" else None, told
+        self._told = structure.parameters()
+        self.cell, self.bar = together(comm, lambda: lattice_of(self._told))
+        self.exact = self.law if self.law.manifest.kind == "lattice" else None
 
     def find_exact(self, comm: MPI.Comm, folder: Path) -> None:
         """Load the exact law if the law is not, and write it to the folder if none is shipped."""
         if self.exact is None:
             made = together(comm, lambda: exact_law(self._told, PRETRAINED, folder / "exact_law.pt"), root=True)
             path = comm.bcast(made)
-            self.exact = together(comm, lambda: fem.laws.load(path))
+            self.exact = together(comm, lambda: fem.laws.load_law(path))
 
 
 def make_domain(comm: MPI.Comm, case: LoadCase, o: argparse.Namespace, size: float) -> Any:

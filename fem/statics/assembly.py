@@ -18,7 +18,7 @@ import numpy as np
 import ufl
 from petsc4py import PETSc
 
-from fem.discretisation.dirichlet import Supports
+from fem.discretisation.prescribed import Supports
 from fem.discretisation.quadrature import QuadraturePoints
 
 Forms = Callable[[Any, Any, Any], Any]

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import dolfinx.fem
 import numpy as np
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
-from fem.discretisation.dirichlet import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.point_evaluation import Probe
+from fem.discretisation.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import SolverError
 from fem.laws import Law, check_fit
@@ -51,7 +51,7 @@ class ImplicitSolver:
 
     Args:
         domain: Mesh and groups; triangles, quadrilaterals, tetrahedra or hexahedra.
-        law: Material law of the mesh's dimension (`fem.laws.load`), of small or finite strain.
+        law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain.
         prescribed: Prescribed displacements.
         forms: `forms(u, v, t)` returns a UFL form that is added to the residual: displacement, test function, and
             pseudo-time (a Constant). A body force is `-inner(b, v) * dx`; its derivative to u is taken by UFL.
@@ -231,7 +231,7 @@ class ImplicitSolver:
         except OSError as caught:
             error = caught
         raise_together(self.comm, error)
-        self.save(self.output / errors.CHECKPOINT)
+        self.save(self.output / failure.CHECKPOINT)
 
     def reaction(self, group: Group) -> np.ndarray:
         """Force of the supports on the nodes of a group, (d,), N: zero where nothing is prescribed.

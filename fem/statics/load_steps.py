@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from mpi4py import MPI
@@ -45,61 +45,83 @@ class Step:
 
     Attributes:
         time: Pseudo-time at its end.
-        size: Its length.
+        dt: Its length in pseudo-time.
+        number: Its number, from 1.
         attempts: Solves that it took: 1, and one more for each cut.
         convergence: Of the last solve.
     """
 
     time: float
-    size: float
+    dt: float
+    number: int
     attempts: int
     convergence: Convergence
+
+    @property
+    def iterations(self) -> int:
+        """Newton iterations of the last solve."""
+        return self.convergence.iterations
 
 
 def run(
     problem: Problem,
     until: float = 1.0,
-    *,
     step: float | None = None,
+    *,
     times: Sequence[float] | None = None,
     growth: float = 1.5,
     cut: float = 0.5,
     largest: float | None = None,
     smallest: float | None = None,
-    callback: Callable[[Any], None] | None = None,
     progress: bool = False,
-) -> list[Step]:
-    """Step a problem from its time to the end; collective.
+    done: int = 0,
+) -> Iterator[Step]:
+    """Step a problem from its time to the end, while the result is iterated; collective, as the iteration.
 
     Args:
         problem: The problem.
         until: Time to end at, exactly; ignored with `times`.
-        step: First step; None tries each stretch as a whole.
+        step: First step; None tries the way to each time as a whole.
         times: Times to hit exactly, increasing; those not after the problem's time are left out (a restart).
         growth: Factor on the step after an easy one (at most 6 iterations at the first attempt), at least 1.
         cut: Factor on a step that failed, in (0, 1).
         largest: Steps grow up to this; None is `step`, so that steps grow only after cuts.
         smallest: No step is cut below this; None is 1e-4 of the run's length.
-        callback: Called with the problem after every commit.
         progress: Show a bar on rank 0.
+        done: Number of the last step before.
 
     Returns:
-        The steps taken.
+        An iterator that takes a step and returns it, once it is committed.
 
     Raises:
-        ValueError: If an argument does not fit.
-        SolverError: If a step fails that cannot be cut any more. The problem is then at the last state committed.
+        ValueError: At once, if an argument does not fit.
+        SolverError: In the iteration, if a step fails that cannot be cut any more. The problem is then at the last
+            state committed.
     """
     targets = [float(until)] if times is None else [float(t) for t in times]
-    start = problem.time
-    _check(targets, start, step, growth, cut, largest, smallest, given=times is not None)
-    targets = [t for t in targets if t > start]
-    history: list[Step] = []
-    if not targets:
-        return history
+    _check(targets, problem.time, step, growth, cut, largest, smallest, given=times is not None)
     top = np.inf if step is None and largest is None else float(largest if largest is not None else step or np.inf)
-    floor = 1e-4 * (targets[-1] - start) if smallest is None else float(smallest)
-    size = top if step is None else min(float(step), top)
+    floor = None if smallest is None else float(smallest)
+    return _steps(problem, targets, top if step is None else min(float(step), top), top, floor, growth, cut, progress,
+                  done)
+
+
+def _steps(
+    problem: Problem,
+    targets: list[float],
+    size: float,
+    top: float,
+    floor: float | None,
+    growth: float,
+    cut: float,
+    progress: bool,
+    done: int,
+) -> Iterator[Step]:
+    start = problem.time
+    targets = [t for t in targets if t > start]
+    if not targets:
+        return
+    floor = 1e-4 * (targets[-1] - start) if floor is None else floor
     attempts = 0
     bar = tqdm(
         total=targets[-1] - start,
@@ -124,15 +146,14 @@ def run(
                     bar.set_postfix_str(f"step cut to {size:.3g}")
                     continue
                 problem.commit()
-                history.append(Step(problem.time, length, attempts, convergence))
+                done += 1
+                taken = Step(problem.time, length, done, attempts, convergence)
                 if attempts == 1 and convergence.iterations <= EASY:
                     size = min(growth * size, top)
                 attempts = 0
                 bar.update(length)
                 bar.set_postfix_str(f"{convergence.iterations} iterations")
-                if callback is not None:
-                    callback(problem)
-    return history
+                yield taken
 
 
 def _give_up(problem: Problem, length: float, error: ConvergenceError) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
 from fem.io.checkpoint import gather_rows
 from fem.parallel import raise_together
@@ -254,7 +254,7 @@ class TrussSolver:
         except OSError as caught:
             error = caught
         raise_together(self.comm, error)
-        self.save(self.output / errors.CHECKPOINT)
+        self.save(self.output / failure.CHECKPOINT)
 
     @property
     def bar_calls(self) -> int:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from fem.io.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
-from fem.parallel import plan_threads
+from fem.threads import plan_threads
 from fem.truss.solver import TrussSolver
 from micro.lattice.bars import KinematicBar
 from micro.lattice.geometry import make_cell

@@ -5,8 +5,12 @@ import pytest
 from mpi4py import MPI
 
 from fem.errors import SolverError
-from fem.statics.load_steps import run
+from fem.statics import load_steps
 from fem.statics.newton import Convergence, ConvergenceError
+
+
+def run(problem, *arguments, **options):
+    return list(load_steps.run(problem, *arguments, **options))
 
 
 class Toy:
@@ -41,11 +45,14 @@ class Toy:
 
 def test_steps_are_as_asked_and_end_exactly():
     problem = Toy()
-    seen = []
-    history = run(problem, 1.0, step=0.3, callback=lambda p: seen.append(p.time))
+    seen, history = [], []
+    for step in load_steps.run(problem, 1.0, step=0.3):
+        seen.append(problem.time)
+        history.append(step)
     assert problem.time == 1.0 == seen[-1] and len(history) == 4 == len(seen)
-    np.testing.assert_allclose([s.size for s in history], 0.25)  # equal steps, no sliver of 0.1
+    np.testing.assert_allclose([s.dt for s in history], 0.25)  # equal steps, no sliver of 0.1
     assert [s.time for s in history] == seen and all(s.attempts == 1 for s in history)
+    assert [s.number for s in history] == [1, 2, 3, 4] and history[0].iterations == 3
 
 
 def test_listed_times_are_hit_exactly():
@@ -59,7 +66,7 @@ def test_listed_times_are_hit_exactly():
 def test_a_failed_step_is_cut_and_grows_again():
     problem = Toy(fails=lambda t, dt: 0.4 < t < 0.6 and dt > 0.02)
     history = run(problem, 1.0, step=0.1, cut=0.25, growth=2.0)
-    sizes = np.array([s.size for s in history])
+    sizes = np.array([s.dt for s in history])
     assert problem.time == 1.0 and problem.state == pytest.approx(1.0, rel=1e-13)
     assert sizes.min() <= 0.025 and max(s.attempts for s in history) > 1
     assert sizes[0] == pytest.approx(0.1) and sizes.max() <= 0.1 + 1e-12  # steps grow back to the one asked for
@@ -69,7 +76,7 @@ def test_a_failed_step_is_cut_and_grows_again():
 
 def test_steps_grow_past_the_first_only_if_allowed_and_easy():
     history = run(Toy(), 1.0, step=0.01, largest=0.2, growth=2.0)
-    sizes = [s.size for s in history]
+    sizes = [s.dt for s in history]
     assert 0.1 < max(sizes) <= 0.2 and len(history) < 12
     assert len(run(Toy(iterations=lambda dt: 15), 1.0, step=0.01, largest=0.2, growth=2.0)) == 100
 
@@ -102,4 +109,4 @@ def test_a_restart_leaves_out_the_times_behind():
 )
 def test_wrong_arguments_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
-        run(Toy(), **wrong)
+        load_steps.run(Toy(), **wrong)  # at once, before the first step

@@ -1,0 +1,46 @@
+"""A run as an iterator over its steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
+
+
+class Run(Iterator[S], Generic[S]):
+    """The steps of a run that takes place while it is iterated; one that is never iterated warns.
+
+        for step in solver.run(until=1e-6):
+            ...
+        solver.run(until=1e-6).finish()
+
+    Args:
+        steps: Iterator that takes one step of the solver for each item. It must not have been started.
+        label: What is run, for the warning.
+    """
+
+    def __init__(self, steps: Iterator[S], label: str = "run") -> None:
+        self._steps = steps
+        self._label = label
+        self._started = False
+
+    def __iter__(self) -> Run[S]:
+        return self
+
+    def __next__(self) -> S:
+        self._started = True
+        return next(self._steps)
+
+    def finish(self) -> S | None:
+        """Take all steps that are left; returns the last one, or None if there was none."""
+        last: S | None = None
+        for step in self:
+            last = step
+        return last
+
+    def __del__(self) -> None:
+        if not self._started:
+            text = f"A {self._label} was never iterated, so that no step was taken: loop over it, or call finish()."
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
