@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fem.errors import SolverError
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 from fem.io import fields as module
 from fem.io.fields import Series, surface
 from fem.laws.linear_elastic import LinearElastic
@@ -14,9 +14,9 @@ from fem.laws.linear_elastic import LinearElastic
 def solver(cells):
     solver = ImplicitSolver(
         cells("hexahedron", 2), LinearElastic(1.0, 2.0),
-        prescribed=[Prescribed(None, i, lambda x, t, i=i: t * 0.1 * (i + 1) * x[i]) for i in range(3)],
+        prescribed=[Dirichlet(None, i, lambda x, t, i=i: t * 0.1 * (i + 1) * x[i]) for i in range(3)],
     )  # fmt: skip
-    solver.run()
+    solver.run().finish()
     return solver
 
 
