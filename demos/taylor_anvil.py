@@ -65,7 +65,6 @@ from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught, plan_threads, raise_together
 
 ROOT = Path(__file__).resolve().parents[1]
-FITTED = ROOT / "surrogates" / "pretrained" / "johnson_cook.json"  # to the polycrystal data of the learned law
 DEFAULT_LAW = ROOT / "surrogates" / "pretrained" / "recurrent.pt"
 
 # %% [markdown]
@@ -89,8 +88,8 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--law", default=str(DEFAULT_LAW), help=f"artifact (.pt) or one of {', '.join(fem.laws.KNOWN)}")
-    p.add_argument("--parameters", help="constants of johnson-cook (.json); none: those fitted to the polycrystal")
+    p.add_argument("--law", default=str(DEFAULT_LAW), help=f"artifact (.pt) or one of {', '.join(fem.laws.FINITE)}")
+    p.add_argument("--parameters", help="constants of --law johnson-cook (.json)")
     p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")
     p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
     p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
@@ -616,11 +615,11 @@ def make_law(o: argparse.Namespace) -> Any:
     if o.parameters is not None and o.law != "johnson-cook":
         raise ValueError(f"--parameters are for johnson-cook only, got --law {o.law}.")
     options: dict[str, Any] = {}
-    if o.law == "johnson-cook" and (o.parameters is not None or FITTED.is_file()):
-        options["parameters"] = o.parameters or FITTED
-    if o.dtype and o.law not in fem.laws.KNOWN:  # the classical laws compute in float64, always
+    if o.parameters is not None:
+        options["parameters"] = o.parameters
+    if o.dtype and o.law not in (*fem.laws.FINITE, "johnson-cook"):  # classical laws compute in float64, always
         options["dtype"] = o.dtype
-    return fem.laws.load(o.law, **options)
+    return fem.laws.load_law(o.law, **options)
 
 
 def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:

@@ -9,9 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 
-def model_to_mesh(
-    model: Any, comm: MPI.Comm, root: int, dimension: int = 3
-) -> tuple[Any, Any, Any, dict[str, tuple[int, int]]]:
+def model_to_mesh(model: Any, comm: MPI.Comm, root: int, dimension: int = 3) -> tuple[Any, Any, Any]:
     """Distribute the mesh of a live gmsh model; collective.
 
     Args:
@@ -21,21 +19,26 @@ def model_to_mesh(
         dimension: Of the coordinates, 2 or 3.
 
     Returns:
-        Mesh, cell tags, facet tags, and the physical groups, name -> (dimension, tag), on all ranks.
+        Mesh, cell tags and facet tags.
     """
+    result = _gmsh_reader().model_to_mesh(model, comm, root, gdim=dimension)
+    return result[0], result[1], result[2]
+
+
+def check_model(model: Any) -> None:
+    """Read a live gmsh model on this rank as `model_to_mesh` does, to see what fails before other ranks wait for it."""
+    reader = _gmsh_reader()
+    reader.extract_topology_and_markers(model)
+    if not np.isfinite(reader.extract_geometry(model)).all():
+        raise ValueError("a node has coordinates that are not finite")
+
+
+def _gmsh_reader() -> Any:
     try:
         from dolfinx.io import gmsh as reader  # 0.10 and later
     except ImportError:
         from dolfinx.io import gmshio as reader  # 0.9
-    result = reader.model_to_mesh(model, comm, root, gdim=dimension)
-    mesh, cell_tags, facet_tags = result[:3]
-    names: dict[str, tuple[int, int]] = {}
-    if comm.rank == root:
-        for dim, tag in model.getPhysicalGroups():
-            name = model.getPhysicalName(dim, tag)
-            if name:
-                names[name] = (int(dim), int(tag))
-    return mesh, cell_tags, facet_tags, comm.bcast(names, root=root)
+    return reader
 
 
 def interpolation_points(element: Any) -> np.ndarray:
@@ -51,7 +54,7 @@ def evaluate(expression: Any, mesh: Any, cells: np.ndarray, n_points: int) -> np
         expression: A `dolfinx.fem.Expression`.
         mesh: Its mesh.
         cells: Local cell indices, (n,).
-        n_points: Points a cell.
+        n_points: Points per cell.
 
     Returns:
         Values, (n * n_points, value size), points of one cell together.

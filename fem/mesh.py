@@ -26,14 +26,17 @@ class Domain:
     Attributes:
         mesh: The `dolfinx.mesh.Mesh`, distributed.
         cell_tags: Tags of the cells (volume groups), or None.
-        facet_tags: Tags of the facets (surface groups).
+        facet_tags: Tags of the facets (surface groups). Facets that lie in several groups have a tag of their own for
+            each combination of groups.
         names: Group name -> (dimension, tag).
+        parts: Group name -> all tags that make it up, where these are not the tag of the group alone.
     """
 
     mesh: Any
     cell_tags: Any
     facet_tags: Any
     names: dict[str, tuple[int, int]] = field(default_factory=dict)
+    parts: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def comm(self) -> MPI.Comm:
@@ -41,7 +44,7 @@ class Domain:
         return self.mesh.comm
 
     def facets(self, name: str) -> np.ndarray:
-        """Local facets of a surface group, (n,).
+        """Local facets of a surface group, sorted, (n,); a facet may lie in several groups.
 
         Args:
             name: Name of the group, for example "foot".
@@ -53,13 +56,28 @@ class Domain:
         known = sorted(key for key, (dim, _) in self.names.items() if dim == facet)
         if name not in known:
             raise ValueError(f'The mesh has no surface group "{name}"; it has {", ".join(known) or "none"}.')
-        return self.facet_tags.find(self.names[name][1])
+        parts = self.parts.get(name, (self.names[name][1],))
+        return np.sort(np.concatenate([self.facet_tags.find(part) for part in parts]))
 
-    def tag(self, name: str) -> int:
-        """Tag of a group, for `ufl.ds(tag)` with `subdomain_data=domain.facet_tags`."""
+    def tag(self, name: str) -> int | tuple[int, ...]:
+        """Tag of a group, or its tags, for `ufl.ds(tag)` with `subdomain_data=domain.facet_tags`."""
         if name not in self.names:
             raise ValueError(f'The mesh has no group "{name}"; it has {", ".join(sorted(self.names)) or "none"}.')
-        return self.names[name][1]
+        parts = self.parts.get(name, (self.names[name][1],))
+        return parts[0] if len(parts) == 1 else parts
+
+
+def as_domain(mesh: Domain | Any) -> Domain:
+    """A domain as it is, or one without surface groups of a DOLFINx mesh.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(mesh, Domain):
+        return mesh
+    if not (hasattr(mesh, "topology") and hasattr(mesh, "geometry")):
+        raise ValueError(f"The mesh must be a dolfinx.mesh.Mesh or a fem.mesh.Domain, got {type(mesh).__name__}.")
+    return domain_from_mesh(mesh)
 
 
 def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 0) -> Domain:
@@ -82,18 +100,69 @@ def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 
     error: Exception | None = None
     model: Any = None
     dimension = 3
+    parts: dict[str, tuple[int, ...]] = {}
+    names: dict[str, tuple[int, int]] = {}
     with contextlib.ExitStack() as session:
         if comm.rank == root:
             try:
                 model = session.enter_context(_opened(Path(source))) if is_path else source
                 dimension = _check_model(model, str(source) if is_path else "The gmsh model")
+                names = _group_names(model)
+                for dim in (dimension - 1, dimension):
+                    parts |= session.enter_context(_separated(model, dim))
             except Exception as caught:
                 error = caught
         raise_together(comm, error)
         dimension = comm.bcast(dimension, root=root)
-        mesh, cell_tags, facet_tags, names = compat.model_to_mesh(model, comm, root, dimension)
+        mesh, cell_tags, facet_tags = compat.model_to_mesh(model, comm, root, dimension)
+    names, parts = comm.bcast((names, parts), root=root)
     mesh.topology.create_connectivity(dimension - 1, dimension)
-    return Domain(mesh, cell_tags, facet_tags, names)
+    return Domain(mesh, cell_tags, facet_tags, names, parts)
+
+
+def _group_names(model: Any) -> dict[str, tuple[int, int]]:
+    """Named physical groups of a gmsh model, name -> (dimension, tag)."""
+    groups = [(int(dim), int(tag)) for dim, tag in model.getPhysicalGroups()]
+    return {model.getPhysicalName(*group): group for group in groups if model.getPhysicalName(*group)}
+
+
+@contextlib.contextmanager
+def _separated(model: Any, dim: int) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Give the entities that lie in several physical groups groups of their own, for the time of the block.
+
+    DOLFINx keeps one tag for each facet, that of the first group; the others would lose it.
+
+    Yields:
+        Group name -> tags that make it up, of the groups that share entities.
+    """
+    groups = {int(tag): model.getEntitiesForPhysicalGroup(dim, tag).tolist() for _, tag in model.getPhysicalGroups(dim)}
+    names = {tag: model.getPhysicalName(dim, tag) for tag in groups}
+    members: dict[int, list[int]] = {}
+    for tag, entities in groups.items():
+        for entity in entities:
+            members.setdefault(entity, []).append(tag)
+    shared = sorted({tuple(found) for found in members.values() if len(found) > 1})
+    if not shared:
+        yield {}
+        return
+    new = dict(zip(shared, range(max(groups) + 1, max(groups) + 1 + len(shared))))
+    model.removePhysicalGroups([(dim, tag) for tag in groups])
+    try:
+        for tag in groups:
+            alone = [entity for entity in groups[tag] if members[entity] == [tag]]
+            if alone:
+                model.addPhysicalGroup(dim, alone, tag=tag)
+        for combination, tag in new.items():
+            model.addPhysicalGroup(dim, [e for e, found in members.items() if tuple(found) == combination], tag=tag)
+        yield {
+            names[tag]: (tag, *(new[combination] for combination in shared if tag in combination))
+            for tag in groups
+            if names[tag] and any(tag in combination for combination in shared)
+        }
+    finally:
+        model.removePhysicalGroups([(dim, tag) for _, tag in model.getPhysicalGroups(dim)])
+        for tag, entities in groups.items():
+            model.addPhysicalGroup(dim, entities, tag=tag, name=names[tag])
 
 
 @contextlib.contextmanager
@@ -133,6 +202,10 @@ def _check_model(model: Any, label: str) -> int:
     if len(types) != 1 or types[0] not in LINEAR_CELLS:
         names = [model.mesh.getElementProperties(t)[0] for t in types]
         raise ValueError(f"{label} must hold linear cells of one kind only, got {', '.join(names) or 'no cells'}.")
+    try:
+        compat.check_model(model)
+    except Exception as error:  # on this rank alone; the others would wait for the mesh
+        raise ValueError(f"{label} cannot be read: {str(error) or type(error).__name__}.") from error
     return dimension
 
 
@@ -148,15 +221,24 @@ def domain_from_mesh(mesh: Any, facets: Mapping[str, Callable[[np.ndarray], np.n
     """
     facet = mesh.topology.dim - 1
     mesh.topology.create_connectivity(facet, facet + 1)
-    names = {"body": (facet + 1, 1)}
-    indices: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    for tag, (name, predicate) in enumerate((facets or {}).items(), start=1):
-        found = dolfinx.mesh.locate_entities_boundary(mesh, facet, predicate)
-        names[name] = (facet, tag)
-        indices.append(np.asarray(found, dtype=np.int32))
-        values.append(np.full(len(found), tag, dtype=np.int32))
-    index = np.concatenate(indices) if indices else np.zeros(0, dtype=np.int32)
-    value = np.concatenate(values) if values else np.zeros(0, dtype=np.int32)
-    index, first = np.unique(index, return_index=True)
-    return Domain(mesh, None, dolfinx.mesh.meshtags(mesh, facet, index, value[first]), names)
+    index_map = mesh.topology.index_map(facet)
+    members = np.zeros((index_map.size_local + index_map.num_ghosts, len(facets or {})), dtype=bool)
+    for column, predicate in enumerate((facets or {}).values()):
+        members[dolfinx.mesh.locate_entities_boundary(mesh, facet, predicate), column] = True
+    names = {"body": (facet + 1, 1)} | {name: (facet, tag) for tag, name in enumerate(facets or {}, start=1)}
+    # Combinations of groups, the same on all ranks; a facet in one group only has the tag of the group.
+    found = mesh.comm.allgather({tuple(np.flatnonzero(row).tolist()) for row in np.unique(members, axis=0)})
+    shared = sorted(combination for combination in set().union(*found) if len(combination) > 1)
+    tags = {(column,): column + 1 for column in range(members.shape[1])}
+    tags |= dict(zip(shared, range(len(tags) + 1, len(tags) + 1 + len(shared))))
+    values = np.zeros(len(members), dtype=np.int32)
+    for combination, tag in tags.items():
+        row = np.isin(np.arange(members.shape[1]), combination)
+        values[np.all(members == row, axis=1)] = tag
+    parts = {
+        name: tuple(tag for combination, tag in tags.items() if column in combination)
+        for column, name in enumerate(facets or {})
+        if any(column in combination for combination in shared)
+    }
+    index = np.flatnonzero(values).astype(np.int32)
+    return Domain(mesh, None, dolfinx.mesh.meshtags(mesh, facet, index, values[index]), names, parts)

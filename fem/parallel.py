@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -110,6 +112,20 @@ def _portable(error: Exception) -> type[Exception]:
         return kind if str(copy) == str(error) else RuntimeError
     except Exception:  # a local class, or one with other arguments
         return RuntimeError
+
+
+@contextlib.contextmanager
+def fail_together(comm: MPI.Comm) -> Iterator[None]:
+    """Run a block on every rank; if it fails on any, all ranks raise the error of the lowest one; collective.
+
+    The block must not communicate: a rank that fails in it would leave the others waiting.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:  # a user's function or a damaged file may fail in any way
+        error = caught
+    raise_together(comm, error)
 
 
 def abort_when_uncaught(comm: MPI.Comm) -> None:

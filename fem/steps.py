@@ -36,9 +36,8 @@ class Run(Iterator[S], Generic[S]):
     def finish(self) -> S | None:
         """Take all steps that are left; returns the last one, or None if there was none."""
         last: S | None = None
-        for last in self:
-            pass
-        self._started = True
+        for step in self:
+            last = step
         return last
 
     def __del__(self) -> None:

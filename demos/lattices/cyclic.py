@@ -133,20 +133,20 @@ class Laws:
     """The law asked for, the exact law of its cell (the same if the law is exact), cell and bars (collective)."""
 
     def __init__(self, comm: MPI.Comm, o: argparse.Namespace) -> None:
-        self.law = together(comm, lambda: fem.laws.load(o.law))
-        manifest = getattr(self.law, "manifest", {})
-        told = manifest.get("training", {}).get("lattice")
-        if told is None or manifest["dimension"] != 3:
+        self.law = together(comm, lambda: fem.laws.load_law(o.law))
+        structure = getattr(self.law, "microstructure", None)
+        if structure is None or self.law.dimension != 3:
             raise Stop(f"--law must be an artifact of a lattice cell in three dimensions, got {o.law}.")
-        self.cell, self.bar = together(comm, lambda: lattice_of(told))
-        self.exact, self._told = self.law if manifest["kind"] == "lattice" else None, told
+        self._told = structure.parameters()
+        self.cell, self.bar = together(comm, lambda: lattice_of(self._told))
+        self.exact = self.law if self.law.manifest.kind == "lattice" else None
 
     def find_exact(self, comm: MPI.Comm, folder: Path) -> None:
         """Load the exact law if the law is not, and write it to the folder if none is shipped."""
         if self.exact is None:
             made = together(comm, lambda: exact_law(self._told, PRETRAINED, folder / "exact_law.pt"), root=True)
             path = comm.bcast(made)
-            self.exact = together(comm, lambda: fem.laws.load(path))
+            self.exact = together(comm, lambda: fem.laws.load_law(path))
 
 
 def make_domain(comm: MPI.Comm, case: LoadCase, o: argparse.Namespace, size: float) -> Any:
@@ -374,9 +374,9 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     """Laws, solves, comparison, figures, checks (collective)."""
     start, plan, folder, case = time.perf_counter(), plan_threads(comm, o.threads), Path(o.output), CASES[o.case]
     laws = Laws(comm, o)
-    drawable = [name for name in laws.law.observed if not name.startswith(("force_", "u_"))]
-    if o.variable not in drawable:
-        raise Stop(f"--variable must be one of {', '.join(drawable)}, got {o.variable}.")
+    names = fem.laws.drawable(laws.law)
+    if o.variable not in names:
+        raise Stop(f"--variable must be one of {', '.join(names)}, got {o.variable}.")
     together(comm, lambda: prepare(folder, o), root=True)
     laws.find_exact(comm, folder)
     if comm.rank == 0:

@@ -123,20 +123,20 @@ class Laws:
     """The law asked for, the exact law of its cell (the same if the law is exact), cell and bars (collective)."""
 
     def __init__(self, comm: MPI.Comm, o: argparse.Namespace) -> None:
-        self.law = together(comm, lambda: fem.laws.load(o.law))
-        manifest = getattr(self.law, "manifest", {})
-        told = manifest.get("training", {}).get("lattice")
-        if told is None or manifest["dimension"] != 3:
+        self.law = together(comm, lambda: fem.laws.load_law(o.law))
+        structure = getattr(self.law, "microstructure", None)
+        if structure is None or self.law.dimension != 3:
             raise Stop(f"--law must be an artifact of a lattice cell in three dimensions, got {o.law}.")
-        self.cell, self.bar = together(comm, lambda: lattice_of(told))
-        self.exact, self._told = self.law if manifest["kind"] == "lattice" else None, told
+        self._told = structure.parameters()
+        self.cell, self.bar = together(comm, lambda: lattice_of(self._told))
+        self.exact = self.law if self.law.manifest.kind == "lattice" else None
 
     def find_exact(self, comm: MPI.Comm, folder: Path) -> None:
         """Load the exact law if the law is not, and write it to the folder if none is shipped."""
         if self.exact is None:
             made = together(comm, lambda: exact_law(self._told, PRETRAINED, folder / "exact_law.pt"), root=True)
             path = comm.bcast(made)
-            self.exact = together(comm, lambda: fem.laws.load(path))
+            self.exact = together(comm, lambda: fem.laws.load_law(path))
 
 
 def make_domain(comm: MPI.Comm, case: LoadCase, o: argparse.Namespace, size: float) -> Any:

@@ -15,7 +15,6 @@ References:
 
 from __future__ import annotations
 
-import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,7 +54,7 @@ class TwoScale:
     """Reads a solver at the nodes and bars of a lattice; the constructor and all methods are collective.
 
     Args:
-        solver: A run with a law that observes "force_1", .. and "u_1x", .. of its cell.
+        solver: A run with a law that observes the forces of the bars and the displacements of the nodes of its cell.
         cell: The cell.
         lattice: The lattice; on rank 0, elsewhere ignored.
         size: Edge of its cells, m.
@@ -67,19 +66,18 @@ class TwoScale:
     def __init__(self, solver: ImplicitSolver, cell: CellShape, lattice: Lattice | None, size: float) -> None:
         self.solver, self.cell, self._comm = solver, cell, solver.comm
         m, d = cell.nodes.shape
-        observed = {name: i for i, name in enumerate(solver.law.observed)}
-        wanted = [f"u_{i + 1}{axis}" for i in range(m) for axis in "xyz"[:d]]
-        forces = [f"force_{i + 1}" for i in range(len(cell.bars))]
-        if not set(wanted + forces) <= set(observed):
+        column = getattr(solver.law, "column", lambda *_: None)
+        wanted = [column("node_displacement", node, axis) for node in range(m) for axis in range(d)]
+        forces = [column("bar_force", bar) for bar in range(len(cell.bars))]
+        if None in wanted + forces:
             raise ValueError(
-                f"The law {solver.law.name} does not tell the {m} displacements and {len(forces)} forces of the cell."
+                f"The law {solver.law.name} does not provide the {m} displacements and {len(forces)} forces of the cell."
             )
-        extra = [name for name in observed if re.fullmatch(r"force_\d+", name) and name not in forces]
-        if extra:
+        if column("bar_force", len(forces)) is not None:
             raise ValueError(f"The law {solver.law.name} is of a cell with more than {len(forces)} bars.")
-        self._u = [observed[name] for name in wanted]
+        self._u = wanted
         self._first_bar = np.unique(cell.bar_class, return_index=True)[1]
-        self._force = [observed[forces[bar]] for bar in self._first_bar]
+        self._force = [forces[bar] for bar in self._first_bar]
         self._independent, self._image = np.unique(cell.master, return_inverse=True)
         self._scale = size / float(cell.box[0])
         data = None

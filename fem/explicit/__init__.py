@@ -1,8 +1,8 @@
-"""Explicit dynamics: central differences, contact with rigid walls, energy balance."""
+"""Explicit dynamics: central differences, contact with rigid planes, energy balance."""
 
 from fem.errors import SolverError
-from fem.explicit.boundary import Fixed
-from fem.explicit.contact import PlaneWall
-from fem.explicit.solver import ExplicitSolver
+from fem.explicit.contact import RigidPlane
+from fem.explicit.energy_balance import EnergyBalance
+from fem.explicit.solver import ExplicitSolver, Step
 
-__all__ = ["ExplicitSolver", "Fixed", "PlaneWall", "SolverError"]
+__all__ = ["EnergyBalance", "ExplicitSolver", "RigidPlane", "SolverError", "Step"]

@@ -14,12 +14,12 @@ def along(v: np.ndarray, normal: tuple[float, float, float]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PlaneWall:
-    """A rigid, frictionless, fixed plane.
+class RigidPlane:
+    """A rigid, frictionless plane that does not move.
 
     Attributes:
         point: A point of the plane, m.
-        normal: Direction out of the wall, towards the body; made a unit vector.
+        normal: Direction out of the plane, towards the body; made a unit vector.
     """
 
     point: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -29,28 +29,29 @@ class PlaneWall:
         for name in ("point", "normal"):
             value = np.asarray(getattr(self, name), dtype=float)
             if value.shape != (3,) or not np.all(np.isfinite(value)):
-                raise ValueError(f"The {name} of a wall must be three finite numbers, got {getattr(self, name)}.")
+                given = getattr(self, name)
+                raise ValueError(f"The {name} of a rigid plane must be three finite numbers, got {given}.")
             object.__setattr__(self, name, tuple(value.tolist()))
         length = float(np.linalg.norm(self.normal))
         if length == 0.0:
-            raise ValueError("The normal of a wall must not be zero.")
+            raise ValueError("The normal of a rigid plane must not be zero.")
         object.__setattr__(self, "normal", tuple(float(c) / length for c in self.normal))
 
     def gap(self, x: np.ndarray) -> np.ndarray:
-        """Signed distance of positions x (n, 3) from the wall, (n,), m; negative inside it."""
+        """Signed distance of positions x (n, 3) from the plane, (n,), m; negative inside it."""
         return along(x - np.asarray(self.point), self.normal)
 
 
 def keep_out(
-    walls: Sequence[PlaneWall], x: np.ndarray, v: np.ndarray, mass: np.ndarray, dt: float
+    planes: Sequence[RigidPlane], x: np.ndarray, v: np.ndarray, mass: np.ndarray, dt: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Impulses that bring nodes which would pass a wall within dt exactly onto it; changes v in place.
+    """Impulses that bring nodes which would pass a plane within dt exactly onto it; changes v in place.
 
     The gap after the step is predicted from v; the impulse is what closes it, never negative. A node that leaves by
     itself needs none: release is automatic.
 
     Args:
-        walls: The walls.
+        planes: The rigid planes.
         x: Positions at the start of the step, (n, 3), m.
         v: Velocity that will carry the nodes through the step, (n, 3), m/s; corrected in place.
         mass: Nodal masses, (n,), kg.
@@ -61,9 +62,9 @@ def keep_out(
     """
     impulse = np.zeros_like(v)
     touching = np.zeros(len(x), dtype=bool)
-    for wall in walls:
-        normal = np.asarray(wall.normal)
-        gap = wall.gap(x) + dt * along(v, wall.normal)
+    for plane in planes:
+        normal = np.asarray(plane.normal)
+        gap = plane.gap(x) + dt * along(v, plane.normal)
         inside = np.flatnonzero(gap < 0.0)
         change = (-gap[inside] / dt)[:, None] * normal
         v[inside] += change
@@ -73,16 +74,16 @@ def keep_out(
 
 
 def stop_approach(
-    walls: Sequence[PlaneWall], x: np.ndarray, v: np.ndarray, mass: np.ndarray, touching: np.ndarray, tolerance: float
+    planes: Sequence[RigidPlane], x: np.ndarray, v: np.ndarray, mass: np.ndarray, touching: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Impulses that stop nodes on a wall from moving into it; changes v in place.
+    """Impulses that stop nodes on a plane from moving into it; changes v in place.
 
     Args:
-        walls: The walls.
+        planes: The rigid planes.
         x: Positions at the end of the step, (n, 3), m.
         v: Velocity there, (n, 3), m/s; corrected in place.
         mass: Nodal masses, (n,), kg.
-        touching: Nodes that `keep_out` put on a wall in this step, (n,) bool.
+        touching: Nodes that `keep_out` put on a plane in this step, (n,) bool.
         tolerance: Gap that counts as contact, m.
 
     Returns:
@@ -90,10 +91,10 @@ def stop_approach(
     """
     impulse = np.zeros_like(v)
     nodes = np.flatnonzero(touching)
-    for wall in walls:
-        normal = np.asarray(wall.normal)
-        approach = along(v[nodes], wall.normal)
-        stop = (approach < 0.0) & (wall.gap(x[nodes]) <= tolerance)
+    for plane in planes:
+        normal = np.asarray(plane.normal)
+        approach = along(v[nodes], plane.normal)
+        stop = (approach < 0.0) & (plane.gap(x[nodes]) <= tolerance)
         change = -approach[stop, None] * normal
         v[nodes[stop]] += change
         impulse[nodes[stop]] += mass[nodes[stop], None] * change

@@ -1,4 +1,4 @@
-"""Energy and momentum of a run: what came in, where it is."""
+"""The balance of energy and momentum of a run: work and impulses against kinetic and internal energy."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mpi4py import MPI
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The books at one time, summed over all ranks. Energies and work in J, momentum and impulse in N s.
+class EnergyBalance:
+    """Energy and momentum at one time, summed over all ranks. Energies and work in J, momentum and impulse in N s.
 
     Attributes:
         time: s.
         kinetic_energy: Of the nodal masses.
         internal_energy: Work of the stress so far, without the hourglass energy.
         hourglass_energy: Exact, of the current displacement.
-        contact_work: Work of the walls on the body; the loss of nodes that stop at a rigid wall is in it.
-        external_work: Work of the user's forms.
-        reaction_work: Work of the fixed components.
+        contact_work: Work of the rigid planes on the body, with the loss of nodes that stop at one.
+        external_work: Work of the external forces.
+        reaction_work: Work of the prescribed displacements.
         energy_error: |kinetic + internal + hourglass - work - initial kinetic| over the energy put in.
         momentum: (3,).
-        contact_impulse: Of the walls on the body so far, (3,).
-        external_impulse: Of the user's forms so far, (3,).
-        reaction_impulse: Of the fixed components so far, (3,).
+        contact_impulse: Of the rigid planes on the body so far, (3,).
+        external_impulse: Of the external forces so far, (3,).
+        reaction_impulse: Of the supports at prescribed displacements so far, (3,).
         momentum_error: |change of momentum - impulses| over the largest of initial momentum and impulses.
         contact_nodes: Nodes in contact in the last step.
     """
@@ -59,7 +59,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Kick:
+class Impulses:
     """Impulses of supports in half a step, and the mean velocity over it; all (nodes, 3), owned nodes.
 
     Impulse times mean velocity is the exact work of an impulse.
@@ -71,8 +71,8 @@ class Kick:
 
 
 @dataclass
-class Books:
-    """This rank's running sums; one row each of work (J) and impulse (N s)."""
+class Sums:
+    """Work (J) and impulses (N s) of this rank since the start."""
 
     internal_work: float = 0.0
     contact_work: float = 0.0
@@ -83,26 +83,26 @@ class Books:
     reaction_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     def record(
-        self, kicks: Sequence[Kick], du: np.ndarray, internal: np.ndarray, user: np.ndarray | None, dt: float
+        self, halves: Sequence[Impulses], du: np.ndarray, internal: np.ndarray, external: np.ndarray | None, dt: float
     ) -> None:
         """Add one step.
 
         Args:
-            kicks: Of its two halves.
+            halves: Of its two halves.
             du: Displacement of the step, (nodes, 3), m.
             internal: Mean of the internal force at both ends (trapezoid), to be subtracted, (nodes, 3), N.
-            user: Same of the user's forms, or None.
+            external: Same of the external force, which is added; None if there is none.
             dt: The step, s.
         """
-        for kick in kicks:
-            self.contact_work += dot(kick.contact, kick.velocity)
-            self.contact_impulse += kick.contact.sum(axis=0)
-            self.reaction_work += dot(kick.reaction, kick.velocity)
-            self.reaction_impulse += kick.reaction.sum(axis=0)
+        for half in halves:
+            self.contact_work += dot(half.contact, half.velocity)
+            self.contact_impulse += half.contact.sum(axis=0)
+            self.reaction_work += dot(half.reaction, half.velocity)
+            self.reaction_impulse += half.reaction.sum(axis=0)
         self.internal_work += dot(internal, du)
-        if user is not None:
-            self.external_work -= dot(user, du)
-            self.external_impulse -= dt * user.sum(axis=0)
+        if external is not None:
+            self.external_work += dot(external, du)
+            self.external_impulse += dt * external.sum(axis=0)
 
     def pack(self) -> np.ndarray:
         """All sums as one vector, (13,)."""
@@ -140,54 +140,54 @@ def totals(comm: MPI.Comm, mass: np.ndarray, v: np.ndarray) -> dict[str, Any]:
     return {"kinetic": float(total[0]), "speed": float(total[1]), "momentum": total[2:]}
 
 
-def close(
+def balance(
     comm: MPI.Comm,
-    books: Books,
-    opening: dict[str, Any],
+    sums: Sums,
+    initial: dict[str, Any],
     time: float,
     mass: np.ndarray,
     v: np.ndarray,
     hourglass: float,
     contact_nodes: int,
-) -> Ledger:
-    """Sum the books of all ranks; collective.
+) -> EnergyBalance:
+    """Energy and momentum of all ranks; collective.
 
     Args:
         comm: Communicator.
-        books: This rank's sums.
-        opening: `totals` at the start, and "hourglass", the hourglass energy then.
+        sums: This rank's sums.
+        initial: `totals` at the start, and "hourglass", the hourglass energy then.
         time: s.
         mass: Masses of the owned nodes, (n,), kg.
         v: Velocities of the owned nodes, (n, 3), m/s.
         hourglass: This rank's hourglass energy, J.
         contact_nodes: This rank's nodes in contact.
     """
-    local = np.concatenate([books.pack(), [kinetic(mass, v), hourglass], mass @ v, [contact_nodes]])
+    local = np.concatenate([sums.pack(), [kinetic(mass, v), hourglass], mass @ v, [contact_nodes]])
     total = np.empty_like(local)
     comm.Allreduce(local, total, op=MPI.SUM)
-    sums = Books()
-    sums.unpack(total[:13])
+    whole = Sums()
+    whole.unpack(total[:13])
     kinetic_energy, hourglass_energy, momentum = float(total[13]), float(total[14]), total[15:18]
-    work = sums.contact_work + sums.external_work + sums.reaction_work
-    internal = sums.internal_work - (hourglass_energy - opening["hourglass"])
-    put_in = max(opening["kinetic"] + abs(sums.external_work) + abs(sums.reaction_work), kinetic_energy)
-    balance = kinetic_energy + sums.internal_work - work - opening["kinetic"]
-    impulse = sums.contact_impulse + sums.external_impulse + sums.reaction_impulse
-    scale = max(opening["speed"], float(np.abs(impulse).max()), float(np.linalg.norm(momentum)))
-    drift = float(np.linalg.norm(momentum - opening["momentum"] - impulse))
-    return Ledger(
+    work = whole.contact_work + whole.external_work + whole.reaction_work
+    internal = whole.internal_work - (hourglass_energy - initial["hourglass"])
+    put_in = max(initial["kinetic"] + abs(whole.external_work) + abs(whole.reaction_work), kinetic_energy)
+    error = kinetic_energy + whole.internal_work - work - initial["kinetic"]
+    impulse = whole.contact_impulse + whole.external_impulse + whole.reaction_impulse
+    scale = max(initial["speed"], float(np.abs(impulse).max()), float(np.linalg.norm(momentum)))
+    drift = float(np.linalg.norm(momentum - initial["momentum"] - impulse))
+    return EnergyBalance(
         time=time,
         kinetic_energy=kinetic_energy,
         internal_energy=internal,
         hourglass_energy=hourglass_energy,
-        contact_work=sums.contact_work,
-        external_work=sums.external_work,
-        reaction_work=sums.reaction_work,
-        energy_error=float(abs(balance) / put_in) if put_in > 0.0 else 0.0,
+        contact_work=whole.contact_work,
+        external_work=whole.external_work,
+        reaction_work=whole.reaction_work,
+        energy_error=float(abs(error) / put_in) if put_in > 0.0 else 0.0,
         momentum=_triple(momentum),
-        contact_impulse=_triple(sums.contact_impulse),
-        external_impulse=_triple(sums.external_impulse),
-        reaction_impulse=_triple(sums.reaction_impulse),
+        contact_impulse=_triple(whole.contact_impulse),
+        external_impulse=_triple(whole.external_impulse),
+        reaction_impulse=_triple(whole.reaction_impulse),
         momentum_error=float(drift / scale) if scale > 0.0 else 0.0,
         contact_nodes=round(total[18]),
     )

@@ -1,168 +1,264 @@
-"""Explicit dynamics: central differences with lumped mass, a law at every point, rigid walls, and the books kept.
+"""Explicit dynamics: central differences with lumped mass, a law at every point, rigid planes, and an energy balance.
 
-One step from time n, with a = force / mass (velocity form of central differences):
+One step from time n, with a = (external - internal force) / mass (velocity form of central differences):
 
-    v_half = v_n + dt/2 a_n          (walls: impulse so that no node ends inside; fixed components set)
+    v_half = v_n + dt/2 a_n          (planes: impulse so that no node ends inside; prescribed displacements set)
     u_n+1  = u_n + dt v_half
     F_n+1  -> law -> P_n+1 -> a_n+1
-    v_n+1  = v_half + dt/2 a_n+1     (walls: nodes in contact do not approach; fixed components set)
+    v_n+1  = v_half + dt/2 a_n+1     (planes: nodes in contact do not approach; prescribed components as in v_half)
 
-so that displacement, velocity, stress and state belong to one time after each step.
+so that displacement, velocity, stress and state belong to one time after each step. The half step of a prescribed
+displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import dolfinx.fem
 import numpy as np
 from mpi4py import MPI
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
+from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.quadrature import Points, explicit_points
 from fem.errors import SolverError
-from fem.explicit import boundary, contact, energy_balance, rebound
-from fem.explicit.boundary import Fixed
-from fem.explicit.contact import PlaneWall
-from fem.explicit.forces import Residual
+from fem.explicit import contact, energy_balance, rebound
+from fem.explicit.contact import RigidPlane
+from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
+from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, fill
 from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
-from fem.laws import Law, check_fit
-from fem.mesh import Domain
-from fem.parallel import raise_together
+from fem.laws import Law, as_law, check_fit
+from fem.mesh import Domain, as_domain
+from fem.parallel import fail_together, raise_together
+from fem.steps import Run
 
-__all__ = ["ExplicitSolver", "Fixed", "PlaneWall", "SolverError"]
+if TYPE_CHECKING:
+    from fem.io.fields import Writer
+
+MOST_STEPS = 1e9  # of one run; more would not end in the life of a machine
+JUMP = 1e-9  # of the size of the body: by how much a prescribed displacement may differ from that of its nodes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    Attributes:
+        time: At its end, s.
+        dt: Its length, s.
+        number: Steps since the start of the simulation.
+    """
+
+    time: float
+    dt: float
+    number: int
 
 
 class ExplicitSolver:
-    """Impact of a body on rigid walls; the constructor and the methods that say so are collective.
+    """Motion of a body under loads, prescribed displacements and impact on rigid planes.
+
+    The constructor, assignments to forms, and all methods are collective.
 
     Args:
-        domain: Mesh and groups.
-        law: Material law (`fem.laws.load`).
-        walls: Rigid planes.
-        fixed: Fixed velocity components on surface groups (symmetry planes, clamps, drives).
-        forms: `forms(u, velocity, w, t)` returns a UFL form that is added to the residual: displacement, velocity (of
-            the last half step), test function, time (a Constant, s). A body force is `-inner(b, w) * dx`.
-        velocity: Initial velocity, m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of
-            the node coordinates (3, n) that returns (3, n).
-        displacement: Initial displacement, in the same ways; m. None is zero.
+        mesh: A DOLFINx mesh of linear hexahedra, or a `Domain` (a mesh with named groups, from `read_mesh`).
+        law: Material law, or what `load_law` makes one of.
+        contact: Rigid planes that the body cannot pass.
+        initial_velocity: m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of the node
+            coordinates (3, n) that returns (3, n).
+        initial_displacement: m, in the same ways; None is zero.
         density: Reference density, kg/m^3; None takes the law's.
         integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points).
         hourglass: Hourglass stiffness over the shear modulus (0.03 to 0.1 is usual); one-point only.
         safety: Factor on the stable step of the cells, in (0, 1]; lowered for meshes that need it
-        (`fem.explicit.time_step`).
+            (`fem.explicit.time_step`).
         output: Folder for the checkpoint and replay file of a failed run; None writes none.
 
     Attributes:
-        u, velocity: Displacement and velocity Functions (P1 vector), at `time`.
-        points: Material points. state: Their internal state, (n, k).
+        u, velocity: Displacement (m) and velocity (m/s) Functions (P1 vector), at `time`.
+        test_function: Test function v of the forms. time_constant: Time as a UFL Constant, s.
+        P: First Piola-Kirchhoff stress at the material points as a UFL coefficient, Pa. dx: Measure of these points.
+        points: Material points, with the arrays F and P. state: Their internal state, (n, k).
         time: s. steps: Steps done. dt: Last step, s. next_step: Stable step from here, s.
-        internal_force, user_force: On the nodes, to be subtracted, (nodes, 3), N.
+        mass: Lumped mass of the owned nodes, (n_nodes,), kg.
         clock: Seconds of this rank by phase. points_evaluated: Law evaluations of this rank.
         in_contact: Whether any node of any rank was in contact in the last step. last_contact: Time of that, s.
 
     Raises:
-        ValueError: If an argument does not fit.
+        ValueError: On all ranks, if an argument does not fit.
     """
 
     def __init__(
         self,
-        domain: Domain,
-        law: Law,
+        mesh: Domain | Any,
+        law: Law | Any,
         *,
-        walls: Sequence[PlaneWall] = (),
-        fixed: Sequence[Fixed] = (),
-        forms: Callable[[Any, Any, Any, Any], Any] | None = None,
-        velocity: Field = (0.0, 0.0, 0.0),
-        displacement: Field = None,
+        contact: Sequence[RigidPlane] = (),
+        initial_velocity: Field = (0.0, 0.0, 0.0),
+        initial_displacement: Field = None,
         density: float | None = None,
         integration: Literal["one-point", "full"] = "one-point",
         hourglass: float = 0.05,
         safety: float = 0.9,
         output: str | PathLike[str] | None = None,
     ) -> None:
-        self.density = law.density if density is None else float(density)
-        if not 0.0 < safety <= 1.0:
-            raise ValueError(f"safety must be in (0, 1], got {safety}.")
-        if not (np.isfinite(self.density) and self.density > 0.0):
-            raise ValueError(f"density must be positive, got {self.density}.")
-        if not (np.isfinite(hourglass) and hourglass >= 0.0):
-            raise ValueError(f"hourglass must not be negative, got {hourglass}.")
-        self.domain, self.law, self.comm = domain, law, domain.comm
-        self.walls = tuple(walls)
-        self.output = Path(output) if output is not None else None
-        V = dolfinx.fem.functionspace(domain.mesh, ("Lagrange", 1, (3,)))
-        self.u, self.velocity = dolfinx.fem.Function(V, name="u"), dolfinx.fem.Function(V, name="velocity")
-        self.t = dolfinx.fem.Constant(domain.mesh, 0.0)
-        self._x = V.tabulate_dof_coordinates()
-        error: Exception | None = None
-        try:
+        self.domain = as_domain(mesh)
+        self.comm, self.integration = self.domain.comm, integration
+        with fail_together(self.comm):
+            self.law = law = as_law(law)
+            self.density = law.density if density is None else float(density)
+            _check_numbers(self.density, hourglass, safety)
             check_fit(law, "explicit", ("finite",), 3)
+            self.contact = _planes(contact)
+        self.output = Path(output) if output is not None else None
+        V = dolfinx.fem.functionspace(self.domain.mesh, ("Lagrange", 1, (3,)))
+        self.u, self.velocity = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V, name="velocity")
+        self.time_constant = dolfinx.fem.Constant(self.domain.mesh, 0.0)
+        self._x = V.tabulate_dof_coordinates()
+        with fail_together(self.comm):
             self.points: Points = explicit_points(V, integration)
-            fill(self.u, displacement, self._x, "displacement")
-            fill(self.velocity, velocity, self._x, "velocity")
+            fill(self.u, initial_displacement, self._x, "displacement")
+            fill(self.velocity, initial_velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)
-        except ValueError as caught:
-            error = caught
-        raise_together(self.comm, error)
-        kappa = hourglass * law.shear_modulus
-        self.residual = Residual(self.points, self.u, self.velocity, self.t, self.density, kappa, forms)
+        self.forces = Forces(self.points, self.u, self.density, hourglass * law.shear_modulus)
+        self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned
-        self.mass = self.residual.mass[: self.n_nodes]
-        self._fixed = boundary.fixed_nodes(domain, V, fixed)
-        self._metric = cell_metric(self.points.B, self.points.cell_volume, self.points.node_volume)
+        self.mass = self.forces.mass[: self.n_nodes]
+        self.prescribed = DirichletSet(body_nodes(self.domain, V))
+        with fail_together(self.comm):  # a degenerate cell
+            self._metric = cell_metric(self.points.B, self.points.cell_volume, self.points.node_volume)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
         self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
-        wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
-        self._transit = rebound.transit_time(self.comm, self._x, self.walls[0], wave_speed) if self.walls else np.inf
         self.time, self.steps, self.dt = 0.0, 0, 0.0
         self.in_contact, self.last_contact, self._touching = False, -np.inf, 0
         self.points_evaluated = 0
         self.clock = Clock()
-        self.books = energy_balance.Books()
-        highest = highest_frequency(self.points, self.residual, self.u, law.bulk_modulus, law.shear_modulus)
-        rest, _ = self._step_bound(np.tile(np.eye(3), (self.points.n, 1, 1)))
-        self._factor = min(safety, MARGIN * 2.0 / highest / float(self.comm.allreduce(rest, op=MPI.MIN)))
-        self._start(strained=displacement is not None)
+        self._sums = Sums()
+        self._initial: dict[str, Any] = {}
+        self._start(safety, strained=initial_displacement is not None)
 
-    def _start(self, strained: bool) -> None:
-        """Stress, forces and totals at time zero."""
-        boundary.apply(self._fixed, self._v, self.mass)
-        self.u.x.scatter_forward()
-        self.velocity.x.scatter_forward()
+    def _start(self, safety: float, *, strained: bool) -> None:
+        """Stable step, stress and state at time zero."""
+        law = self.law
+        wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
+        planes = self.contact
+        self._transit = rebound.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
+        highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
+        rest, _ = self._step_bound(np.tile(np.eye(3), (self.points.n, 1, 1)))
+        rest = float(self.comm.allreduce(rest, op=MPI.MIN))
+        self._factor = min(safety, MARGIN * 2.0 / highest / rest) if highest > 0.0 and rest > 0.0 else 0.0
         F = self.points.gather(self.u)
         bound, bad = self._step_bound(F)
         dt = self._factor * float(self.comm.allreduce(bound, op=MPI.MIN))
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad, 0)
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
-        self.internal_force, self.user_force = self.residual.internal().copy(), self.residual.user().copy()
-        hourglass = self.comm.allreduce(self.residual.hourglass_energy())
-        self.opening = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
-
-    @property
-    def F(self) -> np.ndarray:
-        """Deformation gradient at the points of this rank, (n, 3, 3)."""
-        return self.points.F
-
-    @property
-    def P(self) -> np.ndarray:
-        """First Piola-Kirchhoff stress at the points of this rank, (n, 3, 3), Pa."""
-        return self.points.P
+        self.velocity.x.scatter_forward()
+        self._internal_force = self._external_force = np.zeros_like(self._x)
+        self._changed = True
 
     @property
     def x(self) -> np.ndarray:
         """Current positions of the nodes of this rank, ghosts included, (nodes, 3), m."""
         return self._x + self.u.x.array.reshape(-1, 3)
 
+    @property
+    def internal_force(self) -> np.ndarray:
+        """Internal force on the nodes now, the hourglass term included, (nodes, 3), N; of owned nodes only."""
+        self._prepare()
+        return self._internal_force
+
+    @property
+    def external_force(self) -> np.ndarray:
+        """External force on the nodes now, (nodes, 3), N; of owned nodes only."""
+        self._prepare()
+        return self._external_force
+
+    @property
+    def external(self) -> Any:
+        """Linear form of the external forces in `test_function`, with the sign of a load; empty at first.
+
+        It may hold `u`, `velocity` (of the last half step) and `time_constant`. `solver.external += form` adds a load.
+        """
+        return self.forces.external
+
+    @external.setter
+    def external(self, form: Any) -> None:
+        self.forces.external = form
+
+    @property
+    def internal(self) -> Any:
+        """Form of the internal forces, `inner(P, grad(test_function)) * dx` at first; hourglass forces are added."""
+        return self.forces.internal
+
+    @internal.setter
+    def internal(self, form: Any) -> None:
+        self.forces.internal = form
+
+    def prescribe(self, where: Where, component: int | None = None, value: Value = 0.0) -> None:
+        """Prescribe a displacement.
+
+        Args:
+            where: A function of the node coordinates (3, n) that is true on the nodes, the name of a group of the
+                mesh, a pair (`dolfinx.mesh.MeshTags`, tag), or None for all nodes.
+            component: 0, 1 or 2; None for all three.
+            value: The displacement, m: a number, or a function `value(x, t)` of coordinates (3, n) and time (s). Where
+                it begins, it must be the displacement that the nodes have.
+
+        Raises:
+            ValueError: On all ranks, if no node is there, or if it contradicts what was prescribed before.
+        """
+        with fail_together(self.comm):
+            condition = Dirichlet(where, component, value)
+        self.prescribed.set_time(self.time)
+        self.prescribed.add(condition)
+        self._changed = True
+
+    def _prepare(self) -> None:
+        """Take over what was prescribed, or added to the forms, since the last step."""
+        if not (self._changed or self.forces.changed):
+            return
+        self.prescribed.set_time(self.time)
+        rows = self.prescribed.rows[: self.prescribed.owned]
+        lack = np.abs(self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]).max(initial=0.0)
+        if self.comm.allreduce(float(lack), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
+            raise ValueError(
+                f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that "
+                "its nodes have, for example value=lambda x, t: speed * t."
+            )
+        if self.steps == 0:
+            self._prescribe_velocity(self._prescribed_rate(self.next_step))
+            self.velocity.x.scatter_forward()
+            hourglass = self.comm.allreduce(self.forces.hourglass_energy())
+            self._initial = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
+        self.time_constant.value = self.time
+        self._internal_force = self.forces.internal_force().copy()
+        self._external_force = self.forces.external_force().copy()
+        self._changed = False
+
+    def _prescribed_rate(self, dt: float) -> np.ndarray:
+        """Velocity that brings the owned prescribed components to their displacement within dt, (p,), m/s."""
+        self.prescribed.set_time(self.time + dt)
+        rows = self.prescribed.rows[: self.prescribed.owned]
+        return (self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]) / dt
+
+    def _prescribe_velocity(self, rate: np.ndarray) -> np.ndarray:
+        """Set the prescribed components of the velocity; returns the impulse of the supports, (n_nodes, 3), N s."""
+        impulse, rows = np.zeros_like(self._v), self.prescribed.rows[: self.prescribed.owned]
+        v = self._v.reshape(-1)
+        impulse.reshape(-1)[rows] = self.mass[rows // 3] * (rate - v[rows])
+        v[rows] = rate
+        return impulse
+
     def step(self, limit: float | None = None) -> float:
-        """Advance one stable step, never past time `limit`; collective.
+        """Advance one stable step, never past time `limit`.
 
         Returns:
             The step taken, s.
@@ -171,6 +267,7 @@ class ExplicitSolver:
             SolverError: On every rank, if on any rank the stress is not finite, a cell is inverted or the law fails.
                 The solver is then back at the start of the step.
         """
+        self._prepare()
         dt = self.next_step
         if limit is not None and self.time + 2.0 * dt > limit:
             remaining = limit - self.time
@@ -178,15 +275,16 @@ class ExplicitSolver:
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass = self.n_nodes, self.mass
-        u_n, v_n, F_n, P_n = self._u.copy(), self._v.copy(), self.F.copy(), self.P.copy()
-        internal_n, user_n = self.internal_force, self.user_force
+        rate = self._prescribed_rate(dt)
+        u_n, v_n, F_n, P_n = self._u.copy(), self._v.copy(), self.points.F.copy(), self.points.P.copy()
+        internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
-            self._v -= (0.5 * dt / mass)[:, None] * (internal_n + user_n)[:n]
-            wall, touching = contact.keep_out(self.walls, self._x[:n] + u_n, self._v, mass, dt)
-            fixed = boundary.apply(self._fixed, self._v, mass)
+            self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
+            push, touching = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
+            reaction = self._prescribe_velocity(rate)
             v_half = self._v.copy()
             self._u += dt * v_half
-            first = energy_balance.Kick(wall, fixed, 0.5 * (v_n + v_half))
+            first = Impulses(push, reaction, 0.5 * (v_n + v_half))
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
@@ -195,24 +293,26 @@ class ExplicitSolver:
         try:
             state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching)))
         except SolverError:
-            self._u[:], self._v[:], self.P[:] = u_n, v_n, P_n
+            self._u[:], self._v[:], self.points.P[:] = u_n, v_n, P_n
             self.u.x.scatter_forward()
             self.points.gather(self.u)
-            errors.write_checkpoint(self)
+            self._save_failure()
             raise
         with self.clock("assemble"):
-            self.t.value = self.time + dt
-            if self.residual.has_user:
+            self.time_constant.value = self.time + dt
+            if self.forces.has_external:
                 self.velocity.x.scatter_forward()
-            self.internal_force, self.user_force = self.residual.internal().copy(), self.residual.user().copy()
+            self._internal_force = self.forces.internal_force().copy()
+            self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
-            self._v -= (0.5 * dt / mass)[:, None] * (self.internal_force + self.user_force)[:n]
+            self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
             x = self._x[:n] + self._u
-            wall = contact.stop_approach(self.walls, x, self._v, mass, touching, self._tolerance)
-            fixed = boundary.apply(self._fixed, self._v, mass)
-            second = energy_balance.Kick(wall, fixed, 0.5 * (v_half + self._v))
-            user = 0.5 * (user_n + self.user_force)[:n] if self.residual.has_user else None
-            self.books.record((first, second), self._u - u_n, 0.5 * (internal_n + self.internal_force)[:n], user, dt)
+            push = contact.stop_approach(self.contact, x, self._v, mass, touching, self._tolerance)
+            reaction = self._prescribe_velocity(rate)
+            second = Impulses(push, reaction, 0.5 * (v_half + self._v))
+            external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
+            internal = 0.5 * (internal_n + self._internal_force)[:n]
+            self._sums.record((first, second), self._u - u_n, internal, external, dt)
         self.state, self.dt = state, dt
         self.time = limit if limit is not None and abs(limit - self.time - dt) <= 1e-12 * dt else self.time + dt
         self.steps += 1
@@ -225,77 +325,176 @@ class ExplicitSolver:
 
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int, touching: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure. Returns the new state."""
-        problem: errors.Problem | None = None
+        problem: failure.Problem | None = None
         state = self.state
         with self.clock("law"):
             if bad >= 0:
-                problem = errors.Problem(bad, f"is inverted (det F = {np.linalg.det(F[bad]):.3g})")
+                problem = failure.Problem(bad, f"is inverted (det F = {np.linalg.det(F[bad]):.3g})")
             else:
                 try:
                     P, state = self.law.update(F, self.state, dt)
-                    self.P[:] = P
-                    problem = errors.find(self.P, state)
+                    self.points.P[:] = P
+                    problem = failure.find(self.points.P, state)
                 except Exception as error:  # a law may fail in any way; the ranks must still decide together
-                    problem = errors.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
+                    problem = failure.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
         self.points_evaluated += self.points.n
         total = np.empty(3)
         self.comm.Allreduce(np.array([bound, -float(touching > 0), -float(problem is not None)]), total, op=MPI.MIN)
         if total[2] < 0.0:
-            errors.stop(self, problem, F_n, F, dt)
+            self._stop(problem, F_n, F, dt)
         self.next_step = self._factor * float(total[0])
         self.in_contact, self._touching = bool(total[1] < 0.0), touching
         return state
 
-    def run(
-        self,
-        until: float | Literal["rebound"],
-        *,
-        limit: float | None = None,
-        callback: Callable[[ExplicitSolver], None] | None = None,
-    ) -> str:
-        """Step until a time or the rebound; collective.
+    def _stop(self, problem: failure.Problem | None, F_n: np.ndarray, F: np.ndarray, dt: float) -> NoReturn:
+        """Raise the problem of the lowest rank that has one, on all ranks, and write the file to replay it."""
+        sentence, first = failure.describe(self.domain, self.points.per_cell, self.time, problem)
+        error: Exception | None = None
+        if self.output is not None and self.comm.rank == first and problem is not None:
+            values = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time, "law": self.law.name}
+            try:
+                failure.write_replay(self.output, problem=problem, reason=sentence, **values)
+            except OSError as caught:
+                error = SolverError(f"{sentence} The file to replay it cannot be written: {caught}.")
+        raise_together(self.comm, error)
+        raise SolverError(sentence)
+
+    def _save_failure(self) -> None:
+        """Write a checkpoint to the output folder, if there is one."""
+        if self.output is not None:
+            with contextlib.suppress(OSError):  # raised on all ranks; what stopped the run is what must be said
+                self.save(self.output / failure.CHECKPOINT)
+
+    def run(self, until: float | Literal["rebound"], *, limit: float | None = None) -> Run[Step]:
+        """Run to a time or to the rebound, as an iterator over the steps.
 
         Args:
-            until: Time to end at exactly, s, or "rebound": see `fem.explicit.rebound`.
-            limit: Latest time when running to the rebound, s.
-            callback: Called with the solver after every step.
+            until: Time to end at exactly, s, or "rebound": when the body has left the first rigid plane for good
+                (`fem.explicit.rebound`).
+            limit: Latest time of a run to the rebound, s; None is 1000 transit times of a wave through the body.
 
         Returns:
-            "time", "rebound" or "limit": why it ended.
+            The run: each item takes a step. `finish()` takes all.
+
+        Raises:
+            ValueError: On all ranks, if it cannot end there, or would take more than 1e9 steps.
         """
-        if until == "rebound" and not self.walls:
-            raise ValueError("A rebound needs a wall.")
-        end = limit if until == "rebound" else float(until)
-        if end is not None and not end >= self.time:
+        if until == "rebound":
+            if not self.contact:
+                raise ValueError("A rebound needs a rigid plane.")
+            end = self.time + 1000.0 * self._transit if limit is None else float(limit)
+        elif isinstance(until, str):
+            raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
+        else:
+            end = float(until)
+        if not self.time <= end < np.inf:
             raise ValueError(f"The run cannot end at {end} s, it is at {self.time} s.")
-        while end is None or self.time < end:
+        if not self.next_step * MOST_STEPS > end - self.time:
+            steps = (end - self.time) / self.next_step if self.next_step > 0.0 else np.inf
+            raise ValueError(f"The run to {end:g} s would take about {steps:.0e} steps of {self.next_step:.3g} s.")
+        return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
+
+    def _run(self, end: float, *, rebound: bool) -> Iterator[Step]:
+        while self.time < end:
             self.step(end)
-            if callback is not None:
-                callback(self)
-            if until == "rebound" and self.rebounded():
-                return "rebound"
-        return "limit" if until == "rebound" else "time"
+            yield Step(self.time, self.dt, self.steps)
+            if rebound and self.rebounded():
+                return
 
     def rebounded(self) -> bool:
-        """Whether the body has left the first wall for good (`fem.explicit.rebound`); collective."""
+        """Whether the body has left the first rigid plane for good (`fem.explicit.rebound`)."""
         if self.time - self.last_contact < self._transit or self.last_contact == -np.inf:
             return False
         momentum = energy_balance.totals(self.comm, self.mass, self._v)["momentum"]
-        return rebound.left_for_good(self.time, self.last_contact, self._transit, momentum, self.walls[0])
+        return rebound.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
 
-    def ledger(self) -> energy_balance.Ledger:
-        """Energy and momentum now; collective."""
-        here = self.residual.hourglass_energy(), self._touching
-        return energy_balance.close(self.comm, self.books, self.opening, self.time, self.mass, self._v, *here)
+    def energy_balance(self) -> EnergyBalance:
+        """Energy and momentum now, and the work and impulses since the start."""
+        self._prepare()
+        here = self.forces.hourglass_energy(), self._touching
+        return energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
+
+    def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
+        """Writer of fields and history (`fem.io.fields`): displacement, velocity, projected measures, energy balance.
+
+        Args:
+            folder: Where `fields.bp` (or `fields.xdmf`) and `history.csv` go; it is made if need be.
+            every: Time between two frames, s; None writes one at each `update`.
+        """
+        from fem.explicit.output import ProjectedFields
+        from fem.io.fields import Writer
+
+        projected = ProjectedFields(self)
+
+        def refresh() -> None:
+            self._prepare()
+            self.velocity.x.scatter_forward()
+            projected.update()
+
+        return Writer(
+            folder, [self.u, self.velocity, *projected.nodal.values()], time=lambda: self.time, refresh=refresh,
+            row=self._row, every=every,
+        )  # fmt: skip
+
+    def _row(self) -> dict[str, float]:
+        return {**self.energy_balance().as_dict(), "steps": self.steps, "dt": self.dt}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint, which any number of ranks can restore; the folder must exist.
+
+        Raises:
+            OSError: On all ranks, if it cannot be written.
+        """
+        from fem.explicit import state
+
+        self._prepare()
+        state.save(self, path)
+
+    def restore(self, path: str | PathLike[str]) -> None:
+        """Go to the state of a checkpoint of a solver of the same mesh, law and integration.
+
+        Raises:
+            ValueError: On all ranks, if the file is no checkpoint of such a solver, or is damaged.
+            FileNotFoundError: On all ranks, if it is not there.
+        """
+        from fem.explicit import state
+
+        state.restore(self, path)
+        F = self.points.gather(self.u)
+        bound, bad = self._step_bound(F)
+        lowest = self.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
+        if lowest <= 0.0:
+            raise ValueError(f"The checkpoint {path} is damaged: a cell is inverted.")
+        self.next_step = self._factor * float(lowest)
+        self.time_constant.value = self.time
+        self.prescribed.set_time(self.time)
+        self._changed = self.forces.changed = False
 
     def timed(self, phase: str) -> contextlib.AbstractContextManager[None]:
         """Add the time of a block to a phase, for example "output"."""
         return self.clock(phase)
 
     def total_seconds(self) -> dict[str, float]:
-        """Seconds by phase, the largest of all ranks; collective."""
+        """Seconds by phase, the largest of all ranks."""
         return self.clock.largest(self.comm)
 
     def total_points(self) -> int:
-        """Law evaluations of all ranks so far; collective."""
+        """Law evaluations of all ranks so far."""
         return int(self.comm.allreduce(self.points_evaluated))
+
+
+def _check_numbers(density: float, hourglass: float, safety: float) -> None:
+    if not 0.0 < safety <= 1.0:
+        raise ValueError(f"safety must be in (0, 1], got {safety}.")
+    if not (np.isfinite(density) and density > 0.0):
+        raise ValueError(f"density must be positive, got {density}.")
+    if not (np.isfinite(hourglass) and hourglass >= 0.0):
+        raise ValueError(f"hourglass must not be negative, got {hourglass}.")
+
+
+def _planes(given: Sequence[RigidPlane]) -> tuple[RigidPlane, ...]:
+    planes = (given,) if isinstance(given, RigidPlane) else tuple(given)
+    for plane in planes:
+        if not isinstance(plane, RigidPlane):
+            raise ValueError(f"contact must be a list of RigidPlane, got {type(plane).__name__}.")
+    return planes

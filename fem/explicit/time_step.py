@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from numba import njit
 
 from fem.discretisation.quadrature import Points
-from fem.explicit.forces import Residual
-from fem.laws.kernels import invert
+from fem.explicit.forces import Forces
+from fem.laws.kernels import compiled, invert
 
 ITERATIONS = 60
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
@@ -44,7 +43,7 @@ def cell_metric(B: np.ndarray, volume: np.ndarray, node_volume: np.ndarray) -> n
     return np.einsum("c,cai,caj,ca->cij", volume, B, B, 1.0 / node_volume)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _largest(A: np.ndarray) -> float:
     """Largest eigenvalue of a symmetric (3, 3) matrix, in closed form."""
     mean = (A[0, 0] + A[1, 1] + A[2, 2]) / 3.0
@@ -57,7 +56,7 @@ def _largest(A: np.ndarray) -> float:
     return mean + 2.0 * p * np.cos(np.arccos(min(1.0, max(-1.0, det))) / 3.0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def smallest_step(
     F: np.ndarray, per_cell: int, metric: np.ndarray, bulk: float, shear: float, density: float
 ) -> tuple[float, int]:
@@ -65,7 +64,7 @@ def smallest_step(
 
     Args:
         F: Deformation gradients at the points, (n, 3, 3).
-        per_cell: Points a cell.
+        per_cell: Points per cell.
         metric: Of `cell_metric`, (n / per_cell, 3, 3), 1/m^2.
         bulk: K, Pa.
         shear: G, Pa.
@@ -90,7 +89,7 @@ def smallest_step(
     return (2.0 * np.sqrt(density / highest) if highest > 0.0 else np.inf), -1
 
 
-def highest_frequency(points: Points, residual: Residual, u: Any, bulk: float, shear: float) -> float:
+def highest_frequency(points: Points, forces: Forces, u: Any, bulk: float, shear: float) -> float:
     """Highest frequency of the free linear elastic body at rest, hourglass stiffness included, 1/s; collective.
 
     Power iteration on M^-1 K, matrix-free, with isotropic elasticity at every point. The Rayleigh quotient comes from
@@ -98,7 +97,7 @@ def highest_frequency(points: Points, residual: Residual, u: Any, bulk: float, s
 
     Args:
         points: Material points; F and P are used as work arrays.
-        residual: The assembled residual.
+        forces: Forces of the body.
         u: Displacement Function; used as work array, left as it was.
         bulk: K, Pa.
         shear: G, Pa.
@@ -107,7 +106,7 @@ def highest_frequency(points: Points, residual: Residual, u: Any, bulk: float, s
     n = points.V.dofmap.index_map.size_local
     array = u.x.array.reshape(-1, 3)
     before = array.copy()
-    mass = residual.mass[:n, None]
+    mass = forces.mass[:n, None]
     # A rough start that depends on the place only, hence not on the number of ranks.
     x = points.V.tabulate_dof_coordinates()[:n]
     size = np.array([np.abs(x).max(initial=1e-300)])
@@ -121,7 +120,7 @@ def highest_frequency(points: Points, residual: Residual, u: Any, bulk: float, s
         H = points.gather(u) - np.eye(3)
         trace = np.trace(H, axis1=1, axis2=2)[:, None, None]
         points.P[:] = shear * (H + np.swapaxes(H, 1, 2)) + (bulk - 2.0 / 3.0 * shear) * trace * np.eye(3)
-        force = residual.internal()[:n]
+        force = forces.internal_force()[:n]
         quotient = comm.allreduce(float(np.einsum("ni,ni->", force, array[:n])))
         v = force / mass
     array[:] = before

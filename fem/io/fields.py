@@ -1,94 +1,195 @@
-"""Series of fields for ParaView: the displacement and nodal fields of an implicit run, at the times asked for.
+"""Fields and history of a run: one writer for all solvers.
 
-With ADIOS2 a `.bp` folder (open it with the ADIOS2VTXReader), else `.xdmf`; the file gets its name when it is whole.
+    with solver.writer("results/impact", every=1e-7) as out:
+        for step in solver.run(until=5e-7):
+            out.update()
+
+The folder gets `fields.bp` (ADIOS2; open it in ParaView with the ADIOS2VTXReader) or, where DOLFINx has no ADIOS2,
+`fields.xdmf` and `fields.h5`, and `history.csv`. Each gets its name when it is whole.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import dolfinx
 import numpy as np
-from dolfinx.fem import Function, functionspace
 from dolfinx.io import VTXWriter, XDMFFile
 
-from fem.command import remove
-from fem.discretisation.projection import NodalFields
-from fem.errors import SolverError
-from fem.statics.implicit import ImplicitSolver
+from fem.errors import ConvergenceError, SolverError
+from fem.io.files import remove
+from fem.io.history import History
+from fem.parallel import raise_together
 
 
 class Series:
-    """The series; the constructor and all methods are collective.
+    """Functions of one mesh over time, as a series for ParaView; all methods are collective.
 
     Args:
-        solver: A solver on the mesh; `write` may be given another one on the same points.
-        folder: Where `fields.bp` or `fields.xdmf` goes.
-        names: Fields that the law observes; all but those of the decoder if None.
-
-    Attributes:
-        nodal: The fields by name, on the vertices, as last written.
-        u: Displacement on the vertices, as last written.
+        folder: Where `fields.bp` or `fields.xdmf` goes; it must exist.
+        functions: Functions with distinct names, on one Lagrange element of the mesh's degree.
     """
 
-    def __init__(self, solver: ImplicitSolver, folder: Path, names: tuple[str, ...] | None = None) -> None:
-        mesh = solver.domain.mesh
-        self.comm = mesh.comm
-        decoded = ("force_", "u_")
-        self.names = tuple(n for n in solver.law.observed if not n.startswith(decoded)) if names is None else names
-        self._columns = [solver.law.observed.index(name) for name in self.names]
-        self._projection = NodalFields(solver.points)
-        self.nodal = {name: Function(self._projection.W, name=name) for name in self.names}
-        self.u = Function(functionspace(mesh, ("Lagrange", 1, (mesh.geometry.dim,))), name="displacement")
-        functions = [self.u, *self.nodal.values()]
+    def __init__(self, folder: Path, functions: Sequence[Any]) -> None:
+        mesh = functions[0].function_space.mesh
+        self._comm, self._functions = mesh.comm, tuple(functions)
         self.path = folder / ("fields.bp" if dolfinx.has_adios2 else "fields.xdmf")
         self._part = self.path.with_name(f"fields.part{self.path.suffix}")
         if dolfinx.has_adios2:
-            self._file: Any = VTXWriter(self.comm, self._part, functions, engine="BP4")
-            self._write = self._file.write
+            self._file: Any = VTXWriter(self._comm, self._part, list(functions), engine="BP4")
         else:
-            self._file = XDMFFile(self.comm, self._part, "w")
+            self._file = XDMFFile(self._comm, self._part, "w")
             self._file.write_mesh(mesh)
-            self._write = lambda t: [self._file.write_function(f, t) for f in functions]
 
-    def write(self, solver: ImplicitSolver) -> None:
-        """Append the last state committed."""
-        observed = np.asarray(solver.law.observe(solver.state))
-        for name, column in zip(self.names, self._columns, strict=True):
-            self._projection.project(observed[:, column], self.nodal[name])
-        self.u.interpolate(solver.u)
-        self._write(solver.time)
+    def write(self, time: float) -> None:
+        """Append the functions as they are."""
+        if isinstance(self._file, XDMFFile):
+            for function in self._functions:
+                self._file.write_function(function, time)
+        else:
+            self._file.write(time)
 
-    def __enter__(self) -> Series:
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is None or issubclass(kind, SolverError):  # any other error ends the job: others would wait for ever
-            self.close(whole=kind is None)
-
-    def close(self, *, whole: bool = True) -> None:
+    def close(self, *, whole: bool) -> None:
         """Close the series; only a whole one gets its name."""
         self._file.close()
-        self.comm.barrier()
-        if whole and self.comm.rank == 0:
-            remove(self.path)
-            if self.path.suffix == ".xdmf":  # the light file names its heavy one
-                os.replace(self._part.with_suffix(".h5"), self.path.with_suffix(".h5"))
-                self._part.write_text(self._part.read_text().replace("fields.part.h5", "fields.h5"))
-            os.replace(self._part, self.path)
-        self.comm.barrier()
+        self._comm.barrier()
+        if self._comm.rank == 0:
+            if not whole:
+                for path in (self._part, self._part.with_suffix(".h5")):
+                    remove(path)
+            else:
+                remove(self.path)
+                if self.path.suffix == ".xdmf":  # the light file names its heavy one
+                    os.replace(self._part.with_suffix(".h5"), self.path.with_suffix(".h5"))
+                    self._part.write_text(self._part.read_text().replace("fields.part.h5", "fields.h5"))
+                os.replace(self._part, self.path)
+        self._comm.barrier()
 
 
-def surface(series: Series) -> dict[str, np.ndarray] | None:
-    """Skin of the body as triangles, for figures, gathered on rank 0 (None elsewhere); collective.
+class Writer:
+    """Writes fields and history of a run; the constructor and all methods are collective.
+
+    Solvers make it by `solver.writer(folder, every=...)`; it knows none of them. Used in a `with` statement, it writes
+    the start, a frame at each multiple of `every` that `update` finds passed, and the end. If the block ends with an
+    error of the solver, nothing keeps its name.
+
+    Args:
+        folder: Where the files go; it is made if need be.
+        functions: What is written, see `Series`.
+        time: Returns the current time.
+        refresh: Brings those functions up to date that the solver does not keep so (projected fields), before a frame
+            is written.
+        row: Returns a row of the history, name -> number, beginning with "time".
+        every: Time between two frames; None writes one at each `update`.
+
+    Attributes:
+        functions: Name -> Function.
+        history: The rows so far.
+
+    Raises:
+        ValueError: On all ranks, if `every` is not positive.
+        OSError: On all ranks, if the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        functions: Sequence[Any],
+        *,
+        time: Callable[[], float],
+        refresh: Callable[[], None],
+        row: Callable[[], Mapping[str, float]],
+        every: float | None = None,
+    ) -> None:
+        if every is not None and not 0.0 < every < math.inf:
+            raise ValueError(f"every must be a positive time, got {every}.")
+        self.folder, self._comm = Path(folder), functions[0].function_space.mesh.comm
+        self.functions = {function.name: function for function in functions}
+        self.history = History()
+        self._time, self._refresh, self._row, self._every = time, refresh, row, every
+        error: Exception | None = None
+        if self._comm.rank == 0:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for path in (*self.folder.glob("fields.*"), self.folder / "history.csv"):
+                    remove(path)  # what a former run left must not be taken for new
+            except OSError as caught:
+                error = caught
+        raise_together(self._comm, error)
+        self._series = Series(self.folder, functions)
+        self._written = -math.inf
+        self._next = 0
+
+    def __enter__(self) -> Writer:
+        self.update()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            if self._time() > self._written:
+                self.write()
+            self.close(whole=True)
+        elif self._comm.size == 1 or issubclass(kind, (SolverError, ConvergenceError)):
+            self.close(whole=False)
+        # Any other error may be that of one rank alone: to close is collective, and would wait for the others.
+
+    def update(self) -> None:
+        """Write a frame and a row if a multiple of `every` was reached since the last one."""
+        time = self._time()
+        if time <= self._written:
+            return
+        if self._every is None or self._written == -math.inf:
+            self.write()
+        elif time >= self._next * self._every * (1.0 - 1e-12):
+            self.write()
+
+    def write(self, **extra: float) -> None:
+        """Write a frame and a row now; `extra` are more columns of the row."""
+        self.write_fields()
+        self.write_row(**extra)
+
+    def write_fields(self) -> None:
+        """Append the fields as they are now to the series."""
+        self._refresh()
+        self._written = self._time()
+        self._series.write(self._written)
+        if self._every is not None:
+            self._next = math.floor(self._written / self._every * (1.0 + 1e-12)) + 1
+
+    def write_row(self, **extra: float) -> dict[str, float]:
+        """Append a row to the history; returns it."""
+        row = {**self._row(), **extra}
+        self.history.add(row)
+        return row
+
+    def close(self, *, whole: bool = True) -> None:
+        """Close the files; only whole ones get their names."""
+        self._series.close(whole=whole)
+        error: Exception | None = None
+        if whole and self._comm.rank == 0:
+            try:
+                self.history.write(self.folder / "history.csv")
+            except OSError as caught:
+                error = caught
+        raise_together(self._comm, error)
+
+
+def surface(functions: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Skin of a body as triangles, for figures, gathered on rank 0 (None elsewhere); collective.
+
+    Args:
+        functions: Name -> P1 Function, scalar or vector, all of one mesh in three dimensions: those of a writer.
 
     Returns:
-        "x" (t, 3, 3) positions of the corners of the triangles, m, "u" (t, 3, 3) their displacement, m, and each nodal
-        field (t, 3).
+        "x", positions of the corners of the triangles, (t, 3, 3), m, and the values of each function at the corners,
+        (t, 3) or (t, 3, components).
     """
-    mesh = series.u.function_space.mesh
+    mesh = next(iter(functions.values())).function_space.mesh
     d = mesh.topology.dim
     mesh.topology.create_connectivity(d - 1, d)
     mesh.topology.create_connectivity(d - 1, 0)
@@ -96,24 +197,17 @@ def surface(series: Series) -> dict[str, np.ndarray] | None:
     nodes = dolfinx.mesh.entities_to_geometry(mesh, d - 1, facets)
     if nodes.shape[1] == 4:  # in tensor-product order
         nodes = np.concatenate([nodes[:, [0, 1, 2]], nodes[:, [1, 3, 2]]])
-    value = _at_geometry_nodes(series)
-    part = {name: array[nodes] for name, array in {"x": mesh.geometry.x, **value}.items()}
-    parts = series.comm.gather(part, root=0)
+    part = {"x": mesh.geometry.x[nodes]} | {name: _at_nodes(f)[nodes] for name, f in functions.items()}
+    parts = mesh.comm.gather(part, root=0)
     if parts is None:
         return None
     return {name: np.concatenate([p[name] for p in parts]) for name in part}
 
 
-def _at_geometry_nodes(series: Series) -> dict[str, np.ndarray]:
-    """Displacement and fields in the numbering of the nodes of the mesh."""
-    mesh = series.u.function_space.mesh
-    n = len(mesh.geometry.x)
-    geometry = mesh.geometry.dofmap
-    out: dict[str, np.ndarray] = {}
-    vectors = series.u.x.array.reshape(-1, mesh.geometry.dim)
-    out["u"] = np.zeros((n, mesh.geometry.dim))
-    out["u"][geometry] = vectors[series.u.function_space.dofmap.list]
-    for name, f in series.nodal.items():
-        out[name] = np.zeros(n)
-        out[name][geometry] = f.x.array[f.function_space.dofmap.list]
-    return out
+def _at_nodes(function: Any) -> np.ndarray:
+    """Values of a P1 Function in the numbering of the nodes of the mesh, (nodes,) or (nodes, components)."""
+    V, geometry = function.function_space, function.function_space.mesh.geometry
+    values = function.x.array.reshape(-1, V.dofmap.index_map_bs)
+    found = np.zeros((len(geometry.x), values.shape[1]))
+    found[geometry.dofmap] = values[V.dofmap.list]
+    return found if values.shape[1] > 1 else found[:, 0]

@@ -6,8 +6,7 @@ from typing import final
 
 import numpy as np
 
-from fem.laws.kernels import DENSITY
-from fem.laws.shapes import check, check_positive
+from fem.laws.law import check, check_positive
 
 # Row of the matrix for each pair of indices, in the order 11, 22, 33, 23, 13, 12.
 ROW = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
@@ -18,9 +17,8 @@ SYMMETRY = 1e-8  # of the largest entry
 class PointStiffness:
     """sigma = C E with E = sym(F - I), C given for each point; no state, three dimensions.
 
-    The points are those of one solver in its order (`fem.discretisation.quadrature`), of this rank: a call with
-    another number of points
-    is refused.
+    The points are those of one solver on this rank, in the order of `fem.discretisation.quadrature`: a call with
+    another number of points is refused.
 
     Args:
         stiffness: C (n, 6, 6), Pa, in the order 11, 22, 33, 23, 13, 12 with engineering shear; symmetric, positive
@@ -40,7 +38,7 @@ class PointStiffness:
     state_size = 0
     observed: tuple[str, ...] = ()
 
-    def __init__(self, stiffness: np.ndarray, *, density: float = DENSITY) -> None:
+    def __init__(self, stiffness: np.ndarray, *, density: float) -> None:
         C = np.asarray(stiffness, dtype=np.float64)
         if C.ndim != 3 or C.shape[1:] != (6, 6):
             raise ValueError(f"stiffness must have shape (n, 6, 6), got {C.shape}.")

@@ -6,49 +6,45 @@ from typing import final
 
 import numpy as np
 
-from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS
-from fem.laws.plastic import PlasticLaw
-from fem.laws.shapes import check_positive
+from fem.laws.law import check_positive
+from fem.laws.von_mises import PlasticLaw
 
 
 @final
 class J2(PlasticLaw):
     """Simo's multiplicative J2 law; Y(e) = yield_stress + linear_hardening e + saturation (1 - exp(-exponent e)).
 
-    The default constants are round numbers of the order of the magnesium polycrystal of paper 1 at quasi-static rates
-    (an assumption of ours, no fit).
-
     Args:
         yield_stress: Y at e = 0, Pa, Kirchhoff.
         linear_hardening: Pa.
-        saturation: Voce stress added at large e, Pa.
-        exponent: Voce rate.
+        saturation: Voce stress added at large e, Pa; 0 for none.
+        exponent: Voce rate; without saturation it has no effect.
         shear_modulus: G, Pa.
-        lame_modulus: lambda_e, Pa; the bulk modulus is twice this.
+        bulk_modulus: K, Pa.
         density: Reference density, kg/m^3.
 
     References:
-        Elastic constants: table 1 of 10.1016/j.jmps.2021.104668. Update: see `fem.laws.von_mises`.
+        Update: see `fem.laws.von_mises`.
     """
 
     name = "j2"
 
     def __init__(
         self,
-        yield_stress: float = 150e6,
-        linear_hardening: float = 300e6,
+        yield_stress: float,
+        linear_hardening: float,
         saturation: float = 0.0,
         exponent: float = 1.0,
         *,
-        shear_modulus: float = SHEAR_MODULUS,
-        lame_modulus: float = LAME_MODULUS,
-        density: float = DENSITY,
+        shear_modulus: float,
+        bulk_modulus: float,
+        density: float,
     ) -> None:
         check_positive(
             yield_stress=yield_stress,
             exponent=exponent,
             shear_modulus=shear_modulus,
-            lame_modulus=lame_modulus,
+            bulk_modulus=bulk_modulus,
             density=density,
         )
         if not (linear_hardening >= 0.0 and saturation >= 0.0):
@@ -56,7 +52,7 @@ class J2(PlasticLaw):
         super().__init__(
             [yield_stress, linear_hardening, 1.0, saturation, exponent, 0.0, 1.0],
             shear_modulus=shear_modulus,
-            lame_modulus=lame_modulus,
+            bulk_modulus=bulk_modulus,
             density=density,
         )
 

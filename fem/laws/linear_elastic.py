@@ -6,8 +6,7 @@ from typing import final
 
 import numpy as np
 
-from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS
-from fem.laws.shapes import check, check_positive
+from fem.laws.law import check, check_positive
 
 
 @final
@@ -19,9 +18,6 @@ class LinearElastic:
         bulk_modulus: K, Pa; lambda = K - 2 G / 3 in two dimensions as well.
         dimension: 2 or 3.
         density: Reference density, kg/m^3.
-
-    References:
-        The default moduli are those of `fem.laws.kernels` at small strain (magnesium).
     """
 
     name = "linear-elastic"
@@ -29,14 +25,7 @@ class LinearElastic:
     state_size = 0
     observed: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        shear_modulus: float = SHEAR_MODULUS,
-        bulk_modulus: float = 2.0 * LAME_MODULUS,
-        *,
-        dimension: int = 3,
-        density: float = DENSITY,
-    ) -> None:
+    def __init__(self, shear_modulus: float, bulk_modulus: float, *, dimension: int = 3, density: float) -> None:
         check_positive(shear_modulus=shear_modulus, bulk_modulus=bulk_modulus, density=density)
         if dimension not in (2, 3):
             raise ValueError(f"dimension must be 2 or 3, got {dimension}.")

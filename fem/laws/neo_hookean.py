@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from numba import njit
 
-from fem.laws.kernels import DENSITY, LAME_MODULUS, SHEAR_MODULUS, invert, pull_back, stress_rate
-from fem.laws.shapes import check, check_positive
+from fem.laws.kernels import compiled, invert, pull_back, stress_rate
+from fem.laws.law import check, check_positive
 
 
 @final
 class NeoHookean:
-    """tau = G dev(b J^(-2/3)) + 2 lambda_e (J - 1) J I; no state.
+    """tau = G dev(b J^(-2/3)) + K (J - 1) J I; no state.
 
     Args:
         shear_modulus: G, Pa.
-        lame_modulus: lambda_e, Pa; the bulk modulus is twice this.
+        bulk_modulus: K, Pa.
         density: Reference density, kg/m^3.
 
     References:
-        Eq. (A.3) and table 1 (magnesium), 10.1016/j.jmps.2021.104668.
+        Eq. (A.3), 10.1016/j.jmps.2021.104668.
     """
 
     name = "neo-hookean"
@@ -29,13 +28,10 @@ class NeoHookean:
     state_size = 0
     observed: tuple[str, ...] = ()
 
-    def __init__(
-        self, shear_modulus: float = SHEAR_MODULUS, lame_modulus: float = LAME_MODULUS, density: float = DENSITY
-    ) -> None:
-        check_positive(shear_modulus=shear_modulus, lame_modulus=lame_modulus, density=density)
+    def __init__(self, shear_modulus: float, bulk_modulus: float, *, density: float) -> None:
+        check_positive(shear_modulus=shear_modulus, bulk_modulus=bulk_modulus, density=density)
         self.shear_modulus = float(shear_modulus)
-        self.lame_modulus = float(lame_modulus)
-        self.bulk_modulus = 2.0 * self.lame_modulus
+        self.bulk_modulus = float(bulk_modulus)
         self.density = float(density)
 
     def initial_state(self, n: int) -> np.ndarray:
@@ -46,7 +42,7 @@ class NeoHookean:
         """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state, for F (n, 3, 3)."""
         F, state = check(F, state, 0)
         P = np.empty_like(F)
-        _evaluate(F, self.shear_modulus, self.lame_modulus, P, np.empty((0, 3, 3, 3, 3)))
+        _evaluate(F, self.shear_modulus, self.bulk_modulus, P, np.empty((0, 3, 3, 3, 3)))
         return P, state.copy()
 
     def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +50,7 @@ class NeoHookean:
         F, state = check(F, state, 0)
         P = np.empty_like(F)
         dP_dF = np.empty((len(F), 3, 3, 3, 3))
-        _evaluate(F, self.shear_modulus, self.lame_modulus, P, dP_dF)
+        _evaluate(F, self.shear_modulus, self.bulk_modulus, P, dP_dF)
         return P, state.copy(), dP_dF
 
     def observe(self, state: np.ndarray) -> np.ndarray:
@@ -66,15 +62,15 @@ class NeoHookean:
         F, _ = check(F, state, 0)
         J = np.linalg.det(F)
         trace = np.einsum("nij,nij->n", F, F) * J ** (-2.0 / 3.0)
-        return 0.5 * self.shear_modulus * (trace - 3.0) + self.lame_modulus * (J - 1.0) ** 2
+        return 0.5 * self.shear_modulus * (trace - 3.0) + 0.5 * self.bulk_modulus * (J - 1.0) ** 2
 
     def dissipation(self, state: np.ndarray) -> np.ndarray:
         """None is dissipated: zeros (n,)."""
         return np.zeros(len(state))
 
 
-@njit(cache=True, error_model="numpy")
-def _evaluate(F: np.ndarray, G: float, lmbda: float, P: np.ndarray, dP_dF: np.ndarray) -> None:
+@compiled
+def _evaluate(F: np.ndarray, G: float, K: float, P: np.ndarray, dP_dF: np.ndarray) -> None:
     """Fill P, and dP_dF unless it is empty."""
     F_inv, b, tau = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     d_tau, L, dP = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
@@ -86,7 +82,7 @@ def _evaluate(F: np.ndarray, G: float, lmbda: float, P: np.ndarray, dP_dF: np.nd
             for j in range(3):
                 b[i, j] = scale * (F[n, i, 0] * F[n, j, 0] + F[n, i, 1] * F[n, j, 1] + F[n, i, 2] * F[n, j, 2])
         mean = (b[0, 0] + b[1, 1] + b[2, 2]) / 3.0
-        pressure = 2.0 * lmbda * (J - 1.0) * J
+        pressure = K * (J - 1.0) * J
         for i in range(3):
             for j in range(3):
                 tau[i, j] = G * b[i, j]
@@ -110,7 +106,7 @@ def _evaluate(F: np.ndarray, G: float, lmbda: float, P: np.ndarray, dP_dF: np.nd
                         )
                 trace = (d_tau[0, 0] + d_tau[1, 1] + d_tau[2, 2]) / 3.0
                 for i in range(3):
-                    d_tau[i, i] += 2.0 * lmbda * (2.0 * J - 1.0) * J * volume - trace
+                    d_tau[i, i] += K * (2.0 * J - 1.0) * J * volume - trace
                 stress_rate(tau, d_tau, L, F_inv, dP)
                 for i in range(3):
                     for j in range(3):

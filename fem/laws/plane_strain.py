@@ -6,8 +6,7 @@ from typing import final
 
 import numpy as np
 
-from fem.laws import Law
-from fem.laws.shapes import check
+from fem.laws.law import Law, check
 
 
 @final

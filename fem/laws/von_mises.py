@@ -20,10 +20,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
-from fem.laws.kernels import energy, invert, pull_back, push, stress_rate
-from fem.laws.shapes import check
+from fem.laws.kernels import compiled, energy, invert, pull_back, push, stress_rate
+from fem.laws.law import check
 
 STATE_SIZE = 7
 _PAIRS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [1, 2], [0, 2]])
@@ -34,7 +33,7 @@ class Constants(Protocol):
     """What this update asks of a law: moduli in Pa, and the parameters p of `flow_stress`."""
 
     shear_modulus: float
-    lame_modulus: float
+    bulk_modulus: float
     parameters: np.ndarray
 
 
@@ -45,7 +44,7 @@ def virgin(n: int) -> np.ndarray:
     return state
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def flow_stress(e: float, De: float, dt: float, p: np.ndarray) -> tuple[float, float]:
     """Flow stress Y (Pa) at plastic strain e reached by an increment De in dt, and its total derivative to De.
 
@@ -75,7 +74,7 @@ def flow_stress(e: float, De: float, dt: float, p: np.ndarray) -> tuple[float, f
     return hardening, slope
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -> float:
     """Root De of q - G3 De - Y(e + De, De/dt) = 0 for a trial stress q above the flow stress; nan if there is none.
 
@@ -104,7 +103,7 @@ def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -
     return De if abs(residual) <= 1e-10 * q else np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _sphere(s: np.ndarray, G: float, start: float) -> float:
     """The x that gives det(s/G + x I) = 1 for a deviator s: largest root of x^3 - |s/G|^2 x / 2 + det(s/G) = 1."""
     half = 0.0
@@ -125,13 +124,13 @@ def _sphere(s: np.ndarray, G: float, start: float) -> float:
     return x
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def evaluate(
     F: np.ndarray,
     state: np.ndarray,
     dt: float,
     G: float,
-    lmbda: float,
+    K: float,
     p: np.ndarray,
     P: np.ndarray,
     new: np.ndarray,
@@ -165,7 +164,7 @@ def evaluate(
         De = 0.0
         if q > flow_stress(e, 0.0, dt, p)[0]:
             De = plastic_increment(q, 3.0 * G * mean, e, dt, p)
-        pressure = 2.0 * lmbda * (J - 1.0) * J
+        pressure = K * (J - 1.0) * J
         shrink = 1.0
         if De == 0.0:
             for a in range(7):
@@ -222,15 +221,15 @@ def evaluate(
                         d_tau[i, j] = shrink * G * db[i, j]
                         if De != 0.0:
                             d_tau[i, j] += change * q * flow[i, j]
-                    d_tau[i, i] += 2.0 * lmbda * (2.0 * J - 1.0) * J * volume
+                    d_tau[i, i] += K * (2.0 * J - 1.0) * J * volume
                 stress_rate(tau, d_tau, L, F_inv, dP)
                 for i in range(3):
                     for j in range(3):
                         dP_dF[n, i, j, k, m] = dP[i, j]
 
 
-@njit(cache=True, error_model="numpy")
-def stored(F: np.ndarray, state: np.ndarray, G: float, lmbda: float, W: np.ndarray) -> None:
+@compiled
+def stored(F: np.ndarray, state: np.ndarray, G: float, K: float, W: np.ndarray) -> None:
     """Fill W (n,) with the elastic energy, J/m^3."""
     Fbar, F_inv, M, b = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     for n in range(F.shape[0]):
@@ -242,7 +241,7 @@ def stored(F: np.ndarray, state: np.ndarray, G: float, lmbda: float, W: np.ndarr
             M[_PAIRS[a, 0], _PAIRS[a, 1]] = state[n, a]
             M[_PAIRS[a, 1], _PAIRS[a, 0]] = state[n, a]
         push(Fbar, M, b)
-        W[n] = energy(b, J, G, lmbda)
+        W[n] = energy(b, J, G, K)
 
 
 def respond(
@@ -251,7 +250,7 @@ def respond(
     """P (n, 3, 3), new state (n, 7) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
     F, state = check(F, state, STATE_SIZE)
     P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F) if tangent else 0, 3, 3, 3, 3))
-    evaluate(F, state, float(dt), law.shear_modulus, law.lame_modulus, law.parameters, P, new, dP_dF)
+    evaluate(F, state, float(dt), law.shear_modulus, law.bulk_modulus, law.parameters, P, new, dP_dF)
     return P, new, dP_dF
 
 
@@ -259,5 +258,53 @@ def stored_energy(law: Constants, F: np.ndarray, state: np.ndarray) -> np.ndarra
     """Elastic energy of the points of a law with this update, (n,), J/m^3."""
     F, state = check(F, state, STATE_SIZE)
     W = np.empty(len(F))
-    stored(F, state, law.shear_modulus, law.lame_modulus, W)
+    stored(F, state, law.shear_modulus, law.bulk_modulus, W)
     return W
+
+
+class PlasticLaw:
+    """Abstract multiplicative plasticity; a final law adds its constants and its name.
+
+    Args:
+        parameters: Constants of the flow stress, (7,), in the order of `flow_stress`.
+        shear_modulus: G, Pa.
+        bulk_modulus: K, Pa.
+        density: Reference density, kg/m^3.
+    """
+
+    strain, dimension = "finite", 3
+    state_size = STATE_SIZE
+    observed: tuple[str, ...] = ("equivalent_plastic_strain",)
+
+    def __init__(
+        self, parameters: list[float], *, shear_modulus: float, bulk_modulus: float, density: float
+    ) -> None:
+        self.shear_modulus = float(shear_modulus)
+        self.bulk_modulus = float(bulk_modulus)
+        self.density = float(density)
+        self.parameters = np.array(parameters, dtype=np.float64)
+
+    def initial_state(self, n: int) -> np.ndarray:
+        """Virgin state of n points, (n, 7)."""
+        return virgin(n)
+
+    def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3) reached in dt (s)."""
+        P, new, _ = respond(self, F, state, dt, tangent=False)
+        return P, new
+
+    def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `update`, and dP_dF (n, 3, 3, 3, 3), Pa, with dP_dF[n, i, j, k, l] = dP_ij / dF_kl."""
+        return respond(self, F, state, dt, tangent=True)
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Equivalent plastic strain, (n, 1)."""
+        return state[:, 6:7]
+
+    def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""
+        return stored_energy(self, F, state)
+
+    def dissipation(self, state: np.ndarray) -> np.ndarray | None:
+        """Plastic work (n,), J/m^3, where the state alone gives it; a law with a rate effect returns None."""
+        return None

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
 from fem.discretisation.quadrature import QuadraturePoints
+from fem.errors import ConvergenceError
 from fem.laws import Law
 from fem.mesh import Domain
-from fem.statics.newton import ConvergenceError
 
 
 class Material:
@@ -51,7 +51,7 @@ class Material:
             ConvergenceError: On all ranks, if the law fails, a value is not finite, or (finite strain) a point is
                 inverted.
         """
-        problem: errors.Problem | None = None
+        problem: failure.Problem | None = None
         points = self.points
         with self.clock("gather"):
             F = points.gather(u)
@@ -61,10 +61,10 @@ class Material:
                 points.P[:], points.dP_dF[:] = P, dP_dF
                 problem = _check(F, points.P, points.dP_dF, self._trial, self.law.strain)
             except Exception as error:  # a law may fail in any way; the ranks must still decide together
-                problem = errors.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
+                problem = failure.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
         self.evaluated += self._n_points
         if self.domain.comm.allreduce(problem is not None, op=MPI.LOR):
-            text, first = errors.describe(self.domain, points.per_cell, time, problem)
+            text, first = failure.describe(self.domain, points.per_cell, time, problem)
             if problem is not None and self.domain.comm.rank == first:
                 self._wrong = {"problem": problem, "F": F.copy(), "dt": dt, "time": time, "reason": text}
             raise ConvergenceError(text)
@@ -109,7 +109,7 @@ class Material:
     def write_replay(self, folder: Path) -> None:
         """Write what the law was given where it failed last, if it failed on this rank; after `roll_back`."""
         if self._wrong is not None:
-            errors.write_replay(folder, F_n=self.points.F, state=self.state, law=self.law.name, **self._wrong)
+            failure.write_replay(folder, F_n=self.points.F, state=self.state, law=self.law.name, **self._wrong)
 
     def total(self, name: str, density: np.ndarray | None) -> float:
         """Integral of a density (n,) over the body; collective.
@@ -122,15 +122,15 @@ class Material:
         return float(self.domain.comm.allreduce(float(self.points.volume @ density)))
 
 
-def _check(F: np.ndarray, P: np.ndarray, dP_dF: np.ndarray, state: np.ndarray, strain: str) -> errors.Problem | None:
+def _check(F: np.ndarray, P: np.ndarray, dP_dF: np.ndarray, state: np.ndarray, strain: str) -> failure.Problem | None:
     """First point that is inverted (finite strain), or whose stress, state or tangent is not finite."""
     if strain == "finite":
         J = np.linalg.det(F)
         if not np.all(J > 0.0):
             point = int(np.argmin(np.where(np.isfinite(J), J, -np.inf)))
-            return errors.Problem(point, f"is inverted (det F = {J[point]:.3g})")
-    problem = errors.find(P, state)
+            return failure.Problem(point, f"is inverted (det F = {J[point]:.3g})")
+    problem = failure.find(P, state)
     if problem is None and not np.isfinite(dP_dF.sum()):
         wrong = ~np.isfinite(dP_dF.reshape(len(dP_dF), -1)).all(axis=1)
-        return errors.Problem(int(np.argmax(wrong)), "has a tangent that is not finite") if wrong.any() else None
+        return failure.Problem(int(np.argmax(wrong)), "has a tangent that is not finite") if wrong.any() else None
     return problem

@@ -23,7 +23,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from fem import errors
+from fem import failure
 from fem.clock import Clock
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Nodes, Value, Where
 from fem.io import checkpoint
@@ -327,7 +327,7 @@ class QuasiStatic(abc.ABC):
         except OSError as caught:
             error = caught
         raise_together(self.comm, error)
-        self.save(self.output / errors.CHECKPOINT)
+        self.save(self.output / failure.CHECKPOINT)
 
     # Checkpoint.
 

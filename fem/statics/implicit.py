@@ -23,15 +23,15 @@ from petsc4py import PETSc
 from fem.discretisation.dirichlet import Dirichlet, Where, body_nodes
 from fem.discretisation.point_evaluation import Probe
 from fem.discretisation.quadrature import QuadraturePoints
-from fem.errors import SolverError
+from fem.errors import ConvergenceError, SolverError
 from fem.io.checkpoint import Block, Scalar, cell_numbers
 from fem.laws import Law, check_fit
-from fem.mesh import Domain, domain_from_mesh
+from fem.mesh import as_domain
 from fem.statics.assembly import Equilibrium, check_form, internal_form
 from fem.statics.constitutive import Material
 from fem.statics.driver import QuasiStatic
 from fem.statics.linear_solver import near_nullspace
-from fem.statics.newton import Convergence, ConvergenceError, Newton, check_options
+from fem.statics.newton import Convergence, Newton, check_options
 
 __all__ = ["Dirichlet", "ImplicitSolver", "SolverError"]
 
@@ -48,7 +48,7 @@ class ImplicitSolver(QuasiStatic):
     Args:
         mesh: A `dolfinx.mesh.Mesh`, or a `fem.mesh.Domain` with named groups; of triangles, quadrilaterals, tetrahedra
             or hexahedra.
-        law: Material law of the mesh's dimension (`fem.laws.load`), of small or finite strain.
+        law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain.
         prescribed: Prescribed displacements, as by `prescribe`.
         degree: Of the displacement, 1 or 2.
         quadrature_degree: None takes full integration (`fem.discretisation.quadrature.quadrature_degree`).
@@ -93,7 +93,7 @@ class ImplicitSolver(QuasiStatic):
         options: Mapping[str, Any] | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
-        domain = mesh if isinstance(mesh, Domain) else domain_from_mesh(mesh)
+        domain = as_domain(mesh)
         d = domain.mesh.geometry.dim
         check_fit(law, "implicit", ("small", "finite"), d)
         if degree not in (1, 2):

@@ -21,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from fem.errors import ConvergenceError
 from fem.statics.line_search import step_length
 from fem.statics.linear_solver import AGAIN_NEVER, LinearSolver
 from fem.statics.linear_solver import options as petsc_options
@@ -36,10 +37,6 @@ _REASONS = {
     PETSc.SNES.ConvergedReason.DIVERGED_LINE_SEARCH: "the line search failed",
     PETSc.SNES.ConvergedReason.DIVERGED_DTOL: "the residual grew",
 }
-
-
-class ConvergenceError(RuntimeError):
-    """The step did not converge; the caller may roll back and try a smaller one. Raised on all ranks together."""
 
 
 LINE_SEARCHES = ("basic", "energy", "bt", "l2", "cp", "nleqerr")

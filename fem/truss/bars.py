@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from mpi4py import MPI
 
+from fem.errors import ConvergenceError
 from fem.parallel import raise_together
-from fem.statics.newton import ConvergenceError
 
 
 class BarLaw(Protocol):

@@ -19,10 +19,11 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from fem.discretisation.dirichlet import Dirichlet, Where
+from fem.errors import ConvergenceError
 from fem.io.checkpoint import Block, Scalar, gather_rows
 from fem.statics.driver import QuasiStatic
 from fem.statics.linear_solver import near_nullspace
-from fem.statics.newton import Convergence, ConvergenceError, Newton, check_options
+from fem.statics.newton import Convergence, Newton, check_options
 from fem.truss.assembly import TrussAssembly
 from fem.truss.bars import BarLaw, Bars
 from fem.truss.partition import share, truss_nodes

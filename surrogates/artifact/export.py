@@ -1,14 +1,21 @@
 """Export: a law with its manifest and certificate, as an artifact and the `.json` beside it."""
 
-from dataclasses import asdict, dataclass
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from surrogates.artifact.load import save_law, write_beside
-from surrogates.artifact.schema import SCHEMA, UNITS
-from surrogates.certificate import certify, settings
+from surrogates.artifact.certify import certify, settings
+from surrogates.artifact.contract import complete, describe
+from surrogates.artifact.load import MANIFEST_FILE, check_manifest_of, content_hash, switch_fusion_off, telling
+from surrogates.artifact.schema import SCHEMA, UNITS, Observable, Range, observable_of, parse_manifest
 
 
 @dataclass(frozen=True)
@@ -20,14 +27,16 @@ class Material:
         dimension: 2 or 3.
         density: kg/m^3.
         moduli: bulk and shear modulus, Pa.
-        range: the entries of the manifest's group.
+        range: limits of what it was trained in, but the window: names of `Range` -> value.
+        microstructure: cell and bars of a lattice law, as `micro.lattice.parameters` tells them; else None.
     """
 
     strain: str
     dimension: int
     density: float
     moduli: tuple[float, float]
-    range: dict[str, float | None]
+    range: Mapping[str, float | None]
+    microstructure: dict[str, Any] | None = field(default=None)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ def write_law(
 
     Args:
         output: the `.pt` file; the manifest goes beside it as `.json`.
-        law: the law, with a plain Python method `describe` (`surrogates.train` says of what).
+        law: the law, with a plain Python method `describe() -> {"state", "observe", "time_window"}`: the entries of the
+            manifest; `observe` lists `Observable`s, or names as in schema 1.
         kind: kind of the law.
         name: its name; empty for that of the file.
         material: what it is of.
@@ -58,33 +68,173 @@ def write_law(
         training: how it was made; command, seed and epochs among it.
 
     Returns:
-        The manifest as written.
+        The manifest as written, a JSON object.
 
     Raises:
         ValueError: a field does not fit, or the law cannot be certified.
     """
     described = law.describe()  # type: ignore[operator]
+    return _write(
+        output, law, described, kind=kind, name=name or output.stem, material=material, origin=origin, errors=errors,
+        training=training,
+    )  # fmt: skip
+
+
+def _write(
+    output: Path, law: torch.nn.Module, described: Mapping[str, Any], *, kind: str, name: str, material: Material,
+    origin: Origin, errors: dict[str, Any], training: dict[str, Any], dt: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Make the manifest of a law from what is known of it, certify the law and write both."""
     bulk, shear = material.moduli
+    training = dict(training)
+    microstructure = training.pop("lattice", None) or material.microstructure
+    parameter = next(law.parameters(), None)
     manifest = {
         "schema": SCHEMA,
         "kind": kind,
-        "name": name or output.stem,
+        "name": name,
         "strain": material.strain,
         "dimension": material.dimension,
         "units": UNITS,
         "density": material.density,
         "moduli": {"bulk": bulk, "shear": shear},
         "state": described["state"],
-        "observe": described["observe"],
-        "range": {**material.range, "time_window": described["time_window"]},
-        "dtype": str(next(law.parameters()).dtype).removeprefix("torch."),
+        "observe": [
+            (entry if isinstance(entry, Observable) else observable_of(entry)).to_json()
+            for entry in described["observe"]
+        ],
+        "range": {**asdict(Range()), **material.range, "time_window": described["time_window"]},
+        "dtype": "float64" if parameter is None else str(parameter.dtype).removeprefix("torch."),
         "data": asdict(origin),
         "errors": errors,
         "certificate": {},
         "training": training,
+        "microstructure": microstructure,
+        "hash": "",
     }
-    manifest["certificate"] = certify(law.cpu(), **settings(manifest))
+    manifest = json.loads(json.dumps(manifest))
+    chosen = settings(parse_manifest(manifest, output, certified=False))
+    manifest["certificate"] = certify(law.cpu(), **{**chosen, "dt": chosen["dt"] if dt is None else dt})
     output.parent.mkdir(parents=True, exist_ok=True)
     manifest = save_law(output, law, manifest)
     write_beside(output, manifest)
     return manifest
+
+
+def export_law(output: str | Path, law: torch.nn.Module, *, kind: str = "own", name: str = "") -> dict[str, Any]:
+    """Certify a law of one's own and write it as an artifact; see `surrogates.artifact.contract` for what it needs.
+
+    Args:
+        output: the `.pt` file; the manifest goes beside it as `.json`.
+        law: the module, which TorchScript must accept.
+        kind: kind of the law.
+        name: its name; empty for the law's own, or that of its class.
+
+    Returns:
+        The manifest as written, a JSON object.
+
+    Raises:
+        ValueError: the law lacks an attribute or method, cannot be scripted, or cannot be certified.
+    """
+    output, told, whole = Path(output), describe(law), complete(law)
+    try:
+        torch.jit.script(whole)
+    except (RuntimeError, NotImplementedError) as error:  # what TorchScript raises for code that it does not accept
+        raise ValueError(f"{told.name}: TorchScript does not accept the law: {telling(error)}") from error
+    layout = {"size": told.state_size, "fields": []}
+    entries = {"state": layout, "observe": list(told.observables), "time_window": None}
+    material = Material(
+        told.strain, told.dimension, told.density, (told.bulk_modulus, told.shear_modulus),
+        {"strain_max": told.strain_max},
+    )  # fmt: skip
+    return _write(
+        output, whole, entries, kind=kind, name=name or told.name, material=material,
+        origin=Origin("", "", 0, 0, ""), errors={}, training={"command": "", "seed": 0, "epochs": 0},
+        dt=told.time_step,
+    )  # fmt: skip
+
+
+def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write a law and its manifest to one file, whole or not at all.
+
+    Args:
+        path: the `.pt` file to write.
+        module: a scripted module, or one that `torch.jit.script` accepts.
+        manifest: every field but `hash`, which is computed here (a given one is replaced).
+
+    Returns:
+        The manifest as written, with its hash.
+
+    Raises:
+        ValueError: a field is missing, unknown or mistyped, or the module does not do what the manifest says.
+    """
+    path = Path(path)
+    switch_fusion_off()
+    scripted = module if isinstance(module, torch.jit.ScriptModule) else torch.jit.script(module)
+    scripted.eval()
+    manifest = json.loads(json.dumps({**manifest, "hash": ""}))  # what a reader will see: lists, not tuples
+    typed = parse_manifest(manifest, path)
+    check_manifest_of(scripted, typed, path)
+    bare = io.BytesIO()
+    torch.jit.save(scripted, bare)
+    bare.seek(0)
+    try:
+        # TorchScript writes some code that it cannot read (2.6: a literal 48e9 becomes the integer 48000000000).
+        check_manifest_of(torch.jit.load(bare), typed, path)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: TorchScript cannot read back what it wrote: {telling(error)}") from error
+    manifest["hash"] = content_hash(bare, manifest)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(descriptor)
+    try:
+        whole = io.BytesIO()
+        torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
+        _write_without_sources(whole, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return manifest
+
+
+def _write_without_sources(archive: io.BytesIO, path: str) -> None:
+    """Write a TorchScript archive without its debug records, which hold the folders of the machine that made it."""
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as lean:
+        for entry in whole.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                lean.writestr(entry, whole.read(entry))
+
+
+def replace_manifest(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Give an artifact another manifest, its module untouched to the byte.
+
+    Returns:
+        The manifest as written, with its new hash.
+
+    Raises:
+        ValueError: the file is no artifact, or a field of the new manifest does not fit.
+    """
+    path = Path(path)
+    manifest = json.loads(json.dumps({**manifest, "hash": ""}))
+    parse_manifest(manifest, path)
+    manifest["hash"] = content_hash(path, manifest)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(descriptor)
+    try:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as new:
+            for entry in old.infolist():
+                extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
+                new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return manifest
+
+
+def write_beside(path: str | Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of an artifact to the `.json` beside it, whole or not at all."""
+    beside = Path(path).with_suffix(".json")
+    part = beside.with_name(beside.name + ".part")
+    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, beside)

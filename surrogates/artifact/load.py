@@ -15,20 +15,24 @@ import functools
 import hashlib
 import io
 import json
-import os
-import tempfile
+import struct
 import zipfile
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from surrogates.artifact.schema import check_manifest
+from surrogates.artifact.schema import Manifest, parse_manifest
 
 MANIFEST_FILE = "manifest.json"
 METHODS = ("initial_state", "forward", "tangent", "observe")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# What reading a damaged zip archive raises: its index, an entry, its checksum, its stream, or a promise that cannot hold.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, OSError,
+          RuntimeError, MemoryError, UnicodeDecodeError, ValueError, KeyError, IndexError)  # fmt: skip
+ENTRY_MAX = 2**32  # bytes of one entry; an index that promises more is damaged
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class Law:
 
     Attributes:
         module: the TorchScript module, in evaluation mode, on the device asked for.
-        manifest: the checked manifest.
+        manifest: the checked manifest; its dtype is the one the module runs in.
+        stored: the manifest as it stands in the file, a JSON object.
         path: the file it came from.
     """
 
     module: torch.jit.ScriptModule
-    manifest: dict[str, Any]
+    manifest: Manifest
+    stored: dict[str, Any]
     path: Path
 
 
@@ -54,92 +60,6 @@ def switch_fusion_off() -> None:
     change of the strategy after a first call would be warned of.
     """
     torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
-
-
-def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write a law and its manifest to one file, whole or not at all.
-
-    Args:
-        path: the `.pt` file to write.
-        module: a scripted module, or one that `torch.jit.script` accepts.
-        manifest: every field but `hash`, which is computed here (a given one is replaced).
-
-    Returns:
-        The manifest as written, with its hash.
-
-    Raises:
-        ValueError: a field is missing, unknown or mistyped, or the module does not do what the manifest says.
-    """
-    path = Path(path)
-    switch_fusion_off()
-    scripted = module if isinstance(module, torch.jit.ScriptModule) else torch.jit.script(module)
-    scripted.eval()
-    manifest = json.loads(json.dumps({**manifest, "hash": ""}))  # what a reader will see: lists, not tuples
-    check_manifest(manifest, path)
-    check_module(scripted, manifest, path)
-    bare = io.BytesIO()
-    torch.jit.save(scripted, bare)
-    bare.seek(0)
-    try:
-        # TorchScript writes some code that it cannot read (2.6: a literal 48e9 becomes the integer 48000000000).
-        check_module(torch.jit.load(bare), manifest, path)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: TorchScript cannot read back what it wrote: {_telling(error)}") from error
-    manifest["hash"] = content_hash(bare, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        whole = io.BytesIO()
-        torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
-        _write_without_sources(whole, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return manifest
-
-
-def _write_without_sources(archive: io.BytesIO, path: str) -> None:
-    """Write a TorchScript archive without its debug records, which hold the folders of the machine that made it."""
-    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as lean:
-        for entry in whole.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
-                lean.writestr(entry, whole.read(entry))
-
-
-def replace_manifest(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Give an artifact another manifest, its module untouched to the byte.
-
-    Returns:
-        The manifest as written, with its new hash.
-
-    Raises:
-        ValueError: the file is no artifact, or a field of the new manifest does not fit.
-    """
-    path = Path(path)
-    manifest = json.loads(json.dumps({**manifest, "hash": ""}))
-    check_manifest(manifest, path)
-    manifest["hash"] = content_hash(path, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as new:
-            for entry in old.infolist():
-                extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
-                new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return manifest
-
-
-def write_beside(path: str | Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of an artifact to the `.json` beside it, whole or not at all."""
-    beside = Path(path).with_suffix(".json")
-    part = beside.with_name(beside.name + ".part")
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, beside)
 
 
 def load_law(
@@ -158,25 +78,26 @@ def load_law(
     """
     path = Path(path)
     wanted = _dtype_name(dtype)
-    manifest = read_manifest(path, certified=certified)
-    if content_hash(path, manifest) != manifest["hash"]:
+    stored = read_json(path)
+    manifest = parse_manifest(stored, path, certified=certified)
+    if content_hash(path, stored) != manifest.hash:
         raise ValueError(
             f"{path}: field hash does not match the content: weights, code or manifest were edited after export."
         )
     switch_fusion_off()
     try:
         module = torch.jit.load(str(path), map_location=device)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not an archive that this PyTorch can read: {_telling(error)}") from error
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is not an archive that this PyTorch can read: {telling(error)}") from error
     module.eval()
-    if wanted is not None and wanted != manifest["dtype"]:
+    if wanted is not None and wanted != manifest.dtype:
         module.to(DTYPES[wanted])
-        manifest = {**manifest, "dtype": wanted}
-    check_module(module, manifest, path, device=device)
-    return Law(module=module, manifest=manifest, path=path)
+        manifest = replace(manifest, dtype=wanted)
+    check_manifest_of(module, manifest, path, device=device)
+    return Law(module=module, manifest=manifest, stored=stored, path=path)
 
 
-def read_manifest(path: str | Path, *, certified: bool = True) -> dict[str, Any]:
+def read_manifest(path: str | Path, *, certified: bool = True) -> Manifest:
     """The manifest inside an artifact, its fields checked, without loading the module.
 
     With `certified` False the certificate may be an older one, which lacks entries.
@@ -184,26 +105,44 @@ def read_manifest(path: str | Path, *, certified: bool = True) -> dict[str, Any]
     Raises:
         ValueError: no such file, not an archive, no manifest, or a field that does not fit.
     """
+    return parse_manifest(read_json(path), path, certified=certified)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The manifest inside an artifact as the JSON object that stands there, its fields not checked.
+
+    Raises:
+        ValueError: no such file, not an archive, or no manifest in it.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such law file.")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            if not any(name.endswith("data.pkl") for name in names) or not any("/code/" in name for name in names):
-                raise ValueError(f"{path} is not a TorchScript archive: it holds no scripted module.")
+            scripted = any(name.endswith("data.pkl") for name in names) and any("/code/" in name for name in names)
             entry = [name for name in names if name.endswith("/extra/" + MANIFEST_FILE)]
-            if not entry:
-                raise ValueError(f"{path} holds no {MANIFEST_FILE}: it was not written by save_law.")
-            text = archive.read(entry[0])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a TorchScript archive, or it is truncated.") from error
+            text = read_entry(archive, entry[0]) if scripted and entry else b""
+    except DAMAGE as error:
+        raise ValueError(f"{path} is not a TorchScript archive, or it is truncated or damaged.") from error
+    if not scripted:
+        raise ValueError(f"{path} is not a TorchScript archive: it holds no scripted module.")
+    if not entry:
+        raise ValueError(f"{path} holds no {MANIFEST_FILE}: it was not written by save_law.")
     try:
         manifest = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {MANIFEST_FILE} is not JSON ({error}).") from error
-    check_manifest(manifest, path, certified=certified)
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}: the manifest must be a JSON object, got {type(manifest).__name__}.")
     return manifest
+
+
+def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """One entry of an archive, unless its index promises more than any law has."""
+    if archive.getinfo(name).file_size > ENTRY_MAX:
+        raise zipfile.BadZipFile(f"{name} is too large")
+    return archive.read(name)
 
 
 def content_hash(source: str | Path | io.BytesIO, manifest: dict[str, Any]) -> str:
@@ -219,18 +158,34 @@ def content_hash(source: str | Path | io.BytesIO, manifest: dict[str, Any]) -> s
                 inner = name.split("/", 1)[-1]
                 counted = inner in ("data.pkl", "constants.pkl") or inner.startswith(("data/", "constants/", "code/"))
                 if counted and not inner.endswith(".debug_pkl"):
-                    content = archive.read(name)
+                    content = read_entry(archive, name)
                     digest.update(f"{inner} {len(content)}\n".encode())
                     digest.update(content)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{source} is not a TorchScript archive, or it is truncated.") from error
+    except DAMAGE as error:
+        raise ValueError(f"{source} is not a TorchScript archive, or it is truncated or damaged.") from error
     rest = {key: value for key, value in manifest.items() if key != "hash"}
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def check_module(module: Any, manifest: dict[str, Any], path: str | Path, *, device: str = "cpu") -> None:
-    """Call the law at no and at one virgin point and hold what it returns to the manifest.
+def check_manifest_of(module: Any, manifest: Manifest, path: str | Path, *, device: str = "cpu") -> None:
+    """Hold a module to its manifest; see `check_module`."""
+    sizes = {"state_size": manifest.state.size, "observed": len(manifest.observables)}
+    check_module(module, path, dimension=manifest.dimension, device=device, **sizes)
+
+
+def check_module(
+    module: Any, path: str | Path, *, dimension: int, state_size: int, observed: int, device: str = "cpu"
+) -> None:
+    """Call the law at no and at one virgin point and hold what it returns to what is said of it.
+
+    Args:
+        module: the law.
+        path: of the artifact, or a name of the law, for the message.
+        dimension: d.
+        state_size: numbers in the state of a point.
+        observed: fields that it observes.
+        device: where the module lives.
 
     Raises:
         ValueError: a method is missing or fails, or a result has another shape or type than the manifest says.
@@ -238,7 +193,7 @@ def check_module(module: Any, manifest: dict[str, Any], path: str | Path, *, dev
     for method in METHODS:
         if not hasattr(module, method):
             raise ValueError(f"{path}: the module has no method {method}.")
-    k, m, d = manifest["state"]["size"], len(manifest["observe"]), manifest["dimension"]
+    k, m, d = state_size, observed, dimension
     for n in (0, 1):
         F = torch.eye(d, dtype=torch.float64, device=device).repeat(n, 1, 1)
         try:
@@ -253,8 +208,8 @@ def check_module(module: Any, manifest: dict[str, Any], path: str | Path, *, dev
                 _check_tensor(new_state, (n, k), "tangent", "state.size", path)
                 _check_tensor(dP_dF, (n, d, d, d, d), "tangent", "dimension", path)
                 _check_tensor(module.observe(state), (n, m), "observe", "observe", path)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: the law failed at a virgin point: {_telling(error)}") from error
+        except (RuntimeError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"{path}: the law failed at a virgin point: {telling(error)}") from error
 
 
 def _check_tensor(value: object, shape: tuple[int, ...], method: str, field: str, path: str | Path) -> None:
@@ -274,7 +229,7 @@ def _dtype_name(dtype: str | torch.dtype | None) -> str | None:
     return name
 
 
-def _telling(error: BaseException) -> str:
+def telling(error: BaseException) -> str:
     """The lines of a TorchScript error that say what is wrong, without the code it quotes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if "<--- HERE" in str(error) and "Traceback" not in str(error):

@@ -33,7 +33,7 @@ from surrogates.path.data import DENSITY, Samples, crystal_constant, load_sample
 from surrogates.path.errors import coarsen, relative_errors, report
 
 RATE_0 = 1e3  # 1/s, below the rates of the data, so that the logarithm acts throughout
-UNITS = {"A": "Pa", "B": "Pa", "n": "1", "C": "1", "rate_0": "1/s", "shear_modulus": "Pa", "lame_modulus": "Pa",
+UNITS = {"A": "Pa", "B": "Pa", "n": "1", "C": "1", "rate_0": "1/s", "shear_modulus": "Pa", "bulk_modulus": "Pa",
          "density": "kg/m^3"}  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         p, training_error = fit(some, shear, bulk, iterations=options.iterations, progress=sys.stderr.isatty())
         with torch.no_grad():
             errors = report(drive(held_out, p, shear, bulk), held_out)
-        constants = [*p.tolist(), RATE_0, shear, bulk / 2, crystal_constant(train, "density", DENSITY)]
+        constants = [*p.tolist(), RATE_0, shear, bulk, crystal_constant(train, "density", DENSITY)]
         content: dict[str, Any] = {
             "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
             "parameters": dict(zip(UNITS, constants, strict=True)),

@@ -260,4 +260,4 @@ def test_inverted_cell_stops_with_a_sentence_and_no_summary(demo, tmp_path, caps
     assert re.search(r"[Rr]ank 0.*cell \d+", last), last
     names = {entry.name for entry in tmp_path.iterdir()}
     assert not names & {"summary.json", "history.csv", "section.png", "fields.bp"}
-    assert {"failure-checkpoint.npz", "failure-replay.npz"} <= names
+    assert {"failure-checkpoint.h5", "failure-replay.npz"} <= names

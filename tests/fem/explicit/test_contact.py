@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fem.explicit.contact import PlaneWall, keep_out, stop_approach
+from fem.explicit.contact import RigidPlane, keep_out, stop_approach
 
-FLOOR = PlaneWall()
+FLOOR = RigidPlane()
 
 
 def test_a_node_that_would_pass_lands_on_the_wall():
@@ -36,7 +36,7 @@ def test_only_nodes_in_contact_are_stopped():
 
 
 def test_two_walls_make_a_corner():
-    walls = [FLOOR, PlaneWall((0.0, 0.0, 0.0), (1.0, 0.0, 0.0))]
+    walls = [FLOOR, RigidPlane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0))]
     x, v = np.array([[0.1, 0.0, 0.1]]), np.array([[-3.0, 1.0, -2.0]])
     impulse, _ = keep_out(walls, x, v, np.ones(1), 1.0)
     np.testing.assert_allclose(x + v, [[0.0, 1.0, 0.0]], atol=1e-15)
@@ -46,7 +46,7 @@ def test_two_walls_make_a_corner():
 
 def test_a_wall_anywhere_pushes_along_its_normal_only():
     rng = np.random.default_rng(0)
-    wall = PlaneWall(tuple(rng.normal(size=3)), tuple(rng.normal(size=3)))
+    wall = RigidPlane(tuple(rng.normal(size=3)), tuple(rng.normal(size=3)))
     assert np.linalg.norm(wall.normal) == pytest.approx(1.0)
     x = np.array(wall.point) + rng.uniform(0, 1e-3, (50, 1)) * np.array(wall.normal) + 1e-3 * rng.normal(size=(50, 3))
     v = rng.normal(size=(50, 3))

@@ -19,9 +19,14 @@ def test_text_and_arrays_replace_what_was_there(tmp_path):
 def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     files.write_text(path, "before")
-    with pytest.raises(RuntimeError), files.replacing(path) as part:
-        part.write_text("half")
-        raise RuntimeError("stopped")
+
+    def stop():
+        with files.replacing(path) as part:
+            part.write_text("half")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop()
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 

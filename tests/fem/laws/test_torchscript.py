@@ -6,7 +6,7 @@ import torch
 from mpi4py import MPI
 
 from fem import laws
-from fem.explicit import ExplicitSolver, PlaneWall
+from fem.explicit import ExplicitSolver, RigidPlane
 from fem.laws.neo_hookean import NeoHookean
 from surrogates.artifact import save_law
 
@@ -154,9 +154,10 @@ def test_no_points_are_fine(artifact):
 
 def impact(box, law, comm):
     solver = ExplicitSolver(
-        box((1e-3, 1e-3, 2e-3), (3, 3, 6), distort=0.1, comm=comm), law, walls=[PlaneWall()], velocity=(0, 0, -100.0)
+        box((1e-3, 1e-3, 2e-3), (3, 3, 6), distort=0.1, comm=comm), law, contact=[RigidPlane()],
+        initial_velocity=(0, 0, -100.0),
     )
-    solver.run(5e-7)
+    solver.run(5e-7).finish()
     return solver
 
 

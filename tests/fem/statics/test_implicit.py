@@ -92,7 +92,7 @@ def test_newton_is_quadratic_at_finite_strain(cells):
 
 def test_newton_is_quadratic_in_plastic_steps(cells):
     """J2 under a load that turns: the consistent tangent keeps the order, and the energy balance closes."""
-    law = J2(0.01, 0.05, shear_modulus=G, lame_modulus=K / 2.0)
+    law = J2(0.01, 0.05, shear_modulus=G, bulk_modulus=K)
     top = [Dirichlet("top", 2, lambda x, t: -0.06 * min(t, 2.0 - t)), Dirichlet("top", 0, lambda x, t: 0.02 * t)]
     conditions = [*(Dirichlet("foot", i) for i in range(3)), Dirichlet("top", 1), *top]
     solver = ImplicitSolver(cells("hexahedron", 3), law, prescribed=conditions)

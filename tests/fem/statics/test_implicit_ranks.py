@@ -19,7 +19,7 @@ def plastic(cells, comm, linear="direct", cell="tetrahedron", n=3, **options):
     ds = ufl.Measure("ds", domain=domain.mesh, subdomain_data=domain.facet_tags)
 
     top = [Dirichlet("top", None, lambda x, t: t * np.array([0.03, 0.0, -0.06]))]
-    law = J2(0.01, 0.05, shear_modulus=1.0, lame_modulus=1.5)
+    law = J2(0.01, 0.05, shear_modulus=1.0, bulk_modulus=3.0)
     solver = ImplicitSolver(domain, law, prescribed=top, linear=linear, **options)
     u, v, t = solver.u, solver.test_function, solver.time_constant
     solver.external += 0.01 * t * v[1] * ufl.dx - ufl.inner(u, v) * ds(domain.tag("foot"))

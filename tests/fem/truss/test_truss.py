@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 from scipy.optimize import brentq
 
-from fem.statics.newton import ConvergenceError
+from fem.errors import ConvergenceError
 from micro.lattice.bars import IsotropicBar, KinematicBar
 
 pytestmark = pytest.mark.mpi

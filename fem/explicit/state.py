@@ -1,0 +1,65 @@
+"""What the state of an explicit run consists of, for a checkpoint."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fem.io import checkpoint
+from fem.io.checkpoint import Block, cell_numbers, node_numbers
+
+if TYPE_CHECKING:
+    from fem.explicit.solver import ExplicitSolver
+
+SCALARS = ("steps", "dt", "last_contact", "in_contact")
+INITIAL = ("kinetic", "speed", "momentum", "hourglass")
+
+
+def save(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
+    """Write the state of a solver; collective; `ExplicitSolver.save` calls it."""
+    sums = solver.comm.allreduce(solver._sums.pack())
+    scalars: dict[str, Any] = {name: getattr(solver, name) for name in SCALARS}
+    scalars |= {f"initial_{name}": solver._initial[name] for name in INITIAL} | {"sums": sums}
+    blocks = _blocks(solver, solver.n_nodes)
+    checkpoint.save(path, solver.comm, time=solver.time, blocks=blocks, scalars=scalars, identity=_identity(solver))
+
+
+def restore(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
+    """Put a solver into the state of a file; collective; `ExplicitSolver.restore` calls it."""
+    like: dict[str, Any] = {"steps": 0, "dt": 0.0, "last_contact": 0.0, "in_contact": False, "sums": np.zeros(13)}
+    like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
+    blocks = _blocks(solver, len(solver._x))
+    found = checkpoint.restore(path, solver.comm, blocks=blocks, scalars=like, identity=_identity(solver))
+    nodes, cells = found.arrays["nodes"], found.arrays["cells"]
+    solver.u.x.array[:] = nodes["u"].reshape(-1)
+    solver.velocity.x.array[:] = nodes["velocity"].reshape(-1)
+    solver._internal_force, solver._external_force = nodes["internal_force"], nodes["external_force"]
+    solver.points.P[:] = cells["P"].reshape(solver.points.P.shape)
+    solver.state = cells["state"].reshape(solver.points.n, solver.law.state_size)
+    for name in SCALARS:
+        setattr(solver, name, found.scalars[name])
+    solver._initial = {name: found.scalars[f"initial_{name}"] for name in INITIAL}
+    solver._sums.unpack(found.scalars["sums"] * (solver.comm.rank == 0))
+    solver.time = found.time
+
+
+def _identity(solver: ExplicitSolver) -> dict[str, str | int]:
+    return {"solver": "explicit", "law": solver.law.name, "integration": solver.integration}
+
+
+def _blocks(solver: ExplicitSolver, n: int) -> dict[str, Block]:
+    """Rows of the first n nodes of this rank, and of its owned cells."""
+    V, mesh, points = solver.points.V, solver.domain.mesh, solver.points
+    cells = cell_numbers(mesh)
+    fields = {"u": solver.u.x.array.reshape(-1, 3), "velocity": solver.velocity.x.array.reshape(-1, 3)}
+    fields |= {"internal_force": solver._internal_force, "external_force": solver._external_force}
+    P = points.P.reshape(len(cells), points.per_cell, 3, 3)
+    state = np.asarray(solver.state).reshape(len(cells), points.per_cell, solver.law.state_size)
+    return {
+        "nodes": Block(
+            node_numbers(V)[:n], V.dofmap.index_map.size_global, {name: array[:n] for name, array in fields.items()}
+        ),
+        "cells": Block(cells, mesh.topology.index_map(3).size_global, {"P": P, "state": state}),
+    }
