@@ -218,7 +218,7 @@ class Part:
     def solve(self, C: np.ndarray, moved: bool = False) -> float:
         """Solve for stiffness C (cells, 6, 6) and return J; `moved` turns the end aside rigidly by 1 instead."""
         per_cell = 27  # quadrature points of a hexahedron of degree 2
-        law = PointStiffness(np.repeat(C[self.where], per_cell, axis=0))
+        law = PointStiffness(np.repeat(C[self.where], per_cell, axis=0), density=1.0)  # statics: no inertia
         clamp = [Dirichlet("bottom", i) for i in range(3)]
         if moved:
             clamp += [Dirichlet("top", i, float(i == 0)) for i in range(3)]
@@ -296,7 +296,7 @@ def resolved(comm: MPI.Comm, rho: np.ndarray, counts: np.ndarray) -> tuple[Impli
     domain = domain_from_mesh(mesh)
     supports = [Dirichlet(lambda x: np.isclose(x[2], 0.0), i) for i in range(3)]
     supports += [Dirichlet(lambda x: np.isclose(x[2], height), i, float(i == 0)) for i in range(3)]
-    law = PointStiffness(factor[:, None, None] * isotropic())
+    law = PointStiffness(factor[:, None, None] * isotropic(), density=1.0)
     solver = ImplicitSolver(domain, law, prescribed=supports, linear="iterative", symmetric=True, rtol=1e-6)
     solver.run(1.0, step=1.0).finish()
     return solver, int(kept.sum())

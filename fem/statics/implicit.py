@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dolfinx.fem
 import numpy as np
@@ -32,6 +32,10 @@ from fem.statics.constitutive import Material
 from fem.statics.driver import QuasiStatic
 from fem.statics.linear_solver import near_nullspace
 from fem.statics.newton import Convergence, Newton, check_options
+from fem.statics.output import OutputFields
+
+if TYPE_CHECKING:
+    from fem.io.fields import Writer
 
 __all__ = ["Dirichlet", "ImplicitSolver", "SolverError"]
 
@@ -103,7 +107,7 @@ class ImplicitSolver(QuasiStatic):
         V = dolfinx.fem.functionspace(domain.mesh, ("Lagrange", degree, (d,)))
         super().__init__(body_nodes(domain, V), PHASES, output)
         self.domain, self.law, self.dt = domain, law, float(dt)
-        self.u, self._scratch = dolfinx.fem.Function(V, name="u"), dolfinx.fem.Function(V)
+        self.u, self._scratch = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V)
         self.time_constant = dolfinx.fem.Constant(domain.mesh, 0.0)
         self.points = QuadraturePoints(V, quadrature_degree, tangent=True)
         self.material = Material(domain, self.points, law, self.clock)
@@ -311,6 +315,28 @@ class ImplicitSolver(QuasiStatic):
         if self._probe is None:
             self._probe = Probe(self.domain.mesh)
         return self._probe.evaluate(self.u, points)
+
+    def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
+        """Writer of fields and history (`fem.io.fields`): displacement, von Mises stress, observed fields, energies.
+
+        Args:
+            folder: Where `fields.bp` (or `fields.xdmf`) and `history.csv` go; it is made if need be.
+            every: Pseudo-time between two frames; None writes one at each `update`.
+        """
+        from fem.io.fields import Writer
+
+        fields = OutputFields(self)
+        return Writer(
+            folder, fields.functions, time=lambda: self.time, refresh=fields.update, row=self._row, every=every
+        )
+
+    def _row(self) -> dict[str, float]:
+        law, F, state = self.law, self.points.F, self.state
+        row: dict[str, float] = {"time": self.time, "step": self.steps, "newton_iterations": self.newton_iterations}
+        for name, density in (("stored_energy", law.stored_energy(F, state)), ("dissipation", law.dissipation(state))):
+            if density is not None:
+                row[name] = self.material.total(name, density)
+        return row
 
     def stored_energy(self) -> float:
         """Stored energy of the body at the last time committed, J (a metre thick in two dimensions).

@@ -25,7 +25,7 @@ CELL = make_cell("cube-1")
 def law(tmp_path_factory):
     path = tmp_path_factory.mktemp("law") / "law.pt"
     write_lattice_law(path, lattice_parameters(CELL, BAR, perturbation=0.0, seed=0))
-    return laws.load(path)
+    return laws.load_law(path)
 
 
 def make_box(law, case, size=5.0, kind="hexahedra", **options):

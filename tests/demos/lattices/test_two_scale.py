@@ -34,7 +34,7 @@ def strained(request, tmp_path_factory):
     cell = make_cell(name, perturbation=perturbation, seed=3)
     path = tmp_path_factory.mktemp("law") / "law.pt"
     write_lattice_law(path, lattice_parameters(cell, BAR, perturbation=perturbation, seed=3))
-    law = laws.load(path)
+    law = laws.load_law(path)
     if comm.rank == 0:
         with session():
             domain = read_mesh(box((10.0, 10.0, 20.0), 5.0, kind="hexahedra"), comm)
@@ -83,8 +83,8 @@ def test_what_does_not_fit_is_refused(strained):
     far = dataclasses.replace(lattice, reference=lattice.reference + 1.0)
     with pytest.raises(ValueError, match="is not in the mesh"):
         TwoScale(solver, cell, far, 5.0)
-    plain = ImplicitSolver(solver.domain, LinearElastic(1.0, 2.0))
-    with pytest.raises(ValueError, match="does not tell the"):
+    plain = ImplicitSolver(solver.domain, LinearElastic(1.0, 2.0, density=1.0))
+    with pytest.raises(ValueError, match="does not provide the"):
         TwoScale(plain, cell, lattice, 5.0)
 
 

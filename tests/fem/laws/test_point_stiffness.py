@@ -26,7 +26,8 @@ def gradients(n, seed=1):
 
 
 def test_isotropic_stiffness_is_linear_elasticity():
-    law, known, F, state = PointStiffness(isotropic(7)), LinearElastic(G, K), gradients(7), np.zeros((7, 0))
+    law, known = PointStiffness(isotropic(7), density=1.0), LinearElastic(G, K, density=1.0)
+    F, state = gradients(7), np.zeros((7, 0))
     for found, wanted in zip(law.tangent(F, state, 1.0), known.tangent(F, state, 1.0), strict=True):
         assert np.allclose(found, wanted, rtol=1e-13, atol=1e-14)
     assert np.allclose(law.stored_energy(F, state), known.stored_energy(F, state), rtol=1e-12)
@@ -34,7 +35,7 @@ def test_isotropic_stiffness_is_linear_elasticity():
 
 
 def test_stress_is_the_derivative_of_the_energy_and_blind_to_rotation():
-    law, F, state = PointStiffness(anisotropic(5)), gradients(5), np.zeros((5, 0))
+    law, F, state = PointStiffness(anisotropic(5), density=1.0), gradients(5), np.zeros((5, 0))
     P, _, dP_dF = law.tangent(F, state, 1.0)
     step = np.zeros((3, 3))
     step[0, 1] = 1e-3
@@ -53,18 +54,20 @@ def test_anisotropic_body_passes_the_patch_test(cells):
         return np.isclose(x, 0.0).any(axis=0) | np.isclose(x, 1.0).any(axis=0)
 
     supports = [Dirichlet(outside, i, lambda x, t, i=i: gradient[i] @ x) for i in range(3)]
-    sample = ImplicitSolver(domain, LinearElastic(G, K), prescribed=supports)
+    sample = ImplicitSolver(domain, LinearElastic(G, K, density=1.0), prescribed=supports)
     C = anisotropic()
-    solver = ImplicitSolver(domain, PointStiffness(np.tile(C, (sample.points.n, 1, 1))), prescribed=supports)
+    law = PointStiffness(np.tile(C, (sample.points.n, 1, 1)), density=1.0)
+    solver = ImplicitSolver(domain, law, prescribed=supports)
     solver.run(1.0, step=1.0).finish()
     assert np.allclose(solver.points.F, np.eye(3) + gradient, rtol=0.0, atol=1e-14)
     assert np.allclose(solver.points.P, (C[0] @ strain(np.eye(3)[None] + gradient)[0])[ROW], rtol=1e-11, atol=1e-14)
 
 
 def test_number_of_points_is_held_to():
-    assert PointStiffness(np.zeros((0, 6, 6))).update(np.zeros((0, 3, 3)), np.zeros((0, 0)), 1.0)[0].shape == (0, 3, 3)
+    none = PointStiffness(np.zeros((0, 6, 6)), density=1.0)
+    assert none.update(np.zeros((0, 3, 3)), np.zeros((0, 0)), 1.0)[0].shape == (0, 3, 3)
     with pytest.raises(ValueError, match="stiffness must be given at all 3 points of this rank, got 2."):
-        PointStiffness(isotropic(2)).initial_state(3)
+        PointStiffness(isotropic(2), density=1.0).initial_state(3)
 
 
 @pytest.mark.parametrize(
@@ -78,5 +81,5 @@ def test_number_of_points_is_held_to():
 )
 def test_bad_stiffness_is_one_sentence(stiffness, sentence):
     with pytest.raises(ValueError) as caught:
-        PointStiffness(stiffness)
+        PointStiffness(stiffness, density=1.0)
     assert str(caught.value) == sentence

@@ -86,7 +86,7 @@ def law(tmp_path):
         "hash": "",
     }
     save_law(tmp_path / "relaxing.pt", Relaxing(), content)
-    return laws.load(tmp_path / "relaxing.pt", chunk=7)
+    return laws.load_law(tmp_path / "relaxing.pt", chunk=7)
 
 
 def test_a_body_that_is_held_relaxes(cells, law):

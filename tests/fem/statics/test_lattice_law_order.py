@@ -59,7 +59,7 @@ def error(domain, law, amplitude, degree):
     [("triangle", "lattice_square_1", (8, 16)), ("tetrahedron", "lattice_cube_1", (3, 6))],
 )
 def test_displacement_converges_by_degree_plus_one(cells, cell, name, sizes, amplitude, degree):
-    law = fem.laws.load(PRETRAINED / f"{name}.pt")
+    law = fem.laws.load_law(PRETRAINED / f"{name}.pt")
     (coarse, _), (fine, lost) = (error(cells(cell, n, distort=0.1), law, amplitude, degree) for n in sizes)
     assert (lost > 1e-3) == (amplitude > 0.1)  # the larger one yields
     order = np.log2(coarse / fine)
