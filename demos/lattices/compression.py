@@ -180,8 +180,8 @@ def warm_up(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase) -
 def lead(o: argparse.Namespace, body: Any, name: str, label: str, **options: Any) -> None:
     """Follow the load case, from a checkpoint if there is one (collective)."""
     if o.restart is not None:
-        resume(body, Path(o.restart) / "checkpoint" / f"{name}.npz")
-    path = Path(o.output) / "checkpoint" / f"{name}.npz" if o.checkpoint else None
+        resume(body, Path(o.restart) / "checkpoint" / f"{name}.h5")
+    path = Path(o.output) / "checkpoint" / f"{name}.h5" if o.checkpoint else None
     follow(body, body.case.times(o.steps), label=label, checkpoint=path, progress=True, **options)
 
 
