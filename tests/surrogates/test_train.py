@@ -10,9 +10,9 @@ import pytest
 from surrogates import train
 from surrogates.artifact import load_law
 from surrogates.path import data as samples_module
-from surrogates.path.data import split
 from surrogates.path.errors import follow, report
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 OPTIONS = ["--modes", "8", "--width", "16", "--depth", "2", "--epochs", "2"]
 

@@ -8,10 +8,10 @@ import torch
 
 from surrogates import tensors
 from surrogates.path import errors, pca_net
-from surrogates.path.data import mandel, split
-from surrogates.path.histories import GPA, cauchy, histories, principal_modes, turns
-from surrogates.path.pca_net import PCANetConfig
+from surrogates.path.data import mandel
+from surrogates.path.pca_net import GPA, PCANetConfig, cauchy, histories, principal_modes, turns
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 SMALL = PCANetConfig(modes=12, width=48, depth=2, epochs=4, learning_rate=1e-3)
 

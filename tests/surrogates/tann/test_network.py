@@ -12,12 +12,12 @@ from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
 from surrogates.artifact import load_law
 from surrogates.artifact.tangent import difference, differences
-from surrogates.tann.data import split
 from surrogates.tann.errors import compare, cycles, recall, solved
 from surrogates.tann.network.law import TannNetworkLaw
-from surrogates.tann.network.model import Steps, Stretches, inelastic, steps_loss, stretches_loss
+from surrogates.tann.network.model import Steps, Windows, inelastic, steps_loss, windows_loss
 from surrogates.tann.network.train import TannNetworkConfig, build, errors, export, fit
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 FOLDER = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
 SMALL = {"width": 16, "units": 24}
@@ -25,7 +25,7 @@ SMALL = {"width": 16, "units": 24}
 
 @pytest.fixture(scope="module")
 def walks(make_walks):
-    """Walks of a perturbed cell, to train on and held out."""
+    """LatticePaths of a perturbed cell, to train on and held out."""
     return split(make_walks(samples=30, steps=60, increment=(0.05, 0.4)), 4)
 
 
@@ -197,14 +197,14 @@ def test_the_variables_may_be_given(walks):
 def test_the_losses_see_every_weight(walks):
     train, _ = walks
     model = build(TannNetworkConfig(**SMALL), train)
-    steps, stretches = Steps(train[:4], model), Stretches(train[:4], model, 5)
+    steps, stretches = Steps(train[:4], model), Windows(train[:4], model, 5)
     steps_loss(model, steps, torch.arange(100), 1).backward()
     for name, parameter in model.named_parameters():
         # the last bias of each side cancels: variables and coordinates are zero at rest
         last = name in ("law.shown.bias", "bias.4")
         assert last or float(parameter.grad.abs().max()) > 0, name
     model.zero_grad()
-    stretches_loss(model, stretches, torch.arange(10)).backward()
+    windows_loss(model, stretches, torch.arange(10)).backward()
     assert all(float(p.grad.abs().max()) > 0 for p in (model.law.W, model.law.b, model.law.w, model.law.step_in.weight))
 
 

@@ -7,19 +7,20 @@ import torch
 
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
-from surrogates.tann.data import join, split
+from surrogates.tann.data import join
 from surrogates.tann.errors import compare, cycles, divided, recall, solved
 from surrogates.tann.exact import lattice_law
 from surrogates.tann.model import Steps, coordinates_of, steps_loss
 from surrogates.tann.train import TannConfig, build, errors, export, fit
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 NAMES = ("stress", "psi", "dissipation", "force", "displacement")
 
 
 @pytest.fixture(scope="module")
 def walks(make_walks):
-    """Walks of a perturbed cell, to train on and held out."""
+    """LatticePaths of a perturbed cell, to train on and held out."""
     return split(make_walks(samples=150), 10)
 
 
