@@ -11,7 +11,7 @@ import torch
 from micro.data.dataset import read_dataset
 from surrogates import tensors
 from surrogates.artifact.export import Material
-from surrogates.training.split import check_finite, joined_hash, same_length, split_each
+from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
 ARRAYS = ("U", "stress", "duration", "time", "ids")
 #: What `surrogates.train` asks for.
@@ -84,7 +84,7 @@ def join(parts: Sequence[Samples]) -> Samples:
     """
     if len(parts) == 1:
         return parts[0]
-    same_length([part.U.shape[1] for part in parts])
+    same_size([part.U.shape[1] for part in parts])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     digest = joined_hash([part.hash for part in parts])
     return Samples(**arrays, hash=digest, meta=tuple(meta for part in parts for meta in part.meta))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from micro.lattice.data import read_lattice_set
 from surrogates.tensors import component_factors
-from surrogates.training.split import check_finite, joined_hash, same_length, split_each
+from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
 #: What `surrogates.train` asks for.
 DATA = "data set of strain paths of a lattice cell, of micro.generate lattice"
@@ -94,7 +94,7 @@ def join(parts: Sequence[LatticePaths]) -> LatticePaths:
     """
     if len(parts) == 1:
         return parts[0]
-    same_length([part.strain.shape[1] for part in parts])
+    same_size([part.strain.shape[1] for part in parts])
     tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in FIELDS}
     ids = np.concatenate([part.ids for part in parts])
     digest = joined_hash([part.hash for part in parts])

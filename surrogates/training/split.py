@@ -60,14 +60,14 @@ def joined_hash(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def same_length(counts: Sequence[int], what: str = "number of times") -> None:
+def same_size(sizes: Sequence[Any], what: str = "number of times") -> None:
     """Check that data sets that are joined agree in a size.
 
     Raises:
         ValueError: They do not.
     """
-    if len(set(counts)) > 1:
-        raise ValueError(f"Data sets trained on together must have the same {what}, got {list(counts)}.")
+    if len(set(sizes)) > 1:
+        raise ValueError(f"Data sets trained on together must have the same {what}, got {list(sizes)}.")
 
 
 def check_finite(arrays: Mapping[str, Any], ids: np.ndarray, path: str | Path) -> None:
