@@ -135,7 +135,8 @@ def run(
         "command": command or f"surrogates.train.run({kind!r})", "seed": settings.seed, "epochs": settings.epochs,
         "config": dataclasses.asdict(settings), "parameters": sum(p.numel() for p in model.parameters()), **fitted,
     }  # fmt: skip
-    return Result(output, module.write(output, law, train, settings, Record(kind, name, errors, training)))
+    record = Record(kind, name, 0 if held is None else len(held), errors, training)
+    return Result(output, module.write(output, law, train, settings, record))
 
 
 def make_config(kind: str, module: Kind, values: dict[str, Any]) -> Any:

@@ -1,8 +1,7 @@
 """Errors of networks on sets of voxel cells: the paper's table.
 
-`python3 -m surrogates.evaluate` prints the table. A set is a folder of `micro.generate voxels`, whose tensors are used if it
-holds any, or a `.npy` of densities. Of a
-multiscale network every number of steps is a row of its own.
+`python3 -m surrogates.evaluate` prints the table. A set is a folder of `micro.generate voxels`, whose tensors are used
+if it holds any, or a `.npy` of densities. Each number of steps of a multiscale network has a row of its own.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural

@@ -198,7 +198,7 @@ def errors(model: torch.nn.Module, law: torch.nn.Module, held_out: Cells, config
     device = device_of(law)
     *fewer, own = errors_of(law, cells.solve(held_out, device=device), device)
     named = {f"{name}_step_{k}": error for k, row in enumerate(fewer, 1) for name, error in row.items()}
-    return {**own, **named, "held_out_cells": len(held_out)}
+    return {**own, **named}
 
 
 def write(
@@ -220,7 +220,8 @@ def write(
             "earlier": load_network(config.initial).manifest.get("training") if initial else None,
         },
         "errors": {
-            **record.errors, "train_mean": own["mean"], "train_worst": own["worst"], "train_cells": len(seen),
+            **record.errors, "held_out_cells": record.held_out,
+            "train_mean": own["mean"], "train_worst": own["worst"], "train_cells": len(seen),
         },
     }  # fmt: skip
     save_network(output, law, manifest)

@@ -252,14 +252,16 @@ def write(
         "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
         "parameters": dict(zip(UNITS, constants, strict=True)),
         "units": UNITS,
-        "errors": {**record.errors, "training": record.training["training_loss"]},
+        "errors": {
+            **record.errors, "training": record.training["training_loss"], "held_out_paths": record.held_out,
+        },
         "data": {
             "hash": train.hash,
             "samples": record.training["paths"],
             "commands": [meta.get("command") for meta in train.meta],
         },
         "training": {"command": record.training["command"], "seed": config.seed},
-    }
+    }  # fmt: skip
     with whole_file(output) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return content

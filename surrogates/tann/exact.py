@@ -93,7 +93,7 @@ def write_lattice_law(
     law = lattice_law(cell, bar)
     training = {"command": command, "seed": 0, "epochs": 0, "lattice": told}
     errors = cycle_errors(law, LatticeCell(cell, bar))
-    return _write(output, law, told, strain_max, Record("lattice", name, errors, training))
+    return _write(output, law, told, strain_max, Record("lattice", name, 0, errors, training))
 
 
 def _write(output: Path, law: TannLaw, told: dict[str, Any], strain_max: float, record: Record) -> dict[str, Any]:

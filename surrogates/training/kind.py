@@ -17,12 +17,14 @@ class Record:
     Attributes:
         kind: Kind, as on the command line.
         name: Name of the law; empty for that of the file.
-        errors: Held-out errors.
+        held_out: Number of held-out samples.
+        errors: Errors on them.
         training: Command, seed, epochs, configuration, number of parameters and what `fit` returned.
     """
 
     kind: str
     name: str
+    held_out: int
     errors: dict[str, Any]
     training: dict[str, Any]
 
@@ -102,6 +104,6 @@ def write_trained_law(
         command="; ".join(str(entry.get("command", "")) for entry in train.meta),
     )
     return write_law(
-        output, law, kind=record.kind, name=record.name, material=material, origin=origin, errors=record.errors,
-        training=record.training,
+        output, law, kind=record.kind, name=record.name, material=material, origin=origin,
+        errors={**record.errors, "held_out_paths": record.held_out}, training=record.training,
     )  # fmt: skip

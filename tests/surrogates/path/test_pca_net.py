@@ -147,9 +147,9 @@ def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"modes": 0}, "modes must be positive"),
+        ({"modes": 0}, "modes must be an integer from 1"),
         ({"final_rate": 1.0}, "final_rate must lie between"),
-        ({"window": -1.0}, "window must not be negative"),
+        ({"window": -1.0}, "window must be finite and not negative"),
         ({"stress": "full", "measure": "isochoric"}, "needs measure stretch"),
     ],
 )
