@@ -13,6 +13,7 @@ from micro import generate
 from surrogates import train
 from surrogates.artifact import load_law
 from surrogates.cells.network import load_network
+from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.kind import Kind
 
 CRYSTAL = ["taylor", "--samples", "8", "--grains", "2", "--steps", "8", "--strain", "0.1"]
@@ -120,14 +121,33 @@ def test_from_python_bad_arguments_raise_one_sentence(sets: dict[str, str], tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_training_of_johnson_cook_goes_on_to_the_same_constants(
-    sets: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("kind", ["johnson-cook", "recurrent", "pca-net"])
+def test_a_training_that_was_stopped_goes_on_to_the_same_result(
+    kind: str, sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {"data": sets["crystal"], "paths": 4, "stride": 4, "held_out": 2, "epochs": 4}
-    whole = train.run("johnson-cook", output=tmp_path / "whole.json", **config)
-    kept = {"checkpoint": tmp_path / "c", "every": 1, "resume": True}
-    first = train.run("johnson-cook", output=tmp_path / "first.json", **config, **kept)
-    stored = torch.load(tmp_path / "c", weights_only=True)
-    assert stored["epoch"] == 4
-    again = train.run("johnson-cook", output=tmp_path / "again.json", **config, **kept)
-    assert whole.manifest["parameters"] == first.manifest["parameters"] == again.manifest["parameters"]
+    suffix, config = train.load_kind(kind).SUFFIX, {**TINY[kind][1], "epochs": 4}
+
+    class Stop(Exception):
+        """The power fails."""
+
+    save = Checkpoint.save
+
+    def saving(self: Checkpoint, state: dict[str, Any]) -> None:
+        save(self, state)
+        if state["epoch"] == 2:
+            raise Stop
+
+    def run(name: str, **more: Any) -> dict[str, torch.Tensor]:
+        path = tmp_path / f"{name}{suffix}"
+        train.run(kind, data=sets["crystal"], held_out=2, output=path, **config, **more)
+        return content(kind, path)
+
+    whole = run("whole")
+    kept = {"checkpoint": tmp_path / "c", "every": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", saving)
+        with pytest.raises(Stop):
+            run("stopped", **kept)
+    resumed = run("resumed", **kept, resume=True)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert torch.load(tmp_path / "c", weights_only=True)["epoch"] == 4

@@ -66,8 +66,13 @@ def test_agrees_with_the_compiled_law_of_the_macro_solver(jc_samples):
     F = matrices(one.U).numpy()
     dt = np.diff(one.time[0]) * one.duration[0]
     state = law.initial_state(1)
+    C_inv, e = torch.eye(3, dtype=torch.float64)[None], torch.zeros(1, dtype=torch.float64)
     for k in range(1, 41):
         P, state = law.update(F[:, k], state, dt[k - 1])
+        step = torch.tensor([dt[k - 1]], dtype=torch.float64)
+        _, C_inv, e = johnson_cook.update(torch.from_numpy(F[:, k]), C_inv, e, step, CONSTANTS, G)
+        # The state of the compiled law holds its plastic metric in the order of the paths.
+        assert np.allclose(state[:, :6], tensors.to_components(C_inv, tensors.PATH_ORDER).numpy(), rtol=1e-8)
         sigma = P @ np.swapaxes(F[:, k], 1, 2) / np.linalg.det(F[:, k])
         expected = one.stress[0, k, [0, 3, 5, 3, 1, 4, 5, 4, 2]].reshape(3, 3)
         assert np.allclose(sigma[0], expected, rtol=1e-9, atol=1e-8 * np.abs(expected).max())
