@@ -40,7 +40,7 @@ from surrogates.cells.network import Shape, load_network, make_network, save_net
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.signed_permutations import draw
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record
 
@@ -172,6 +172,8 @@ def build(config: VoxelsConfig, train: Cells) -> torch.nn.Module:
         ValueError: The initial network has another shape.
     """
     shape = shape_of(config, train)
+    width, features = config.width, config.features
+    check_memory(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
     module = make_network(shape, config.seed)
     if config.initial:
         stored = load_network(config.initial)

@@ -183,7 +183,10 @@ def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
         try:
             law.load_state_dict(load_law(config.initial).module.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"initial must be an artifact of the same sizes, got {config.initial}: {error}") from error
+            raise ValueError(
+                f"initial must be an artifact of the same sizes (elastic, memory, width, texture_width), "
+                f"got {config.initial}."
+            ) from error
     return law
 
 

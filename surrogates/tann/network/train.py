@@ -87,6 +87,9 @@ def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
     """
     if train.lattice["bar"]["name"] != "kinematic":
         raise ValueError("tann-network needs bars that harden kinematically: internal coordinates do not show others.")
+    if config.rolling and config.window >= train.strain.shape[1]:
+        last = train.strain.shape[1] - 1
+        raise ValueError(f"window must be at most the {last} steps of a path, got {config.window}.")
     torch.manual_seed(config.seed)  # of the first weights
     d = train.dimension
     xi, xi_size = coordinates_of(train)
