@@ -14,7 +14,7 @@ from micro.lattice.source import LatticeSource
 from surrogates import tensors
 from surrogates.artifact import switch_fusion_off
 from surrogates.path.data import Samples, matrices
-from surrogates.tann.data import Walks, walks_of
+from surrogates.tann.data import LatticePaths, paths_of
 
 
 def make_samples(count: int, *, seed: int = 3, steps: int = 40, duration=(1e-6, 1e-6), strain: float = 0.2) -> Samples:
@@ -59,8 +59,8 @@ def uneven_samples() -> Samples:
 
 def lattice_walks(
     cell="square-2", *, samples=60, steps=80, perturbation=0.2, bar=None, seed=0, increment=(0.01, 0.4)
-) -> Walks:
-    """Walks as the reader gives them."""
+) -> LatticePaths:
+    """LatticePaths as the reader gives them."""
     source = LatticeSource(
         seed, cell=cell, perturbation=perturbation, cell_seed=0, bar=bar or KinematicBar(), steps=steps,
         increment=increment, zero=0.2, device="cpu", threads=1,
@@ -68,7 +68,7 @@ def lattice_walks(
     block = source.solve(np.arange(samples))
     assert not any(block.reason)
     meta = {"parameters": source.parameters, "seed": seed, "command": "made in a test", "code": {"version": "test"}}
-    return walks_of(block.arrays, np.arange(samples), meta)
+    return paths_of(block.arrays, np.arange(samples), meta)
 
 
 @pytest.fixture(scope="session")

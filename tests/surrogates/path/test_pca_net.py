@@ -8,10 +8,10 @@ import torch
 
 from surrogates import tensors
 from surrogates.path import errors, pca_net
-from surrogates.path.data import mandel, split
-from surrogates.path.histories import GPA, cauchy, histories, principal_modes, turns
-from surrogates.path.pca_net import PCANetConfig
+from surrogates.path.data import mandel
+from surrogates.path.pca_net import GPA, PCANetConfig, cauchy, histories, principal_modes, turns
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 SMALL = PCANetConfig(modes=12, width=48, depth=2, epochs=4, learning_rate=1e-3)
 
@@ -151,9 +151,9 @@ def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"modes": 0}, "modes must be positive"),
+        ({"modes": 0}, "modes must be an integer from 1"),
         ({"final_rate": 1.0}, "final_rate must lie between"),
-        ({"window": -1.0}, "window must not be negative"),
+        ({"window": -1.0}, "window must be finite and not negative"),
         ({"stress": "full", "measure": "isochoric"}, "needs measure stretch"),
     ],
 )

@@ -13,12 +13,12 @@ from micro.lattice.parameters import lattice_of
 from surrogates.artifact import load_law
 from surrogates.artifact.schema import Observable
 from surrogates.artifact.tangent import difference, differences
-from surrogates.tann.data import split
 from surrogates.tann.errors import compare, cycles, recall, solved
 from surrogates.tann.network.law import TannNetworkLaw
-from surrogates.tann.network.model import Steps, Stretches, inelastic, steps_loss, stretches_loss
+from surrogates.tann.network.model import Steps, Windows, inelastic, steps_loss, windows_loss
 from surrogates.tann.network.train import TannNetworkConfig, build, errors, export, fit
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 FOLDER = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
 SMALL = {"width": 16, "units": 24}
@@ -26,7 +26,7 @@ SMALL = {"width": 16, "units": 24}
 
 @pytest.fixture(scope="module")
 def walks(make_walks):
-    """Walks of a perturbed cell, to train on and held out."""
+    """LatticePaths of a perturbed cell, to train on and held out."""
     return split(make_walks(samples=30, steps=60, increment=(0.05, 0.4)), 4)
 
 
@@ -167,9 +167,9 @@ def test_a_small_step_lowers_the_loss_of_a_stage_by_its_slope(walks, first_order
         for parameter in (*model.bias.parameters(), *model.law.decoder.parameters(), *model.law.shown.parameters()):
             parameter.requires_grad_(False)
     if stage == 3:
-        stretches = Stretches(some, model, config.window)
+        windows = Windows(some, model, config.window)
         gain = first_order_gain(
-            lambda: stretches_loss(model, stretches, torch.arange(len(stretches))), model.parameters(), 0.1 * rate
+            lambda: windows_loss(model, windows, torch.arange(len(windows))), model.parameters(), 0.1 * rate
         )
     else:
         steps = Steps(some, model)
@@ -192,9 +192,9 @@ def test_a_whole_training_keeps_the_best_of_every_stage_and_exports_its_law(walk
     for stage, epochs in ((1, 3), (2, 3), (3, 4)):
         assert 0 < found[f"loss_{stage}"] <= found[f"loss_first_{stage}"], stage
         assert 0 <= found[f"epoch_{stage}"] <= epochs
-    stretches = Stretches(held, model, config.window)
+    windows = Windows(held, model, config.window)
     with torch.no_grad():  # the numbers that stay are those whose loss is told
-        again = float(stretches_loss(model, stretches, torch.arange(len(stretches))))
+        again = float(windows_loss(model, windows, torch.arange(len(windows))))
     assert again == pytest.approx(found["loss_3"], rel=1e-4)
     law = torch.jit.script(export(model, train, config))
     told = errors(model, law, held, config)
@@ -253,14 +253,14 @@ def test_the_variables_may_be_given(walks):
 def test_the_losses_see_every_weight(walks):
     train, _ = walks
     model = build(TannNetworkConfig(**SMALL), train)
-    steps, stretches = Steps(train[:4], model), Stretches(train[:4], model, 5)
+    steps, windows = Steps(train[:4], model), Windows(train[:4], model, 5)
     steps_loss(model, steps, torch.arange(100), 1).backward()
     for name, parameter in model.named_parameters():
         # the last bias of each side cancels: variables and coordinates are zero at rest
         last = name in ("law.shown.bias", "bias.4")
         assert last or float(parameter.grad.abs().max()) > 0, name
     model.zero_grad()
-    stretches_loss(model, stretches, torch.arange(10)).backward()
+    windows_loss(model, windows, torch.arange(10)).backward()
     assert all(float(p.grad.abs().max()) > 0 for p in (model.law.W, model.law.b, model.law.w, model.law.step_in.weight))
 
 

@@ -7,20 +7,21 @@ import torch
 
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
-from surrogates.tann import data as walks_module
-from surrogates.tann.data import join, split
+from surrogates.tann import data as data_module
+from surrogates.tann.data import join
 from surrogates.tann.errors import compare, cycles, divided, recall, solved
 from surrogates.tann.exact import lattice_law
 from surrogates.tann.model import Steps, coordinates_of, steps_loss
 from surrogates.tann.train import TannConfig, build, errors, export, fit
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 NAMES = ("stress", "psi", "dissipation", "force", "displacement")
 
 
 @pytest.fixture(scope="module")
 def walks(make_walks):
-    """Walks of a perturbed cell, to train on and held out."""
+    """LatticePaths of a perturbed cell, to train on and held out."""
     return split(make_walks(samples=150), 10)
 
 
@@ -166,10 +167,10 @@ def test_paths_are_divided_and_cycled_as_asked():
 def test_sets_of_different_cells_are_not_mixed(make_walks, monkeypatch):
     one, other = make_walks(samples=3, steps=3), make_walks("square-1", samples=3, steps=3, perturbation=0.0)
     assert one.lattice != other.lattice
-    monkeypatch.setattr(walks_module, "_read", lambda path, allow_partial: {"one": one, "other": other}[path])
-    assert len(walks_module.load_walks(["one", "one"])[0]) == 4
+    monkeypatch.setattr(data_module, "_read", lambda path, allow_partial: {"one": one, "other": other}[path])
+    assert len(data_module.load_paths(["one", "one"])[0]) == 4
     with pytest.raises(ValueError, match="must be of the same cell and bars"):
-        walks_module.load_walks(["one", "other"])
+        data_module.load_paths(["one", "other"])
     both = join([one, one])
     assert len(both) == 6
     with pytest.raises(ValueError, match="held_out must lie between"):
