@@ -4,8 +4,53 @@ Closed formulas on ``(..., 3, 3)`` arrays are several times faster than the gene
 matrices, and run on any device.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which the independent components of a symmetric tensor are listed.
+
+    Attributes:
+        pairs: Row and column of each component, counted from 0.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions d, 2 or 3."""
+        return 2 if len(self.pairs) == 3 else 3
+
+    @property
+    def names(self) -> str:
+        """The components as they are printed, for instance "11 22 12"."""
+        return " ".join(f"{i + 1}{j + 1}" for i, j in self.pairs)
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Row of each component (c,)."""
+        return [i for i, _ in self.pairs]
+
+    @cached_property
+    def columns(self) -> list[int]:
+        """Column of each component (c,)."""
+        return [j for _, j in self.pairs]
+
+    @cached_property
+    def places(self) -> list[int]:
+        """The component that stands at each entry of the matrix, row by row (d * d,)."""
+        d = self.dimension
+        return [self.pairs.index((min(i, j), max(i, j))) for i in range(d) for j in range(d)]
+
+
+PATH_ORDER = Order(((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2)))
+PLANE_ORDER = Order(((0, 0), (1, 1), (0, 1)))
+ENGINEERING_ORDER = Order(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)))
 
 #: Order of the components of a symmetric tensor in data files: 11, 22, 33, 12, 23, 13.
 COMPONENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))

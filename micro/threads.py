@@ -5,10 +5,34 @@ cores for the small products of a batch, and the ranks of a job then wait for ea
 """
 
 import argparse
+import ctypes
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: Threads that every machine allows: the content of a data set depends on them, and it may be continued elsewhere.
+ALWAYS = 64
+
+
+def most_threads() -> int:
+    """Return the largest number of threads that may be asked for: the cores of the machine, or 64 where it has less."""
+    return max(os.cpu_count() or 1, ALWAYS)
+
+
+def check_threads(threads: int, name: str = "threads") -> int:
+    """Return the number of threads if it can be had.
+
+    Raises:
+        ValueError: It is not positive, or beyond the bound of `most_threads`.
+    """
+    if threads < 1:
+        raise ValueError(f"{name} must be at least 1, got {threads}.")
+    if threads > most_threads():
+        raise ValueError(f"{name} must be at most {most_threads()} on this machine, got {threads}.")
+    return threads
 
 
 def limit_threads(argv: Sequence[str], environment: MutableMapping[str, str] = os.environ) -> None:
@@ -23,7 +47,46 @@ def limit_threads(argv: Sequence[str], environment: MutableMapping[str, str] = o
     parser.add_argument("--threads", nargs="?")
     given = parser.parse_known_args(list(argv))[0].threads
     for name in VARIABLES:
-        if given is not None and given.isdecimal() and int(given) > 0:
+        if given is not None and given.isdecimal() and 0 < int(given) <= most_threads():
             environment[name] = given
         else:
             environment.setdefault(name, "1")
+
+
+@cache
+def openblas() -> Any:
+    """Return the OpenBLAS that PyTorch calls, None if it calls another BLAS."""
+    import torch
+
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        library.openblas_get_num_threads, library.openblas_set_num_threads  # noqa: B018 - are they there?
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+@contextmanager
+def _limited(pytorch: int | None, blas: int | None) -> Iterator[None]:
+    """Let PyTorch and OpenBLAS use some threads, None for what they have; afterwards they have what they had."""
+    import torch
+
+    library, threads = openblas(), torch.get_num_threads()
+    before = library.openblas_get_num_threads() if library is not None else 1
+    if library is not None and blas is not None:
+        library.openblas_set_num_threads(blas)
+    if pytorch is not None:
+        torch.set_num_threads(pytorch)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if library is not None:
+            library.openblas_set_num_threads(before)
+
+
+@contextmanager
+def single() -> Iterator[None]:
+    """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
+    with _limited(1, 1):
+        yield

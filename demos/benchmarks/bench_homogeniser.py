@@ -57,7 +57,7 @@ from micro.voxel.cells.frames import FRAMES, make_frame
 from micro.voxel.cells.tpms import SURFACES, make_tpms
 from micro.voxel.solver.element import affine, element_stiffness, isotropic
 from micro.voxel.solver.homogeniser import Homogenised, Homogeniser
-from micro.voxel.solver.threads import single
+from micro.threads import limit_threads, single
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 from micro.data.cli import Parser
-from micro.voxel.cells.draw import FAMILIES, draw
+from micro.voxel.source import FAMILIES, draw
 from micro.voxel.solver.homogeniser import Homogeniser
 from surrogates.cells.data import Cells, solve
 from surrogates.cells.errors import relative_error

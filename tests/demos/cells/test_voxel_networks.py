@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from micro.voxel.cells.draw import FAMILIES
+from micro.voxel.source import FAMILIES
 from surrogates.cells import evaluate
 from surrogates.cells.network import Shape, make_network, save_network
 
