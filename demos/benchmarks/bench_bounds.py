@@ -40,7 +40,7 @@ from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.random import make_random
 from micro.voxel.cells.tpms import make_tpms
 from micro.voxel.solver.homogeniser import Homogeniser
-from surrogates.cells.network import PRETRAINED, load_network
+from surrogates.cells.networks.file import PRETRAINED, load_network
 from surrogates.homogenise import effective
 
 matplotlib.use("Agg")

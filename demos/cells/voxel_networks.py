@@ -41,9 +41,10 @@ from micro.data.cli import Parser
 from micro.voxel.source import FAMILIES, draw
 from micro.voxel.solver.homogeniser import Homogeniser
 from surrogates.cells.data import Cells, solve
-from surrogates.cells.errors import relative_error
+from surrogates.cells.evaluate import relative_error
 from surrogates.cells.evaluate import as_text, table
-from surrogates.cells.network import PRETRAINED, load_network, predict
+from surrogates.cells.evaluate import predict
+from surrogates.cells.networks.file import PRETRAINED, load_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.paper import TensorNetwork
 

@@ -47,9 +47,9 @@ from surrogates.cells import energy
 from surrogates.cells.data import Cells
 from surrogates.cells.energy import CellEnergy
 from surrogates.cells.evaluate import errors_of
-from surrogates.cells.network import Shape, load_network, make_network, save_network
+from surrogates.cells.networks.equivariant import draw
+from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
-from surrogates.cells.networks.signed_permutations import draw
 from surrogates.train import add_config
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.device import check_device

@@ -34,7 +34,7 @@ def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
         (["--n", "many"], "Argument --n: invalid int value: 'many'."),
         (["--accuracy", "1e-2", "nan"], "--accuracy must lie between 0 and 1, got [0.01, nan]."),
         (["--output", "file"], "--output must name a folder, but 'file' is a file."),
-        (["--network", "none"], "none is not there."),
+        (["--network", "none"], "none does not exist."),
     ],
 )
 def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words, sentence):

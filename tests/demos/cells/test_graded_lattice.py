@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from surrogates.cells.network import Shape, make_network, save_network
+from surrogates.cells.networks.file import Shape, make_network, save_network
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--resolved", "0", "--steps", "1"]
@@ -69,4 +69,4 @@ def test_bad_input_is_one_sentence(demo, tmp_path, capsys):
     assert demo.main(["--resolution", "2"], MPI.COMM_SELF) == 1
     assert capsys.readouterr().err == "--resolution must be at least 6, got 2.\n"
     assert demo.main(["--network", str(tmp_path / "none.pt"), "--output", str(tmp_path)], MPI.COMM_SELF) == 1
-    assert capsys.readouterr().err.endswith("none.pt is not there.\n")
+    assert capsys.readouterr().err.endswith("none.pt does not exist.\n")

@@ -10,7 +10,7 @@ import torch
 
 from micro.voxel.source import FAMILIES
 from surrogates.cells import evaluate
-from surrogates.cells.network import Shape, make_network, save_network
+from surrogates.cells.networks.file import Shape, make_network, save_network
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -50,7 +50,7 @@ def test_table_times_and_figure_are_written(demo, arguments):
         (["--cells", "0"], "--cells must be at least 1, got 0."),
         (["--timed", "3"], "--timed must lie between 1 and --cells, 2, got 3."),
         (["--timed", "0"], "--timed must lie between 1 and --cells, 2, got 0."),
-        (["--network", "none.pt"], "none.pt is not there."),
+        (["--network", "none.pt"], "none.pt does not exist."),
         (["--network", "n.pt", "n.pt"], "--network must be files whose names differ, got n.pt, n.pt."),
         (["--network", "t.pt"], "--network must begin with a multiscale network, which is timed, got t.pt."),
         (["--network", "n.pt", "t.pt"], "--n must be 8 for t.pt, a tensor network, got 6."),

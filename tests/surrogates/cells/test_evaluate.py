@@ -9,8 +9,8 @@ import torch
 from micro import generate
 from surrogates.cells import data as cells
 from surrogates.cells import evaluate
-from surrogates.cells.errors import relative_error
-from surrogates.cells.network import Shape, load_network, make_network, predict, save_network
+from surrogates.cells.evaluate import predict, relative_error
+from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_bad_input_is_refused_in_one_sentence(networks, data, tmp_path, capsys):
     for words, sentence in (
         ([networks[0], "--data", data[0], "--cells", "0"], "cells must be at least 1, got 0."),
         ([networks[0], "--data", str(tmp_path / "none")], "neither a data set nor"),
-        ([str(tmp_path / "none.pt"), "--data", data[0]], "is not there"),
+        ([str(tmp_path / "none.pt"), "--data", data[0]], "does not exist"),
         ([networks[0], networks[0], "--data", data[0]], "network must have names that differ, got fields, fields."),
         ([networks[0], "--data", data[0], "--data", data[0]], "data must have names that differ, got set, set."),
         ([networks[0], "--data", data[0], "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus."),
