@@ -1,16 +1,30 @@
-"""Threads of BLAS and OpenMP: they read their number from the environment, once, when they are loaded.
+"""Threads of PyTorch and BLAS: who asks for them, and how they wait.
 
-OpenBLAS as Linux distributions build it does not follow `torch.set_num_threads`. Left alone, every rank takes all
-cores for the small products of a batch, and the ranks of a job then wait for each other most of the time.
+One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS share, and that of OpenBLAS, which
+does not follow `torch.set_num_threads`. The threads of both spin when they have nothing to do, so that the next
+operation finds them awake. The operations of a small batch take microseconds and call one pool after the other: while
+the threads of the one spin, the other cannot have their cores, and each operation waits for the scheduler. On two
+cores a batch is then 10 to 30 times slower than on one thread. Ranks that share cores do the same to each other.
+
+Two rules end this. Threads of OpenMP sleep while they wait (``OMP_WAIT_POLICY=passive``), and BLAS has one thread.
+Then two threads are as fast as one for small batches, and faster for large ones. Both are read from the environment
+when a library is loaded, so `sleep_when_idle` is called when this package is imported, and `limit_threads` by commands
+before they import anything large. Where PyTorch was there first, as in a notebook, `small_batches` takes one thread.
+
+What the user asks for goes first: ``--threads``, then ``OMP_NUM_THREADS``; ``OPENBLAS_NUM_THREADS`` for BLAS.
 """
 
 import argparse
 import ctypes
+import logging
 import os
+import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Threads that every machine allows: the content of a data set depends on them, and it may be continued elsewhere.
@@ -35,22 +49,65 @@ def check_threads(threads: int, name: str = "threads") -> int:
     return threads
 
 
+def asked_threads(environment: MutableMapping[str, str] = os.environ) -> int | None:
+    """Return the threads that ``OMP_NUM_THREADS`` asks for, at most `most_threads`; None where it says nothing."""
+    first = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(int(first), most_threads()) if first.isdecimal() and int(first) > 0 else None
+
+
+def openmp_is_loaded() -> bool:
+    """Return whether this process has an OpenMP library, which has read its settings then."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            return any(name in line for line in maps for name in ("libgomp", "libomp", "libiomp"))
+    except OSError:  # not Linux
+        return "torch" in sys.modules
+
+
+def sleep_when_idle(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let threads of OpenMP sleep while they wait, unless the user says otherwise or OpenMP is already loaded."""
+    if not openmp_is_loaded():
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def limit_threads(argv: Sequence[str], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set the threads of BLAS and OpenMP; call it before NumPy and PyTorch are loaded.
+    """Set the threads of OpenMP and BLAS; call it before NumPy and PyTorch are loaded.
 
     Args:
-        argv: The words of a command line. Its ``--threads N`` is taken; without it, what the environment says stays,
-            and where that says nothing it is one thread. A value that is no number is left to the command to refuse.
+        argv: The words of a command line. Its ``--threads N`` is taken for OpenMP; without it, what the environment
+            says stays, and where that says nothing it is one thread. A value that is no number, or too large, is left
+            to the command to refuse. OpenBLAS has one thread unless the environment says otherwise.
         environment: The environment to change.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--threads", nargs="?")
     given = parser.parse_known_args(list(argv))[0].threads
-    for name in VARIABLES:
-        if given is not None and given.isdecimal() and 0 < int(given) <= most_threads():
-            environment[name] = given
-        else:
-            environment.setdefault(name, "1")
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if given is not None and given.isdecimal() and 0 < int(given) <= most_threads():
+        environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = given
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    environment.setdefault("MKL_NUM_THREADS", environment["OMP_NUM_THREADS"])  # PyTorch reads this one last
+
+
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option ``--threads``, whose value `use_threads` takes."""
+    text = "threads of PyTorch (default: OMP_NUM_THREADS, or 1)"
+    parser.add_argument("--threads", type=int, default=asked_threads() or 1, metavar="N", help=text)
+
+
+def use_threads(threads: int) -> None:
+    """Give PyTorch some threads, and OpenBLAS one unless the environment says otherwise.
+
+    Raises:
+        ValueError: The number of threads cannot be had.
+    """
+    import torch
+
+    torch.set_num_threads(check_threads(threads))
+    library = openblas()
+    if library is not None and "OPENBLAS_NUM_THREADS" not in os.environ:
+        library.openblas_set_num_threads(1)
 
 
 @cache
@@ -90,3 +147,29 @@ def single() -> Iterator[None]:
     """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
     with _limited(1, 1):
         yield
+
+
+@contextmanager
+def small_batches() -> Iterator[None]:
+    """Run small batches without the threads that would slow them down; also a decorator.
+
+    BLAS has one thread, and PyTorch too if its threads spin while they wait. Numbers that the user has set in the
+    environment stay. Afterwards all have what they had.
+    """
+    spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and asked_threads() is None
+    if spins:
+        _say_once()
+    with _limited(1 if spins else None, None if "OPENBLAS_NUM_THREADS" in os.environ else 1):
+        yield
+
+
+@cache
+def _say_once() -> None:
+    """Tell how the other threads can be had."""
+    import torch
+
+    if torch.get_num_threads() > 1:
+        logger.warning(
+            "An OpenMP library was loaded before this package, so small batches run on one thread of PyTorch; "
+            "set OMP_WAIT_POLICY=passive before Python starts, or import micro or surrogates first, to use all."
+        )

@@ -1,6 +1,6 @@
 """Errors of an exported law on the held-out paths of a data set, its own or another's.
 
-    python3 -m surrogates.evaluate surrogates/pretrained/recurrent.pt --data DIR [--held-out N]
+python3 -m surrogates.evaluate surrogates/pretrained/recurrent.pt --data DIR [--held-out N]
 """
 
 import argparse
@@ -9,7 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from micro.threads import add_threads_option, limit_threads, use_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
 from surrogates.artifact.load import load_law
 from surrogates.path.data import load_samples
@@ -22,12 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("law", type=Path, help="artifact")
     parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; repeat for more")
     parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch (default: 1)")
+    add_threads_option(parser)
     options = parser.parse_args(argv)
     try:
-        if options.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {options.threads}.")
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         law = load_law(options.law)
         _, held_out = load_samples(options.data, options.held_out)
         found = resolution_report(law.module, held_out)

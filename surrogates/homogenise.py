@@ -28,7 +28,7 @@ from typing import Any
 
 from micro.data.cli import Parser
 from micro.tensors import ENGINEERING_ORDER
-from micro.threads import check_threads, limit_threads
+from micro.threads import add_threads_option, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
@@ -262,7 +262,7 @@ def run(
     picture, json_file = (None if path is None else Path(path) for path in (picture, json_file))
     check_outputs(read, picture, json_file)
     if threads is not None:
-        torch.set_num_threads(check_threads(threads))
+        use_threads(threads)
     if isinstance(cell, np.ndarray):
         name, density, spacing = "array", cell, check_spacing(options.pop("spacing", (1.0, 1.0, 1.0)))
         if options:
@@ -306,7 +306,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--network", type=Path, default=PRETRAINED, metavar="FILE", help="network that predicts the initial fields")
     add("--solver-only", action="store_true", help="begin with zero displacements, without a network")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add("--threads", type=int, default=1, metavar="N", help="threads of PyTorch (default: 1)")
+    add_threads_option(parser)
     return parser
 
 

@@ -15,8 +15,7 @@ A kind of law is a module of this package with
   method); may be left out where the model is the law;
 - `errors(model, law, held_out, config) -> dict of numbers`: held-out errors, `full` and `deviatoric` among them; may be
   left out where driving the law along the paths is all there is to say (`surrogates.path.errors.resolution_report`);
-- `load(paths, held_out, allow_partial=) -> (train, held_out)` and `material(train) ->
-surrogates.artifact.export.Material`,
+- `load(paths, held_out, allow_partial=) -> (train, held_out)` and `material(train) -> surrogates.artifact.export.Material`,
   where the data are not stretches and stresses of polycrystals; the samples have a length, `hash` and `meta`.
 """
 
@@ -32,12 +31,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from micro.threads import limit_threads
+from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
-import torch
 
 from surrogates.artifact.export import Material, Origin, write_law
 from surrogates.path.data import DENSITY, Samples, crystal_constant, load_samples, moduli, trained_range
@@ -84,7 +82,7 @@ def make_parser(kind: str, config: type) -> argparse.ArgumentParser:
     parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS (default: 1)")
+    add_threads_option(parser)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
     parser.add_argument("--every", type=int, default=10, metavar="N", help="epochs between checkpoints (default: 10)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint if it is there")
@@ -146,12 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_type = getattr(importlib.import_module(module), config_name)
         options = vars(make_parser(kind, config_type).parse_args(words[1:]))
         config = config_type(**{entry.name: options[entry.name] for entry in dataclasses.fields(config_type)})
-        if options["threads"] < 1 or options["every"] < 1:
-            raise ValueError("threads and every must be at least 1.")
+        check_threads(options["threads"])
+        if options["every"] < 1:
+            raise ValueError(f"every must be at least 1, got {options['every']}.")
         if options["resume"] and options["checkpoint"] is None:
             raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
         check_device(options["device"])
-        torch.set_num_threads(options["threads"])
+        use_threads(options["threads"])
         load = getattr(importlib.import_module(module), "load", load_samples)
         train, held_out = load(options["data"], options["held_out"], allow_partial=options["allow_partial"])
         checkpoint = None

@@ -67,8 +67,8 @@ from micro.voxel.cells.graded import GradedCells
 from micro.voxel.cells.tpms import SURFACES
 from micro.voxel.solver.element import isotropic
 from micro.voxel.solver.homogeniser import Homogeniser
-from surrogates.cells.networks.multiscale import differentiable_tensor
 from surrogates.cells.networks.file import PRETRAINED, load_network
+from surrogates.cells.networks.multiscale import differentiable_tensor
 from surrogates.cells.networks.paper import TensorNetwork
 
 matplotlib.use("Agg")

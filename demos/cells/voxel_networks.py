@@ -38,12 +38,10 @@ import numpy as np
 import torch
 
 from micro.data.cli import Parser
-from micro.voxel.source import FAMILIES, draw
 from micro.voxel.solver.homogeniser import Homogeniser
+from micro.voxel.source import FAMILIES, draw
 from surrogates.cells.data import Cells, solve
-from surrogates.cells.evaluate import relative_error
-from surrogates.cells.evaluate import as_text, table
-from surrogates.cells.evaluate import predict
+from surrogates.cells.evaluate import as_text, predict, relative_error, table
 from surrogates.cells.networks.file import PRETRAINED, load_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.paper import TensorNetwork

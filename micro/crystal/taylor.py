@@ -13,6 +13,7 @@ from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.rotations import random_rotations
 from micro.tensors import from_components, matmul, to_components
+from micro.threads import small_batches
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class TaylorPolycrystal:
         sigma = self.crystal.cauchy(F_crystal, state).reshape(n, g, 3, 3)
         return matmul(matmul(q, sigma), q.mT).mean(1), state, converged.reshape(n, g).all(1)
 
+    @small_batches()
     def solve(self, U: Tensor, time: Tensor) -> TaylorResult:
         """Return the mean stress along stretch paths.
 

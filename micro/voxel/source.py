@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.ndimage import label
 
 from micro.data.cli import as_range
 from micro.data.source import Block, Field, Source
 from micro.tensors import ENGINEERING_ORDER
-from micro.threads import check_threads
+from micro.threads import use_threads
 from micro.voxel.cells.frames import FRAMES, make_frame
 from micro.voxel.cells.random import make_random, stream
 from micro.voxel.cells.tpms import SURFACES, make_tpms, tpms_function
@@ -240,7 +239,7 @@ class VoxelSource(Source):
         threads: int,
     ) -> None:
         check_ranges(resolution, radius, fraction, void, tolerance)
-        torch.set_num_threads(check_threads(threads))
+        use_threads(threads)
         self.seed, self.family, self.resolution, self.labels = seed, family, resolution, labels
         self.ranges = {"radius": radius, "fraction": fraction, "void": void, "count": design, "place": place}
         self.kinds = check_kinds(family, kinds)

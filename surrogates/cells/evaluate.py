@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from micro.threads import limit_threads
+from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
@@ -185,12 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cells", type=int, metavar="N", help="first cells of each set (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all errors")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS (default: 1)")
+    add_threads_option(parser)
     options = parser.parse_args(argv)
     try:
-        for name in ("cells", "threads"):
-            if (value := getattr(options, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_threads(options.threads)
+        if options.cells is not None and options.cells < 1:
+            raise ValueError(f"cells must be at least 1, got {options.cells}.")
         check_device(options.device)
         for name, given in (
             ("network", [path.stem for path in options.network]),
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"{name} must have names that differ, got {', '.join(given)}.")
         if options.json is not None:
             check_output("json", options.json, [*options.network, *map(Path, options.data)])
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         modules = {path.stem: load_network(path, options.device).module for path in options.network}
         sets = {Path(path).name: data.read_cells(path)[: options.cells] for path in options.data}
         rows = table(modules, {name: data.solve(part, device=options.device) for name, part in sets.items()},

@@ -1,8 +1,7 @@
 """Train a network on voxel cells, with or without labels, and write it with its errors on cells held out.
 
     python3 -m surrogates.cells.train --data DIR --output FILE.pt [--held-out N --epochs N --seed S --device cuda]
-    python3 -m surrogates.cells.train --data DIR --output FILE.pt --network paper --loss energy --checkpoint FILE
-    --resume
+    python3 -m surrogates.cells.train --data DIR --output FILE.pt --network paper --loss energy --checkpoint FILE --resume
 
 The models of the paper's section 5 are configurations of this one command:
 
@@ -13,8 +12,7 @@ The models of the paper's section 5 are configurations of this one command:
     4     --network tensor --loss tensor         labels: the exact tensors, Eq. (4)
 
 and --loss preconditioned is model 1 with the gradient of the energy preconditioned. The default is the multiscale
-network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`),
-without labels.
+network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`), without labels.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -33,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from micro.threads import limit_threads
+from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
@@ -258,7 +256,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--held-out", type=int, metavar="N", help="cells held out (default: a seventh)")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS (default: 1)")
+    add_threads_option(parser)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="epochs between checkpoints (default: 1)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint if it is there")
@@ -272,12 +270,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(make_parser().parse_args(words))
     try:
         config = VoxelsConfig(**{entry.name: options[entry.name] for entry in dataclasses.fields(VoxelsConfig)})
-        if options["threads"] < 1 or options["every"] < 1:
-            raise ValueError("threads and every must be at least 1.")
+        check_threads(options["threads"])
+        if options["every"] < 1:
+            raise ValueError(f"every must be at least 1, got {options['every']}.")
         if options["resume"] and options["checkpoint"] is None:
             raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
         check_device(options["device"])
-        torch.set_num_threads(options["threads"])
+        use_threads(options["threads"])
         data = cells.join([cells.read_cells(path, allow_partial=options["allow_partial"]) for path in options["data"]])
         train, held = cells.split(data, options["held_out"], config.seed)
         prepare_outputs(options)

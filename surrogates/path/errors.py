@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import Samples, mandel, matrices
 
@@ -44,6 +45,7 @@ def coarsen(samples: Samples, stride: int) -> Samples:
     return Samples(U, stress, samples.duration, time, samples.ids, samples.hash, samples.meta)
 
 
+@small_batches()
 def follow(law: Any, samples: Samples) -> Tensor:
     """Cauchy stress (s, T, 6) (Mandel, Pa) of a law driven with F = U along the paths, step by step as a host does.
 
@@ -73,6 +75,7 @@ def follow(law: Any, samples: Samples) -> Tensor:
     return stress
 
 
+@small_batches()
 def resolution_report(law: Any, samples: Samples) -> dict[str, float]:
     """Errors of a law driven along the paths at every time, every second (`_half`) and fourth (`_quarter`)."""
     found = report(follow(law, samples), samples)

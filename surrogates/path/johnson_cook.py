@@ -24,6 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from micro.threads import add_threads_option, limit_threads, small_batches, use_threads
+
+if __name__ == "__main__":
+    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -73,9 +78,7 @@ def spherical_part(s: Tensor, mean: Tensor) -> Tensor:
     return x - ((x * x - half) * x + det - 1) / (3 * x * x - half).detach()
 
 
-def update(
-    F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def update(F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float) -> tuple[Tensor, Tensor, Tensor]:
     """One implicit step of n points.
 
     Args:
@@ -141,6 +144,7 @@ def regress(samples: Samples, shear: float) -> Tensor:
     return found
 
 
+@small_batches()
 def fit(train: Samples, shear: float, bulk: float, *, iterations: int, progress: bool = False) -> tuple[Tensor, float]:
     """A, B, n, C with the least mean relative error of the deviatoric stress on the paths, and that error."""
     truth = tensors.deviator(mandel(train.stress))
@@ -176,13 +180,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
     parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch")
+    add_threads_option(parser)
     options = parser.parse_args(words)
     try:
-        for name in ("paths", "stride", "iterations", "threads"):
+        for name in ("paths", "stride", "iterations"):
             if getattr(options, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(options, name)}.")
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         train, held_out = load_samples(options.data, options.held_out, allow_partial=options.allow_partial)
         bulk, shear = moduli(train)
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[: options.paths]

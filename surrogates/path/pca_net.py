@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates.path.data import Samples, moduli
 from surrogates.path.errors import relative_errors, report
 from surrogates.path.histories import GPA, cauchy, histories, principal_modes, turns
@@ -107,6 +108,7 @@ class PCANet(torch.nn.Module):
         return self.output(self.hidden(self.identity + code, duration) - still).reshape_as(code)
 
 
+@small_batches()
 def build(config: PCANetConfig, train: Samples) -> PCANet:
     """A network with the modes of the training paths and fresh weights.
 
@@ -133,6 +135,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
     )
 
 
+@small_batches()
 def fit(
     model: PCANet,
     train: Samples,

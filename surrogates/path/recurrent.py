@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.data import Samples, mandel, matrices, moduli, trained_range
 from surrogates.path.errors import relative_errors
@@ -163,6 +164,7 @@ class RecurrentLaw(PointLaw):
         )
 
 
+@small_batches()
 def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     """A law with fresh weights for the material and the range of the training data."""
     torch.manual_seed(config.seed)
@@ -179,6 +181,7 @@ def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     return law
 
 
+@small_batches()
 def fit(
     model: RecurrentLaw,
     train: Samples,

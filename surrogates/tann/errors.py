@@ -10,6 +10,7 @@ from torch import Tensor
 
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
+from micro.threads import small_batches
 from surrogates.tann.data import Walks
 from surrogates.tann.mandel import basis
 
@@ -104,6 +105,7 @@ def cycles(d: int, kind: str, *, amplitudes: tuple[float, ...] = (0.3, 0.6, 0.9)
     return E
 
 
+@small_batches()
 def cycle_errors(law: Any, cell: LatticeCell) -> dict[str, float]:
     """Errors on the cycles: of stress, psi, dissipation, force and displacement, with the name of the cycle behind."""
     found: dict[str, float] = {}
@@ -113,6 +115,7 @@ def cycle_errors(law: Any, cell: LatticeCell) -> dict[str, float]:
     return found
 
 
+@small_batches()
 def recall_errors(law: Any, held_out: Walks, *, some: int = 8) -> dict[str, float]:
     """Errors on held-out walks, on some of them with steps ten times smaller and two times larger, and on cycles.
 

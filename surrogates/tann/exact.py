@@ -13,6 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads([])  # before PyTorch and NumPy are loaded
+
 import numpy as np
 import torch
 

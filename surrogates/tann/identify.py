@@ -1,8 +1,7 @@
 """Identification: first numbers of a TANN from walks, by linear algebra; training goes on from them.
 
 What a step changes without dissipation is elastic and gives decode_E. What is left of the internal coordinates spans
-the space of the internal variables; its axes are the directions of single variables (`surrogates.tann.directions`).
-Stress
+the space of the internal variables; its axes are the directions of single variables (`surrogates.tann.directions`). Stress
 gives C and G, dissipation the thresholds, and the yield condition -(G.E + K Z)_i = (k_i + h_i p_i) sign(dZ_i) of
 the variables that move gives K and h. Variables are scaled so that K_ii + h_i = k_i: 1 is the change that takes a force
 of the size of the threshold away.
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates.tann.directions import REPEATED, single_directions
 
 QUIET = 1e-10  # part of the largest dissipation under which a step counts as elastic
@@ -68,6 +68,7 @@ def rank(values: Tensor, tolerance: float = 1e-6) -> int:
     return int((values > tolerance).sum())
 
 
+@small_batches()
 def discover(strain: Tensor, xi: Tensor, dissipation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Internal variables that the internal coordinates show, one for every direction in which they move alone.
 
@@ -118,6 +119,7 @@ def given(strain: Tensor, xi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Te
     return Z, decode[:, : strain.shape[-1]].contiguous(), decode[:, strain.shape[-1] :].contiguous()
 
 
+@small_batches()
 def identify(
     strain: Tensor, stress: Tensor, dissipation: Tensor, variables: tuple[Tensor, Tensor, Tensor], *, hardens: bool
 ) -> Numbers:

@@ -3,8 +3,7 @@
 Free energy and dissipation potential are those of `surrogates.tann.law`; encoder and decoder are one set of weights:
 the decoder is linear, and the encoder is its exact inverse on what it can show (the pseudo-inverse, which is the
 transpose where the columns are orthonormal). Linear is enough: with linear elastic bars the plastic strains are linear
-in displacements and forces. First numbers come from `surrogates.tann.identify`; then follow the paper's two
-trainings, by
+in displacements and forces. First numbers come from `surrogates.tann.identify`; then follow the paper's two trainings, by
 Algorithm 1 with the encoder in the loop, and by Algorithm 2 on the variables that the frozen encoder finds. Of all
 epochs the numbers that do best on held-out steps are kept, those of the beginning among them.
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from micro.lattice.condensation import condense
 from micro.lattice.parameters import lattice_of
+from micro.threads import small_batches
 from surrogates.artifact.export import Material
 from surrogates.tann.data import Walks, load_walks
 from surrogates.tann.errors import recall_errors
@@ -58,6 +58,7 @@ class TannConfig:
             raise ValueError(f"decouple must lie in [0, 1), got {self.decouple}.")
 
 
+@small_batches()
 def build(config: TannConfig, train: Walks) -> Tann:
     """The first numbers, identified on the training walks; fewer variables than there are by merging the most alike."""
     xi, size = coordinates_of(train)
@@ -76,6 +77,7 @@ def build(config: TannConfig, train: Walks) -> Tann:
     return Tann(numbers, size, hardens)
 
 
+@small_batches()
 def fit(
     model: Tann, train: Walks, held_out: Walks, config: TannConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,

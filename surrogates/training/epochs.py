@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from tqdm import tqdm
 
+from micro.threads import small_batches
 from surrogates.training.checkpoint import Checkpoint
 
 
+@small_batches()
 def run_epochs(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,

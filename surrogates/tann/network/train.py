@@ -21,6 +21,7 @@ from torch import Tensor
 
 from micro.lattice.condensation import condense
 from micro.lattice.parameters import lattice_of
+from micro.threads import small_batches
 from surrogates.artifact.export import Material
 from surrogates.tann.data import Walks, load_walks
 from surrogates.tann.errors import recall_errors
@@ -75,6 +76,7 @@ class TannNetworkConfig:
             raise ValueError(f"grain must be positive, got {self.grain}.")
 
 
+@small_batches()
 def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
     """The network at its first numbers, with the sizes of all quantities.
 
@@ -128,6 +130,7 @@ def least(steps: Steps) -> Tensor:
     return torch.quantile((D[flows] / size[flows])[:100000], 0.01).reshape(1)
 
 
+@small_batches()
 def fit(
     model: TannNetwork, train: Walks, held_out: Walks, config: TannNetworkConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
