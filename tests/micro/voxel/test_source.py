@@ -166,5 +166,6 @@ def test_bad_options(tmp_path, caplog, options, sentence):
 
 def test_cells_that_cannot_be_are_told(monkeypatch):
     monkeypatch.setattr("micro.voxel.source.TRIES", 3)
-    with pytest.raises(ValueError, match="grid with 8 voxels per side is never one connected piece with .* and a radius in"):
+    sentence = "grid with 8 voxels per side is never one connected piece with .* and a radius in"
+    with pytest.raises(ValueError, match=sentence):
         draw("frame", 8, 0, 0, radius=(0.01, 0.02))
