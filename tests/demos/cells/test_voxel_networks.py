@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,19 @@ def demo():
 
 
 @pytest.fixture
-def arguments(tmp_path, monkeypatch):
+def arguments(tmp_path):
     shape = {"width": 2, "features": 4, "steps": 2}
     save_network(tmp_path / "n.pt", make_network(Shape(**shape)), {"shape": shape})
-    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(tmp_path / "n.pt"), "--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["voxel_networks.py", *words])
     return tmp_path
 
 
+def words_of(folder, *more):
+    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(folder / "n.pt"), "--output", str(folder)]
+    return [*words, *more]
+
+
 def test_table_times_and_figure_are_written(demo, arguments):
-    assert demo.main() == 0
+    assert demo.main(words_of(arguments)) == 0
     summary = json.loads((arguments / "summary.json").read_text())
     assert list(summary["networks"]) == ["n, 1 step", "n, 2 steps"]
     for family in FAMILIES:
@@ -62,8 +64,7 @@ def test_bad_input_is_one_sentence(demo, arguments, monkeypatch, capsys, words, 
     monkeypatch.chdir(arguments)
     shape = {"network": "tensor", "side": 8}
     save_network(arguments / "t.pt", make_network(Shape(**shape)), {"shape": shape})
-    monkeypatch.setattr("sys.argv", [*sys.argv, *words])
-    assert demo.main() == 1
+    assert demo.main(words_of(arguments, *words)) == 2
     assert capsys.readouterr().err == f"{sentence}\n"
     assert not (arguments / "summary.json").exists()
 
@@ -76,5 +77,5 @@ def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, mon
     predict_steps = evaluate.predict_steps
     monkeypatch.setattr(evaluate, "predict_steps", softer)
     with pytest.raises(AssertionError, match="below"):
-        demo.main()
+        demo.main(words_of(arguments))
     assert torch.get_num_threads() == 1
