@@ -40,8 +40,9 @@ def optional(module: str, package: str, purpose: str) -> Any:
 def read_npy(path: Path) -> np.ndarray:
     """Return the array of a .npy file."""
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the file holds
-    except (OSError, ValueError, EOFError, OverflowError):
+        with np.errstate(over="ignore"):
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the file holds
+    except (OSError, ValueError, EOFError, OverflowError, TypeError):
         raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
     if not isinstance(stored, np.ndarray):
         raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
