@@ -39,7 +39,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from micro.threads import limit_threads
+from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
@@ -88,7 +88,7 @@ def parse(size: int) -> argparse.Namespace:
     p.add_argument("--strain", type=float, default=0.5, help="largest strain U_max")
     p.add_argument("--duration", type=float, default=1e-6, help="duration of a walk, s")
     p.add_argument("--seed", type=int, default=0, help="seed of the walks")
-    p.add_argument("--threads", type=int, default=1, help="threads a rank, of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads a rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/crystal_study", help="folder for the results")
     o = p.parse_args()
     for name in ("walks", "grains", "points", "threads"):
@@ -333,7 +333,7 @@ def draw(summary: dict[str, Any], first: dict[str, Any], path: Path) -> None:
 # %%
 def run(o: argparse.Namespace, ranks: Ranks) -> None:
     """Measure, write table and figure, check (collective)."""
-    torch.set_num_threads(o.threads)
+    use_threads(o.threads)
     keep_memory()
     try:
         mine: dict[str, Any] | ValueError = measure(o, ranks)

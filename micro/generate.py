@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from micro.threads import limit_threads
+from micro.threads import check_threads, limit_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
@@ -65,7 +65,9 @@ def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
         sub.add_argument("--samples", required=True, type=int, metavar="N", help="number of samples")
         sub.add_argument("--seed", default=0, type=int, metavar="S", help="seed; one random stream a sample")
         sub.add_argument("--block", default=16, type=int, metavar="N", help="samples solved at a time, and a shard")
-        sub.add_argument("--threads", default=1, type=int, metavar="N", help="threads a rank, of PyTorch and of BLAS")
+        sub.add_argument(
+            "--threads", default=1, type=int, metavar="N", help="threads per rank; they decide the content"
+        )
         sub.add_argument("--device", default="cpu", metavar="D", help="cpu, or cuda (ranks share the devices)")
         source.add_arguments(sub)
     return parser
@@ -86,9 +88,10 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: an option is out of its range.
     """
-    for name in ("samples", "block", "threads"):
+    for name in ("samples", "block"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(arguments, name)}.")
+    check_threads(arguments.threads)
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"seed must lie between 0 and 2**63 - 1, got {arguments.seed}.")
     if arguments.device not in ("cpu", "cuda"):

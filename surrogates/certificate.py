@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from micro.threads import limit_threads
+from micro.threads import add_threads_option, limit_threads, small_batches, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
@@ -56,6 +56,7 @@ TOLERANCES = {
 }
 
 
+@small_batches()
 def certify(
     law: Any, *, strain: str, dimension: int, strain_max: float, dt: float, stress_scale: float,
     seed: int = 0, points: int = 24,
@@ -268,12 +269,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the new certificate to this file, too")
     parser.add_argument("--renew", action="store_true", help="store it in the artifact and in the .json beside it")
     parser.add_argument("--strain-max", type=float, metavar="E", help="strain to test to (default: the manifest's)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS")
+    add_threads_option(parser)
     options = parser.parse_args(argv)
     try:
-        if options.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {options.threads}.")
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         law = load_law(options.law, certified=False)
         stored = law.manifest["certificate"]
         manifest = law.manifest

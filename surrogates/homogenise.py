@@ -3,11 +3,9 @@
     python3 -m surrogates.homogenise cell.npy --accuracy 1e-3 [--json FILE] [--picture FILE] [--solver-only]
 
 The file holds a box of voxels (X, Y, Z), densities from 0 (void) to 1 (solid), or True and False: .npy, HDF5, raw, a
-folder of images, or a closed surface to be filled (`surrogates.cells.file`). The network
-(`surrogates.cells.networks.multiscale`)
+folder of images, or a closed surface to be filled (`surrogates.cells.file`). The network (`surrogates.cells.networks.multiscale`)
 gives displacements, whose energy is an upper bound of the stiffness of the elements; conjugate gradients go on from
-there, and a stress in equilibrium gives a lower bound (`micro.voxel.bounds.lower_bound`), until bounds are as near
-each other as
+there, and a stress in equilibrium gives a lower bound (`micro.voxel.bounds.lower_bound`), until bounds are as near each other as
 asked. With --solver-only the displacements to begin with are zero.
 
 References:
@@ -25,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from micro.threads import limit_threads
+from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
@@ -215,7 +213,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", type=Path, default=PRETRAINED, metavar="FILE", help="network to begin with")
     parser.add_argument("--solver-only", action="store_true", help="begin with zero displacements")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS (default: 1)")
+    add_threads_option(parser)
     return parser
 
 
@@ -233,11 +231,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     picture = options.picture or Path(f"{options.cell.stem}_stiffness.png")
     try:
-        if options.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {options.threads}.")
+        check_threads(options.threads)
         check_device(options.device)
         check_outputs(options, picture)
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         cell, spacing = read_cell(options)
         network = None if options.solver_only else load_network(options.network, options.device)
         material = {"modulus": options.modulus, "poisson": options.poisson}

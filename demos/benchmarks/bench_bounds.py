@@ -5,8 +5,7 @@
 # nothing; the lower one takes a stress in equilibrium. Here is what each phase costs: the network's field, the solver's
 # steps, the bounds.
 #
-# **Equations.** U - sum_b f_b.K_b^+ f_b <= C <= U, see `micro.voxel.bounds.lower_bound`: one sparse problem of rigid
-# bodies, and one
+# **Equations.** U - sum_b f_b.K_b^+ f_b <= C <= U, see `micro.voxel.bounds.lower_bound`: one sparse problem of rigid bodies, and one
 # small factor for every body of 4 x 4 x 4 voxels.
 #
 # **Parameters.** E = 1, nu = 0.3, empty voids. Octet of radius 0.1 and voxels of random density at 20^3, gyroid at
@@ -26,14 +25,13 @@ import sys
 import time
 from pathlib import Path
 
-from micro.threads import limit_threads
+from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
 
 import matplotlib
 import numpy as np
-import torch
 
 from micro.data.cli import Parser
 from micro.voxel.cells.frames import make_frame
@@ -56,7 +54,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--n", type=int, default=20, help="voxels a side; the gyroid has twice as many")
     p.add_argument("--accuracy", nargs="+", type=float, default=[1e-2, 1e-3], help="relative gaps of the bounds")
     p.add_argument("--runs", type=int, default=3, help="runs of which the fastest counts")
-    p.add_argument("--threads", type=int, default=1, help="threads of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads of PyTorch and BLAS")
     p.add_argument("--network", type=Path, default=PRETRAINED, help="network")
     p.add_argument("--output", type=Path, default=Path("results/bench_bounds"), help="folder for the results")
     o = p.parse_args()
@@ -88,11 +86,11 @@ def main() -> int:
     """Measure, check, and write the table; 1 where the input is refused."""
     try:
         o = parse()
+        use_threads(o.threads)
         network = load_network(o.network)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    torch.set_num_threads(o.threads)
     o.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, rho in make_cells(o.n).items():

@@ -3,13 +3,16 @@
 #
 # **Why.** The paper's claim is about cost: a learned law at some ten times the price of an empirical one, and many
 # orders below a concurrent polycrystal. So the bar of `taylor_anvil.py` is run for a fixed number of steps with every
-# law on 1, 2, 4, ... ranks, as many as the job has (`mpirun -n 2 python3 demos/benchmarks/bench_explicit.py`), and
-# timed by phase:
+# law on 1, 2, 4, ... ranks, as many as the job has (`mpirun -n 2 python3 demos/benchmarks/bench_explicit.py`), and timed by phase:
 # gather (F from u), law, assemble (internal force), contact, step (stable step).
 #
 # **Numbers.** points per second = points * steps / seconds of the whole step; share of each phase; the cost ratio of a
 # law to Johnson-Cook on the same ranks, for the law alone and for the whole step. The paper's ratios for the
 # whole run are 8.7 (Taylor anvil) and 9.0 (plate), from its Table 2.
+#
+# **Layouts.** Cores can be given to ranks or to the threads of a rank. `python3 demos/benchmarks/bench_explicit.py --layouts`
+# (without mpirun) runs each law with one rank and one thread, and then with every layout of ranks x threads that fills
+# the cores, one after the other, each a run of its own; its table has points per second and their ratio to the first.
 #
 # **Check.** A faster run must be the same run: for every law the kinetic energy after the last step agrees between all
 # numbers of ranks (1e-10 relative with compiled laws, 1e-4 with float32 networks), and the phases add up to no more
@@ -24,7 +27,9 @@ import argparse
 import json
 import math
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +42,7 @@ import fem.laws
 from fem.explicit import ExplicitSolver
 from fem.explicit.contact import PlaneWall
 from fem.mesh import read_mesh
-from fem.parallel import abort_when_uncaught, plan_threads
+from fem.parallel import abort_when_uncaught, owned_cores, plan_threads, raise_together
 from meshes.taylor_bar import divisions, taylor_bar
 
 matplotlib.use("Agg")
@@ -67,18 +72,25 @@ def parse() -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     shipped = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "surrogates" / "pretrained").glob("*.pt"))
     p = Parser(description="Cost of laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--laws", nargs="+", default=[*fem.laws.KNOWN, *shipped], help="laws or artifacts")
+    p.add_argument("--laws", nargs="+", help="laws or artifacts; none: all that fit the solver, those shipped included")
     p.add_argument("--cells", type=int, default=10, help="cells across the diameter, even, at least 4")
     p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
     p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
     p.add_argument("--steps", type=int, default=60, help="timed steps")
     p.add_argument("--warm", type=int, default=5, help="steps before the clock starts (compilation, caches)")
+    p.add_argument("--threads", type=int, help="threads per rank; none: OMP_NUM_THREADS, or the cores of the rank")
+    p.add_argument("--whole", action="store_true", help="measure on all ranks only, not on 1, 2, 4, ...")
+    p.add_argument("--layouts", action="store_true", help="compare layouts of ranks x threads; without mpirun")
     p.add_argument("--output", default="results/bench_explicit", help="folder for the results")
     o = p.parse_args()
+    o.chosen = o.laws is not None
+    o.laws = o.laws or [*fem.laws.KNOWN, *shipped]
     divisions(o.length, o.diameter, o.cells)  # refuses what cannot be meshed
     for name in ("steps", "warm"):
         if getattr(o, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+    if o.layouts and (MPI.COMM_WORLD.size > 1 or o.threads is not None):
+        raise ValueError("--layouts starts ranks and threads itself: leave out mpirun and --threads.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
     for name in o.laws:
@@ -93,15 +105,46 @@ def locate(name: str) -> Path:
 
 
 # %% [markdown]
+# ## Laws
+# Of the shipped ones, those of other solvers are left out; one that was asked for must fit.
+
+
+# %%
+def load_laws(comm: MPI.Comm, o: argparse.Namespace) -> list[tuple[str, fem.laws.Law]]:
+    """Names and laws to measure (collective).
+
+    Raises:
+        ValueError: On all ranks, if a law that was asked for cannot be loaded on one of them, or does not fit.
+    """
+    found, left_out = [], []
+    for name in o.laws:
+        law, error = None, None
+        try:
+            options = {"parameters": FITTED} if name == "johnson-cook" and FITTED.is_file() else {}
+            law = fem.laws.load(name if name in fem.laws.KNOWN else locate(name), **options)
+            fem.laws.check_fit(law, "explicit", ("finite",), 3)
+        except (ValueError, RuntimeError, OSError) as caught:
+            error = ValueError(" ".join(str(caught).split()))
+        if o.chosen:
+            raise_together(comm, error)
+        if not comm.allreduce(error is None, op=MPI.LAND):
+            left_out.append(Path(name).stem)
+        elif law is not None:
+            found.append((name, law))
+    if left_out and comm.rank == 0:
+        sys.stdout.write(f"Left out, for they are no laws of finite strain in 3-D: {', '.join(left_out)}.\n")
+        sys.stdout.flush()
+    return found
+
+
+# %% [markdown]
 # ## Solve
 # The first `ranks` ranks make their own communicator and run; the others wait.
 
 
 # %%
-def measure(comm: MPI.Comm, name: str, o: argparse.Namespace) -> dict[str, Any]:
+def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[str, Any]:
     """Time `o.steps` steps of the bar with one law on the ranks of `comm` (collective there)."""
-    options = {"parameters": FITTED} if name == "johnson-cook" and FITTED.is_file() else {}
-    law = fem.laws.load(name if name in fem.laws.KNOWN else locate(name), **options)
     model = taylor_bar(o.length, o.diameter, o.cells) if comm.rank == 0 else None
     domain = read_mesh(model, comm)
     if comm.rank == 0:
@@ -185,16 +228,20 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 # %%
 def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     """Measure every law on 1, 2, 4, ... and all ranks; write table, figure and summary."""
-    plan = plan_threads(comm)
-    counts = sorted({2**k for k in range(int(math.log2(comm.size)) + 1)} | {comm.size})
+    plan = plan_threads(comm, o.threads)
+    counts = [comm.size] if o.whole else sorted({2**k for k in range(int(math.log2(comm.size)) + 1)} | {comm.size})
     rows = []
-    for name in o.laws:
+    for _, law in load_laws(comm, o):
         for count in counts:
             part = comm.Split(0 if comm.rank < count else MPI.UNDEFINED)
-            row = None
+            row, error = None, None
             if part != MPI.COMM_NULL:
-                row = measure(part, name, o)
+                try:
+                    row = measure(part, law, o)
+                except (ValueError, RuntimeError) as caught:  # raised on all ranks of this part together
+                    error = ValueError(str(caught))
                 part.Free()
+            raise_together(comm, error)
             rows.append(comm.bcast(row, root=0))
             if comm.rank == 0:
                 last = rows[-1]
@@ -213,16 +260,82 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         folder = Path(o.output)
         folder.mkdir(parents=True, exist_ok=True)
         draw(rows, folder / "speed.png")
-        part = folder / ".summary.json.part"
-        summary = {"plan": str(plan), "steps": o.steps, "rows": rows}
-        part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        os.replace(part, folder / "summary.json")
+        write(folder, {"plan": str(plan), "steps": o.steps, "rows": rows})
+
+
+def write(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the summary whole or not at all."""
+    part = folder / ".summary.json.part"
+    part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    os.replace(part, folder / "summary.json")
+
+
+# %% [markdown]
+# ## Layouts
+# Each is a program of its own, for threads are planned once. What this process inherited from its own start under MPI
+# is not for its children.
+
+
+# %%
+def layouts_of(cores: int) -> list[tuple[int, int]]:
+    """One rank with one thread, and every (ranks, threads) whose product is the number of cores."""
+    fill = [(ranks, cores // ranks) for ranks in range(1, cores + 1) if cores % ranks == 0]
+    return list(dict.fromkeys([(1, 1), *fill]))
+
+
+def run_layout(name: str, ranks: int, threads: int, o: argparse.Namespace) -> dict[str, Any]:
+    """Run one law with one layout and return its row.
+
+    Raises:
+        ValueError: The run failed; says what it said.
+    """
+    inherited = ("OMPI_COMM", "OMPI_UNIVERSE", "PMIX_", "PMI_", "PRTE_LAUNCHED", "OMP_NUM_THREADS")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
+    paths = [str(ROOT), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    with tempfile.TemporaryDirectory() as folder:
+        size = [f"--{key}={getattr(o, key)}" for key in ("cells", "length", "diameter", "steps", "warm")]
+        words = ["--laws", name, f"--threads={threads}", "--whole", f"--output={folder}", *size]
+        # Without binding a rank could not give its threads cores of their own.
+        command = ["mpirun", "-n", str(ranks), "--bind-to", "none", sys.executable, __file__, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ValueError(f"{name} on {ranks} ranks with {threads} threads: {said[0]}")
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+    return {"threads": threads, "plan": summary["plan"], **summary["rows"][0]}
+
+
+def compare_layouts(comm: MPI.Comm, o: argparse.Namespace) -> None:
+    """Run every law with every layout, print the table and write it."""
+    rows: list[dict[str, Any]] = []
+    folder = Path(o.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stdout.write("| law | ranks x threads | points per second | ratio to 1 x 1 |\n|---|---|---|---|\n")
+    for name, _ in load_laws(comm, o):
+        first = len(rows)
+        for ranks, threads in layouts_of(owned_cores(comm)):
+            row = run_layout(name, ranks, threads, o)
+            row["ratio"] = row["points_per_second"] / (rows[first] if len(rows) > first else row)["points_per_second"]
+            rows.append(row)
+            speed, ratio = row["points_per_second"], row["ratio"]
+            sys.stdout.write(f"| {row['law']} | {ranks} x {threads} | {speed:.3g} | {ratio:.2f} |\n")
+            sys.stdout.flush()
+    check(rows)
+    write(folder, {"steps": o.steps, "layouts": rows})
 
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    comm, o, error = MPI.COMM_WORLD, None, None
     try:
-        run(MPI.COMM_WORLD, parse())
+        try:
+            o = parse()
+        except ValueError as caught:
+            error = caught
+        raise_together(comm, error)
+        assert o is not None  # an error is raised by all ranks
+        (compare_layouts if o.layouts else run)(comm, o)
     except ValueError as error:  # raised on all ranks together
         if MPI.COMM_WORLD.rank == 0:
             sys.stderr.write(f"{error}\n")

@@ -39,7 +39,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from micro.threads import limit_threads
+from micro.threads import asked_threads, limit_threads, use_threads
 
 limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
 
@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--bounds", nargs="*", type=int, default=[20], help="voxels a side at which bounds are taken")
     p.add_argument("--batch", nargs=2, type=int, default=[16, 20], help="cells of a batch, and their voxels a side")
     p.add_argument("--once", type=int, default=0, help="voxels a side of one more gyroid, 0 for none")
-    p.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]), help="threads")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads")
     p.add_argument("--device", default="cpu", help="device of PyTorch")
     p.add_argument("--output", default="results/bench_homogeniser", help="folder for the results")
     o = p.parse_args()
@@ -379,7 +379,7 @@ def ratio_table(baseline: list[dict[str, Any]]) -> str:
 
 def run(o: argparse.Namespace) -> None:
     """Measure, check, write figure and summary."""
-    torch.set_num_threads(o.threads)
+    use_threads(o.threads)
     keep_memory()
     rows: list[dict[str, Any]] = []
     baseline, certified = [], []

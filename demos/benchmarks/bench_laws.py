@@ -5,8 +5,7 @@
 # in closed form and must not cost more than three times the stress alone; and the law must be worth its training.
 #
 # **What is timed.** States of random walks, all laws on the same strains: `update` and `tangent` as a solver calls them
-# (`fem.laws`), and one step of the auxiliary problem (`micro.lattice.cell_problem`) with its homogenised tangent,
-# batched.
+# (`fem.laws`), and one step of the auxiliary problem (`micro.lattice.cell_problem`) with its homogenised tangent, batched.
 # Numbers are the fastest of several rounds in one process; only ratios of one run mean anything.
 #
 # **Check.** Stress and tangent of each law are those of its cell at the last step.
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from micro.threads import limit_threads
+from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
@@ -51,7 +50,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--steps", type=int, default=20, help="steps of the walks before")
     p.add_argument("--increment", type=float, default=0.2, help="size of the random increments of strain")
     p.add_argument("--rounds", type=int, default=5, help="rounds, the fastest counts")
-    p.add_argument("--threads", type=int, default=1, help="threads of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads of PyTorch and BLAS")
     p.add_argument("--output", default="results/bench_laws", help="folder for the results")
     o = p.parse_args()
     for name in ("points", "steps", "rounds", "threads"):
@@ -112,7 +111,7 @@ def measure(path: str | Path, o: argparse.Namespace) -> dict[str, Any]:
 # %%
 def run(o: argparse.Namespace) -> None:
     """Measure, write, check."""
-    torch.set_num_threads(o.threads)
+    use_threads(o.threads)
     names = o.law or [f for f in sorted(PRETRAINED.glob("*.pt")) if f.stem.startswith(("tann_", "lattice_"))]
     if not names:
         raise ValueError("--law must name artifacts: there are none in surrogates/pretrained.")

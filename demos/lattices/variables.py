@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from micro.threads import limit_threads
+from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--epochs", type=int, default=10, help="epochs of each training; 0 for merged variables as they are")
     p.add_argument("--learning-rate", type=float, default=1e-3, help="first learning rate")
     p.add_argument("--seed", type=int, default=1, help="seed of the walks")
-    p.add_argument("--threads", type=int, default=1, help="threads a rank, of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads a rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/lattice_variables", help="folder for the results")
     o = p.parse_args()
     for name in ("samples", "steps", "threads"):
@@ -134,7 +134,7 @@ def attempt(train: LatticePaths, held: LatticePaths, number: int, o: argparse.Na
 def study(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Spectrum and errors against the number of variables (collective)."""
     switch_fusion_off()
-    torch.set_num_threads(o.threads)
+    use_threads(o.threads)
     train, held = split(make_walks(o), o.held_out)
     xi, size = coordinates_of(train)
     xi = xi / size

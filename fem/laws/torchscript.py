@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fem.laws.shapes import check
+from fem.parallel import spread
 from surrogates.artifact import load_law
 
 
@@ -20,7 +21,8 @@ class TorchLaw:
     Args:
         path: The `.pt` file.
         dtype: None keeps the precision the law was exported with; "float64" evaluates it in double precision.
-        chunk: Points evaluated at once; smaller pieces stay in the cache of a core. None takes all at once.
+        chunk: Points evaluated at once by one thread; smaller pieces stay in the cache of a core. None takes all at
+            once.
 
     Raises:
         ValueError: If the loader refuses the artifact.
@@ -67,10 +69,13 @@ class TorchLaw:
         """First Piola-Kirchhoff stress (n, d, d), Pa, and the new state (n, k), for F (n, d, d) reached in dt (s)."""
         F, state = check(F, state, self.state_size, self.dimension)
         P, new = np.empty_like(F), np.empty_like(state)
-        with torch.inference_mode():
-            for part in self._parts(len(F)):
-                piece = self.module(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
-                P[part], new[part] = (tensor.numpy() for tensor in piece)
+
+        @torch.inference_mode()
+        def evaluate(part: slice) -> None:
+            piece = self.module(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
+            P[part], new[part] = (tensor.numpy() for tensor in piece)
+
+        spread(evaluate, self._parts(len(F)))
         return P, new
 
     def tangent(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,10 +83,13 @@ class TorchLaw:
         d = self.dimension
         F, state = check(F, state, self.state_size, d)
         P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F), d, d, d, d))
-        for part in self._parts(len(F)):
+
+        def evaluate(part: slice) -> None:
             # The module may differentiate inside, which inference tensors do not allow.
             piece = self.module.tangent(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
             P[part], new[part], dP_dF[part] = (tensor.detach().numpy() for tensor in piece)
+
+        spread(evaluate, self._parts(len(F)))
         return P, new, dP_dF
 
     def _parts(self, n: int) -> list[slice]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
 from micro.tensors import from_components, matmul, random_rotations, to_components
+from micro.threads import small_batches
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class TaylorPolycrystal:
         sigma = self.crystal.cauchy(F_crystal, state).reshape(n, g, 3, 3)
         return matmul(matmul(q, sigma), q.mT).mean(1), state, converged.reshape(n, g).all(1)
 
+    @small_batches()
     def solve(self, U: Tensor, time: Tensor) -> TaylorResult:
         """Return the mean stress along stretch paths.
 

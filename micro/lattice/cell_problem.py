@@ -15,6 +15,7 @@ from torch import Tensor
 from micro.lattice.bars import BarLaw
 from micro.lattice.geometry import Cell
 from micro.lattice.step import LatticeHistory, LatticeState, LatticeStep
+from micro.threads import small_batches
 
 #: Slope of the energy at the end of a line search, relative to that at its start.
 SLOPE = 1e-4
@@ -215,6 +216,7 @@ class LatticeCell:
             C = C - coupling.mT @ torch.cholesky_solve(coupling, factor)
         return C.reshape(-1, d, d, d, d) / self.cell.volume
 
+    @small_batches()
     def solve(self, E: Tensor) -> LatticeHistory:
         """Follow strain paths from the virgin state.
 

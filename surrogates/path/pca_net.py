@@ -29,6 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli
 from surrogates.path.errors import relative_errors, report
@@ -149,6 +150,7 @@ class PCANet(torch.nn.Module):
         return self.output(self.hidden(self.identity + code, duration) - still).reshape_as(code)
 
 
+@small_batches()
 def build(config: PCANetConfig, train: Samples) -> PCANet:
     """A network with the modes of the training paths and fresh weights.
 
@@ -176,6 +178,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
     )
 
 
+@small_batches()
 def fit(
     model: PCANet,
     train: Samples,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli, trained_range
 from surrogates.path.errors import relative_errors, resolution_report
@@ -170,6 +171,7 @@ def estimated_parameters(config: RecurrentConfig) -> float:
     return isotropic + config.texture_width * (scalars + config.texture_width + 12.0 * (tensors + 1))
 
 
+@small_batches()
 def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     """A law with fresh weights for the material and the range of the training data."""
     check_memory(estimated_parameters(config))
@@ -190,6 +192,7 @@ def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     return law
 
 
+@small_batches()
 def fit(
     model: RecurrentLaw,
     train: Samples,

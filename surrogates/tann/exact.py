@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from micro.threads import limit_threads
+
+if __name__ == "__main__":
+    limit_threads([])  # before PyTorch and NumPy are loaded
+
 import numpy as np
 import torch
 

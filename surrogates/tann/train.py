@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from micro.lattice.parameters import lattice_of
+from micro.threads import small_batches
 from surrogates.tann.data import DATA, LatticePaths, load_paths
 from surrogates.tann.errors import recall_errors
 from surrogates.tann.exact import coordinate_names, trained_material
@@ -60,6 +61,7 @@ class TannConfig:
             raise ValueError(f"decouple must lie in [0, 1), got {self.decouple}.")
 
 
+@small_batches()
 def build(config: TannConfig, train: LatticePaths) -> Tann:
     """The first numbers, identified on the training paths; fewer variables than there are by merging the most alike."""
     xi, size = coordinates_of(train)
@@ -78,6 +80,7 @@ def build(config: TannConfig, train: LatticePaths) -> Tann:
     return Tann(numbers, size, hardens)
 
 
+@small_batches()
 def fit(
     model: Tann, train: LatticePaths, held_out: LatticePaths, config: TannConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,

@@ -90,7 +90,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
         (["--modes", "0"], "modes must be an integer from 1 to 1000000, got 0."),
         (["--modes", "42"], "modes must not exceed the 41 times"),
         (["--held-out", "60"], "held_out must lie between 1 and 59"),
-        (["--threads", "0"], "threads must be at least 1"),
+        (["--threads", "0"], "threads must be at least 1, got 0."),
         (["--resume"], "resume needs the checkpoint"),
     ],
 )

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from micro.lattice.parameters import lattice_of
+from micro.threads import small_batches
 from surrogates.tann.data import DATA, LatticePaths, load_paths
 from surrogates.tann.errors import recall_errors
 from surrogates.tann.exact import coordinate_names, trained_material
@@ -79,6 +80,7 @@ class TannNetworkConfig:
             raise ValueError(f"grain must be positive and finite, got {self.grain}.")
 
 
+@small_batches()
 def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
     """The network at its first numbers, with the sizes of all quantities.
 
@@ -137,6 +139,7 @@ def least(steps: Steps) -> Tensor:
     return torch.quantile((D[flows] / size[flows])[:100000], 0.01).reshape(1)
 
 
+@small_batches()
 def fit(
     model: TannNetwork, train: LatticePaths, held_out: LatticePaths, config: TannNetworkConfig, *,
     progress: bool = False, checkpoint: Checkpoint | None = None,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "implicit.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "implicit.md"
 
 
 @pytest.mark.mpi
