@@ -53,11 +53,10 @@ from tqdm import tqdm
 from micro.crystal.hcp import slip_systems, twin_systems, twinned
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
-from micro.crystal.rotations import random_rotations
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
-from micro.tensors import determinant, deviator, from_components, matmul
+from micro.tensors import determinant, deviator, from_components, matmul, random_rotations
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

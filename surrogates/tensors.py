@@ -1,92 +1,48 @@
-"""Finite-strain kinematics shared by the learned laws: plain batched arithmetic that TorchScript and autograd accept.
+"""Tensors of the learned laws: Mandel vectors, and the stress that finite-strain laws have in common.
 
-No eigendecomposition anywhere: its gradient fails at repeated eigenvalues, and every virgin point has three of them.
-All functions take and return (n, 3, 3) or (n, 6) tensors, n = 0 included.
+Index orders and 3x3 kinematics have one home, `micro.tensors`, and are offered here under the names that the laws use.
+In this package a vector of a symmetric tensor is a Mandel vector in `PATH_ORDER` (11, 22, 33, 12, 23, 13) or, in two
+dimensions, `PLANE_ORDER` (11, 22, 12). All functions are plain batched arithmetic that TorchScript and autograd accept.
 """
 
 import torch
 from torch import Tensor
 
-# TorchScript does not see module constants, so the few numbers stand in the functions.
+from micro.tensors import (
+    ENGINEERING_ORDER,
+    ORDERS,
+    PATH_ORDER,
+    PLANE_ORDER,
+    Order,
+    cofactor,
+    determinant,
+    from_components,
+    inverse,
+    inverse_mandel_factors,
+    isochoric,
+    mandel_basis,
+    mandel_factors,
+    quaternion_rotations,
+    rational_strain,
+    to_components,
+)
+from micro.tensors import mandel_deviator as deviator
+from micro.tensors import mandel_matrix as to_matrix
+from micro.tensors import mandel_vector as to_vector
+from micro.tensors import polar_rotation as rotation
+
+__all__ = [
+    "ENGINEERING_ORDER", "ORDERS", "PATH_ORDER", "PLANE_ORDER", "Order", "cofactor", "component_factors",
+    "determinant", "deviator",
+    "first_piola", "from_components", "inverse", "inverse_mandel_factors", "isochoric", "mandel_basis",
+    "mandel_factors", "quaternion_rotations", "rational_strain", "rotation", "stress_derivative",
+    "to_components", "to_matrix", "to_vector",
+]  # fmt: skip
 
 
-def cofactor(F: Tensor) -> Tensor:
-    """Cofactor matrix of (n, 3, 3): det(F) F^-T, by cross products of the rows."""
-    a, b, c = F[:, 0], F[:, 1], F[:, 2]
-    return torch.stack(
-        [torch.linalg.cross(b, c, dim=1), torch.linalg.cross(c, a, dim=1), torch.linalg.cross(a, b, dim=1)], dim=1
-    )
-
-
-def determinant(F: Tensor) -> Tensor:
-    """Determinant (n,) of (n, 3, 3)."""
-    return (F[:, 0] * torch.linalg.cross(F[:, 1], F[:, 2], dim=1)).sum(dim=1)
-
-
-def inverse(F: Tensor) -> Tensor:
-    """Inverse of (n, 3, 3) by cofactors."""
-    cof = cofactor(F)
-    J = (F[:, 0] * cof[:, 0]).sum(dim=1)
-    return cof.transpose(1, 2) / J.unsqueeze(1).unsqueeze(2)
-
-
-def isochoric(F: Tensor, J: Tensor) -> Tensor:
-    """F_bar = J^(-1/3) F; not a number where J <= 0, which the host reports as an inverted element."""
-    return torch.pow(J, -1.0 / 3.0).unsqueeze(1).unsqueeze(2) * F
-
-
-def rotation(F_bar: Tensor) -> Tensor:
-    """Polar rotation R of F = R U by Newton's iteration R <- (R + R^-T)/2 from the isochoric F.
-
-    The number of iterations is fixed, so that the result is one smooth function of F: eight reach round-off for
-    isochoric stretches between 1/10 and 10.
-
-    References:
-        N. J. Higham, Computing the polar decomposition with applications, 1986, doi:10.1137/0907079.
-    """
-    R = F_bar
-    for _ in range(8):
-        cof = cofactor(R)
-        J = (R[:, 0] * cof[:, 0]).sum(dim=1)
-        R = 0.5 * (R + cof / J.unsqueeze(1).unsqueeze(2))
-    return R
-
-
-def rational_strain(F_bar: Tensor) -> Tensor:
-    """Strain E = (C_bar - I)(C_bar + I)^-1, symmetric, without unit.
-
-    In principal axes tanh(log lambda): the logarithmic strain to third order, bounded by one, and cheap.
-    """
-    C = torch.matmul(F_bar.transpose(1, 2), F_bar)
-    eye = torch.eye(3, dtype=F_bar.dtype, device=F_bar.device)
-    E = torch.matmul(C - eye, inverse(C + eye))
-    return 0.5 * (E + E.transpose(1, 2))
-
-
-def to_vector(A: Tensor) -> Tensor:
-    """Mandel vector (n, 6) of a symmetric (n, 3, 3): 11, 22, 33, 12, 23, 13, shear times sqrt(2)."""
-    s = 1.4142135623730951  # sqrt(2)
-    return torch.stack(
-        [A[:, 0, 0], A[:, 1, 1], A[:, 2, 2], s * A[:, 0, 1], s * A[:, 1, 2], s * A[:, 0, 2]], dim=1
-    )
-
-
-def to_matrix(v: Tensor) -> Tensor:
-    """Symmetric (n, 3, 3) of a Mandel vector (n, 6)."""
-    s = 0.7071067811865475  # 1/sqrt(2)
-    a, b, c = s * v[:, 3], s * v[:, 4], s * v[:, 5]
-    return torch.stack([v[:, 0], a, c, a, v[:, 1], b, c, b, v[:, 2]], dim=1).reshape(-1, 3, 3)
-
-
-def deviator(v: Tensor) -> Tensor:
-    """Deviatoric part of a Mandel vector (..., 6)."""
-    mean = v[..., 0:3].mean(dim=-1, keepdim=True)
-    return torch.cat([v[..., 0:3] - mean, v[..., 3:6]], dim=-1)
-
-
-def safe_norm(v: Tensor, eps: float) -> Tensor:
-    """sqrt(|v|^2 + eps^2) - eps over the last axis: zero at zero, with a derivative there."""
-    return torch.sqrt((v * v).sum(dim=-1) + eps * eps) - eps
+def component_factors(dimension: int) -> Tensor:
+    """Factors (c,), float64, from Mandel vectors to tensor components: 1, and 1/sqrt(2) off the diagonal."""
+    return torch.tensor(inverse_mandel_factors(ORDERS[dimension]), dtype=torch.float64)
 
 
 def first_piola(F: Tensor, J: Tensor, R: Tensor, tau_hat: Tensor, bulk: float) -> Tensor:

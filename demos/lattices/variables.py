@@ -42,11 +42,12 @@ from micro.lattice.condensation import condense
 from micro.lattice.geometry import make_cell
 from micro.lattice.source import LatticeSource
 from surrogates.artifact import switch_fusion_off
-from surrogates.tann.data import Walks, split, walks_of
+from surrogates.tann.data import LatticePaths, paths_of
 from surrogates.tann.errors import recall_errors
-from surrogates.tann.identify import elastic_decoder, rank, spectrum
+from surrogates.tann.internal_variables import elastic_decoder, rank, spectrum
 from surrogates.tann.model import coordinates_of
 from surrogates.tann.train import TannConfig, build, export, fit
+from surrogates.training.split import split
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -99,7 +100,7 @@ def parse() -> argparse.Namespace:
 
 
 # %%
-def make_walks(o: argparse.Namespace) -> Walks:
+def make_walks(o: argparse.Namespace) -> LatticePaths:
     """The walks of the cell."""
     source = LatticeSource(
         o.seed, cell=o.cell, perturbation=o.perturbation, cell_seed=0, bar=KinematicBar(), steps=o.steps,
@@ -109,10 +110,10 @@ def make_walks(o: argparse.Namespace) -> Walks:
     failed = [reason for reason in block.reason if reason]
     if failed:
         raise ValueError(f"The lattice cell was not solved on {len(failed)} walks: {failed[0]}.")
-    return walks_of(block.arrays, np.arange(o.samples), {"parameters": source.parameters})
+    return paths_of(block.arrays, np.arange(o.samples), {"parameters": source.parameters})
 
 
-def attempt(train: Walks, held: Walks, number: int, o: argparse.Namespace) -> dict[str, Any]:
+def attempt(train: LatticePaths, held: LatticePaths, number: int, o: argparse.Namespace) -> dict[str, Any]:
     """Build, train and test a law with a number of variables (0: all)."""
     config = TannConfig(
         variables=number, epochs=o.epochs if number else 0, tuning=o.epochs if number else 0,

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from micro.crystal.flow_rules import Step, slip_response, twin_response
 from micro.crystal.materials import CrystalParameters
-from micro.crystal.systems import EXPONENTIAL_TERMS, N_SLIP, N_TWIN, crystal_systems, isochoric, volume_fractions
-from micro.tensors import determinant, deviator, identity_like, inverse, isochoric_exponential, matmul
+from micro.crystal.systems import EXPONENTIAL_TERMS, N_SLIP, N_TWIN, crystal_systems, volume_fractions
+from micro.tensors import determinant, deviator, identity_like, inverse, isochoric, isochoric_exponential, matmul
 
 N_FLOW = N_SLIP + N_TWIN
 
@@ -105,7 +105,8 @@ class Crystal:
             L_p + L_t (n, 3, 3), 1/s (A.10, A.11).
         """
         p, systems = self.parameters, self._systems
-        m, w = systems.mandel(isochoric(matmul(F, inverse(state.F_in)))), volume_fractions(state.lam)
+        A = matmul(F, inverse(state.F_in))
+        m, w = systems.mandel(isochoric(A, determinant(A))), volume_fractions(state.lam)
         slip_force, twin_force = systems.forces(m, w)
         slip_r, twin_r = self.resistance(state.e, state.lam)
         y = (slip_force.abs() - slip_r).clamp(min=0.0) / systems.tau_0
@@ -153,7 +154,8 @@ class Crystal:
 
     def _step(self, F: Tensor, state: CrystalState, dt: Tensor) -> tuple[CrystalState, Tensor]:
         systems = self._systems
-        A = isochoric(matmul(F, inverse(state.F_in)))
+        A = matmul(F, inverse(state.F_in))
+        A = isochoric(A, determinant(A))
         trial, w = systems.mandel(A), volume_fractions(state.lam)
         slip_r, twin_r = self.resistance(state.e, state.lam)
         order = (systems.forces(trial, w)[1] - twin_r).argsort(dim=-1, descending=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from micro.tensors import from_components
+
 #: Draws of one path before its strain counts as too large for the margin (at strain 2 it takes some 700).
 DRAWS = 100_000
 
@@ -27,11 +29,6 @@ class Paths:
     time: np.ndarray
     U: np.ndarray
     duration: np.ndarray
-
-
-def _eigenvalues(U: np.ndarray) -> np.ndarray:
-    full = U[..., [0, 3, 5, 3, 1, 4, 5, 4, 2]].reshape(*U.shape[:-1], 3, 3)
-    return np.linalg.eigvalsh(full)
 
 
 def _walk(rng: np.random.Generator, strain: float, knots: int, intervals: str, time: np.ndarray) -> np.ndarray:
@@ -103,7 +100,7 @@ def random_walk(
         durations[row] = np.exp(rng.uniform(*np.log(duration)))
         for _ in range(DRAWS):
             U[row] = _walk(rng, amplitude, n, intervals, time)
-            if _eigenvalues(U[row]).min() >= margin:
+            if np.linalg.eigvalsh(from_components(U[row])).min() >= margin:
                 break
         else:
             raise ValueError(f"strain {amplitude:.3g} is too large: no path of sample {sample} keeps the margin.")

@@ -16,8 +16,9 @@ from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.data.cli import as_range
 from micro.data.source import Block, Field, Source
+from micro.tensors import PATH_ORDER
 
-COMPONENTS = "component 11 22 33 12 23 13"
+COMPONENTS = f"component {PATH_ORDER.names}"
 
 
 class TaylorSource(Source):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from micro.crystal import hcp
 from micro.crystal.materials import CrystalParameters
-from micro.tensors import determinant, matmul, matmul_last
+from micro.tensors import matmul, matmul_last
 
 N_SLIP, N_TWIN = 12, 6
 EXPONENTIAL_TERMS = 4
@@ -140,11 +140,6 @@ def crystal_systems(parameters: CrystalParameters, device: str | torch.device = 
 def volume_fractions(lam: Tensor) -> Tensor:
     """Return the volume fractions of the parent and the twins (n, 7)."""
     return torch.cat([1 - lam.sum(-1, keepdim=True), lam], dim=-1)
-
-
-def isochoric(A: Tensor) -> Tensor:
-    """Return `A` (n, 3, 3) scaled to determinant one; not finite where det A is not positive."""
-    return A * determinant(A)[:, None, None] ** (-1 / 3)
 
 
 def _options(device: str | torch.device) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
-from micro.crystal.rotations import random_rotations
-from micro.tensors import from_components, matmul, to_components
+from micro.tensors import from_components, matmul, random_rotations, to_components
 from micro.threads import small_batches
 
 

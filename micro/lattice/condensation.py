@@ -15,6 +15,7 @@ import numpy as np
 
 from micro.lattice.bars import BarLaw, IsotropicBar, KinematicBar
 from micro.lattice.geometry import Cell
+from micro.tensors import ORDERS
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class CondensedCell:
 
 def mandel_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Rows (n, c) with row . E = a.E b for Mandel vectors E; a and b (n, d)."""
-    d = a.shape[1]
-    pairs = [(0, 0), (1, 1), (0, 1)] if d == 2 else [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2)]
+    pairs = ORDERS[a.shape[1]].pairs
     half = 0.5**0.5
     rows = [a[:, i] * b[:, i] if i == j else half * (a[:, i] * b[:, j] + a[:, j] * b[:, i]) for i, j in pairs]
     return np.stack(rows, axis=1)

@@ -17,9 +17,7 @@ from micro.lattice.bars import LAWS, IsotropicBar, KinematicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.geometry import make_cell
 from micro.lattice.parameters import lattice_parameters
-
-#: Components of the strain and of the stress, by dimension.
-COMPONENTS = {2: ((0, 0), (1, 1), (0, 1)), 3: ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))}
+from micro.tensors import ORDERS, from_components, to_components
 
 
 def strain_walk(
@@ -90,9 +88,9 @@ class LatticeSource(Source):
         self.lattice = LatticeCell(make_cell(cell, perturbation=perturbation, seed=cell_seed), bar, device)
         shape = self.lattice.cell
         (m, d), b = shape.nodes.shape, len(shape.bars)
-        self.pairs = COMPONENTS[d]
+        self.order = ORDERS[d]
         self.walk: dict[str, Any] = {
-            "components": len(self.pairs),
+            "components": len(self.order.pairs),
             "steps": steps,
             "increment": increment,
             "zero": zero,
@@ -104,11 +102,10 @@ class LatticeSource(Source):
             "zero": zero,
         }
         self.tolerances = {"newton": self.lattice.tolerance, "iterations": self.lattice.iterations}
-        names = " ".join(f"{i + 1}{j + 1}" for i, j in self.pairs)
-        time = (steps + 1,)
+        names, components, time = self.order.names, len(self.order.pairs), (steps + 1,)
         self.fields = {
-            "strain": Field("1", (*time, len(self.pairs)), f"time, component {names} of the average strain"),
-            "stress": Field("Pa", (*time, len(self.pairs)), f"time, component {names} of the average stress"),
+            "strain": Field("1", (*time, components), f"time, component {names} of the average strain"),
+            "stress": Field("Pa", (*time, components), f"time, component {names} of the average stress"),
             "psi": Field("J/m^3", time, "time; free energy per volume of the cell"),
             "dissipation": Field("J/m^3", time, "time; dissipated since the time before per volume of the cell"),
             "displacement": Field("m", (*time, m * d), "time, node and direction (directions run fastest)"),
@@ -155,16 +152,11 @@ class LatticeSource(Source):
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""
         strain = np.stack([strain_walk(int(sample), self.seed, **self.walk) for sample in ids])
-        d = self.lattice.cell.dimension
-        E = np.zeros((*strain.shape[:2], d, d))
-        for column, (i, j) in enumerate(self.pairs):
-            E[..., i, j] = E[..., j, i] = strain[..., column]
         with torch.no_grad():
-            history = self.lattice.solve(torch.from_numpy(E))
-        rows, columns = map(list, zip(*self.pairs))
+            history = self.lattice.solve(torch.from_numpy(from_components(strain, self.order)))
         arrays = {
             "strain": strain,
-            "stress": history.stress[..., rows, columns].cpu().numpy(),
+            "stress": to_components(history.stress, self.order).cpu().numpy(),
             "psi": history.psi.cpu().numpy(),
             "dissipation": history.dissipation.cpu().numpy(),
             "displacement": history.displacement.flatten(2).cpu().numpy(),

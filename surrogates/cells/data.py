@@ -18,7 +18,10 @@ from micro.data.dataset import good_samples, read_arrays
 from micro.voxel.cells.files import HDF5, STACKS, read_npy, read_voxels
 from micro.voxel.cells.surface import fill, read_triangles
 from micro.voxel.solver.homogeniser import Homogeniser, check_size
+from surrogates.training.split import joined_hash, same_size, split_each
 
+#: What `surrogates.train` asks for.
+DATA = "data set of micro.generate voxels, or .npy file of densities"
 #: Tolerance of exact fields, of the energy; cells solved at a time.
 EXACT = 1e-7
 AT_ONCE = 8
@@ -48,6 +51,11 @@ class Cells:
     displacement: Tensor | None = None
     hash: str = "0" * 64
     meta: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Places of the cells (n,), which are read in the order of their sample ids."""
+        return np.arange(len(self))
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -123,27 +131,24 @@ def join(parts: Sequence[Cells]) -> Cells:
     Raises:
         ValueError: Their resolutions differ.
     """
-    shapes = {tuple(part.density.shape[1:]) for part in parts}
-    if len(shapes) > 1:
-        raise ValueError(f"Data sets trained on together must have the same resolution, got {sorted(shapes)}.")
-    digest = parts[0].hash if len(parts) == 1 else hashlib.sha256("".join(p.hash for p in parts).encode()).hexdigest()
+    same_size([tuple(part.density.shape[1:]) for part in parts], "resolution")
+    digest = joined_hash([part.hash for part in parts])
     known = [p.tensor for p in parts if p.tensor is not None]
     tensor = torch.cat(known) if len(known) == len(parts) else None
     meta = tuple(m for p in parts for m in p.meta)
     return Cells(torch.cat([p.density for p in parts]), tensor, hash=digest, meta=meta)
 
 
-def split(cells: Cells, held_out: int | None, seed: int) -> tuple[Cells, Cells]:
-    """Return cells to train on, and a number of held-out cells drawn at random (None: a seventh, as in the paper).
+def load_cells(
+    paths: Sequence[str | Path], held_out: int | None = None, *, allow_partial: bool = False
+) -> tuple[Cells, Cells]:
+    """Read sets of one resolution and split each, see `surrogates.training.split`.
 
     Raises:
-        ValueError: Nothing is left on one of the sides.
+        ValueError: A set cannot be read, the resolutions differ, or nothing is left to train on.
     """
-    n = max(1, len(cells) // 7) if held_out is None else held_out
-    if not 0 < n < len(cells):
-        raise ValueError(f"held_out must lie between 1 and {len(cells) - 1} for {len(cells)} cells, got {n}.")
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(cells)))
-    return cells[order[n:]], cells[order[:n]]
+    train, held = split_each([read_cells(path, allow_partial=allow_partial) for path in paths], held_out)
+    return join(train), join(held)
 
 
 def solve(cells: Cells, *, fields: bool = False, device: str = "cpu") -> Cells:

@@ -1,38 +1,23 @@
 """Answers of networks on voxel cells and their errors: the paper's measure, and that of the energy.
 
-    python3 -m surrogates.cells.evaluate FILE.pt [FILE.pt ...] --data DIR [--data DIR ...] [--cells N] [--json FILE]
-
-A set is a folder of `micro.generate voxels`, whose tensors are used if it holds any, or a `.npy` of densities. Each
-number of steps of a multiscale network has a row of its own in the table.
+`python3 -m surrogates.evaluate` prints the table. A set is a folder of `micro.generate voxels`, whose tensors are used
+if it holds any, or a `.npy` of densities. Each number of steps of a multiscale network has a row of its own.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
     network, doi:10.1007/s00371-024-03411-5; equations (32) to (34).
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
-
-if __name__ == "__main__":
-    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from surrogates.cells import data
 from surrogates.cells.data import Cells
 from surrogates.cells.energy import CellEnergy
-from surrogates.cells.networks.file import load_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.paper import TensorNetwork
-from surrogates.training.device import check_device
-from surrogates.training.output_file import check_output, whole_file
 
 #: Components below this part of the largest one count as zero in Eq. (32); the paper does not give its epsilon. It is
 #: twice the random size, in random cells of 20^3 voxels, of components that are zero on average.
@@ -175,46 +160,3 @@ def as_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:
         cells_ = (f"{100 * row['mean']:.2f} ({100 * row['worst']:.2f})" for row in found.values())
         lines.append(f"{label:{wide}s} " + " ".join(f"{text:>16s}" for text in cells_))
     return "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line; 2 where the input is refused."""
-    parser = argparse.ArgumentParser(prog="surrogates.cells.evaluate", description="Errors of networks on voxel cells.")
-    parser.add_argument("network", type=Path, nargs="+", help="network")
-    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="set of cells; repeat for more")
-    parser.add_argument("--cells", type=int, metavar="N", help="first cells of each set (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all errors")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add_threads_option(parser)
-    options = parser.parse_args(argv)
-    try:
-        check_threads(options.threads)
-        if options.cells is not None and options.cells < 1:
-            raise ValueError(f"cells must be at least 1, got {options.cells}.")
-        check_device(options.device)
-        for name, given in (
-            ("network", [path.stem for path in options.network]),
-            ("data", [Path(path).name for path in options.data]),
-        ):
-            if len(set(given)) < len(given):  # rows and columns of the table: one would hide the other
-                raise ValueError(f"{name} must have names that differ, got {', '.join(given)}.")
-        if options.json is not None:
-            check_output("json", options.json, [*options.network, *map(Path, options.data)])
-        use_threads(options.threads)
-        modules = {path.stem: load_network(path, options.device).module for path in options.network}
-        sets = {Path(path).name: data.read_cells(path)[: options.cells] for path in options.data}
-        rows = table(modules, {name: data.solve(part, device=options.device) for name, part in sets.items()},
-                     options.device)  # fmt: skip
-        if options.json is not None:
-            said = {"errors": rows, "cells": {name: len(part) for name, part in sets.items()}}
-            with whole_file(options.json) as part:
-                part.write_text(json.dumps(said, indent=1) + "\n")
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(as_text(rows))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

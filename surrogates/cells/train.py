@@ -1,7 +1,7 @@
 """Train a network on voxel cells, with or without labels, and write it with its errors on cells held out.
 
-    python3 -m surrogates.cells.train --data DIR --output FILE.pt [--held-out N --epochs N --seed S --device cuda]
-    python3 -m surrogates.cells.train --data DIR --output FILE.pt --network paper --loss energy --checkpoint FILE --resume
+    python3 -m surrogates.train voxels --data DIR --output FILE.pt [--held-out N --epochs N --seed S --device cuda]
+    python3 -m surrogates.train voxels --data DIR --output FILE.pt --network paper --loss energy
 
 The models of the paper's section 5 are configurations of this one command:
 
@@ -12,29 +12,20 @@ The models of the paper's section 5 are configurations of this one command:
     4     --network tensor --loss tensor         labels: the exact tensors, Eq. (4)
 
 and --loss preconditioned is model 1 with the gradient of the energy preconditioned. The default is the multiscale
-network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`), without labels.
+network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`),
+without labels.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
     network, doi:10.1007/s00371-024-03411-5; section 5.
 """
 
-import argparse
 import dataclasses
-import hashlib
-import json
 import math
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from micro.threads import add_threads_option, check_threads, limit_threads, use_threads
-
-if __name__ == "__main__":
-    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
 import numpy as np
 import torch
@@ -42,17 +33,16 @@ from torch import Tensor
 
 from surrogates.cells import data as cells
 from surrogates.cells import energy
-from surrogates.cells.data import Cells
+from surrogates.cells.data import DATA, Cells, load_cells
 from surrogates.cells.energy import CellEnergy
 from surrogates.cells.evaluate import errors_of
 from surrogates.cells.networks.equivariant import draw
 from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
-from surrogates.train import add_config
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.device import check_device
+from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
-from surrogates.training.output_file import check_output
+from surrogates.training.kind import Record
 
 LABELLED = ("displacement", "tensor")
 #: Most cells trained on whose errors are measured as well.
@@ -63,34 +53,29 @@ TESTED = 512
 class VoxelsConfig:
     """Configuration of a network on voxel cells and its training."""
 
-    network: Literal["multiscale", "paper", "tensor"] = "multiscale"
-    loss: Literal["relative", "energy", "preconditioned", "weak", "displacement", "tensor"] = "relative"
-    width: int = 4
-    features: int = 12
-    steps: int = 3
-    augment: bool = True  # turn each cell by a signed permutation drawn anew: nothing new to the multiscale network
-    soften: float = 0.0  # part of the batches whose densities are blurred: cells with ramps from void to solid
-    epochs: int = 20
-    batch: int = 4
-    learning_rate: float = 5e-3
-    final_rate: float = 1e-4
-    clip: float = 1.0  # largest norm of the gradient
-    seed: int = 0
+    network: Literal["multiscale", "paper", "tensor"] = option("multiscale", "network")
+    loss: Literal["relative", "energy", "preconditioned", "weak", "displacement", "tensor"] = option(
+        "relative", "loss; the last two need labels, which are computed first"
+    )
+    width: int = option(4, "vector fields on the finest grid of the multiscale network")
+    features: int = option(12, "features of a voxel from which the gates are computed")
+    steps: int = option(3, "steps of the multiscale network")
+    augment: bool = option(True, "turn each cell by a random signed permutation")
+    soften: float = option(0.0, "fraction of the batches whose densities are blurred from void to solid")
+    epochs: int = option(20, "passes over the training cells")
+    batch: int = option(4, "cells per batch")
+    learning_rate: float = option(5e-3, "first learning rate; falls as a cosine")
+    final_rate: float = option(1e-4, "last learning rate")
+    clip: float = option(1.0, "largest norm of the gradient")
+    seed: int = option(0, "seed of weights and order")
+    initial: str = option("", "network whose weights to start from, of the same shape; none for random ones")
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
-        for name in ("width", "features", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("epochs", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
-        if not 0 <= self.final_rate <= self.learning_rate:
-            raise ValueError(
-                f"final_rate must lie between 0 and learning_rate, {self.learning_rate}, got {self.final_rate}."
-            )
+        check_integers(self, 1, "width", "features", "steps", "batch")
+        check_integers(self, 0, "epochs")
+        check_rates(self)
+        check_seed(self.seed)
         if not self.clip > 0:
             raise ValueError(f"clip must be positive, got {self.clip}.")
         if not 0 <= self.soften <= 1:
@@ -138,10 +123,10 @@ def softened(density: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def fit(
-    module: torch.nn.Module, train: Cells, config: VoxelsConfig, *, device: str = "cpu",
-    checkpoint: Checkpoint | None = None, progress: bool = False,
+    model: torch.nn.Module, train: Cells, held_out: Cells, config: VoxelsConfig, *, progress: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Train in place.
+    """Train in place; labels, where the loss needs them, are computed first.
 
     Returns:
         The seconds that training took (of this call), and the mean loss of the last epoch, if there was one.
@@ -149,8 +134,11 @@ def fit(
     Raises:
         RuntimeError: The loss is not finite; the weights, and the last checkpoint, are those before.
     """
-    module.train()
-    optimiser = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+    device = device_of(model)
+    if config.loss in LABELLED:
+        train = cells.solve(train, fields=config.loss == "displacement", device=device)
+    model.train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     began = time.monotonic()
 
     def epoch(number: int) -> dict[str, float]:
@@ -160,142 +148,92 @@ def fit(
             part = turned(train[rows], random) if config.augment else train[rows]
             if config.soften and random.uniform() < config.soften:
                 part = Cells(softened(part.density, random))
-            loss = loss_of(module, CellEnergy(part.density.to(device)), part, config.loss)
+            loss = loss_of(model, CellEnergy(part.density.to(device)), part, config.loss)
             if not math.isfinite(value := loss.item()):
                 raise RuntimeError(f"loss must stay finite, got {value} in epoch {number + 1}; try a lower rate.")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimiser.step()
             total += value * len(rows)
         return {"train": total / len(train)}
 
     last = run_epochs(
-        module, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
+        model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
     )
-    module.eval()
+    model.eval()
     return {"seconds": time.monotonic() - began} | ({"loss": last} if config.epochs else {})
 
 
-def errors(module: torch.nn.Module, held: Cells, device: str = "cpu") -> dict[str, float]:
-    """Return the errors on cells held out, those of fewer steps too; see `surrogates.cells.evaluate.errors_of`."""
-    *fewer, own = errors_of(module, held, device)
-    return own | {f"{name}_step_{k}": error for k, row in enumerate(fewer, 1) for name, error in row.items()}
-
-
-def train_network(
-    config: VoxelsConfig, train: Cells, held: Cells, output: Path, *, initial: Path | None = None, device: str = "cpu",
-    checkpoint: Checkpoint | None = None, command: str = "", progress: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """Build or read, fit, test and write one network.
-
-    Returns:
-        The manifest written.
+def build(config: VoxelsConfig, train: Cells) -> torch.nn.Module:
+    """A network with its initial weights, or with those of the network `initial`.
 
     Raises:
         ValueError: The initial network has another shape.
     """
-    side = int(train.density.shape[1]) if config.network == "tensor" else 0
-    shape = Shape(config.network, config.width, config.features, config.steps, side)
-    module, earlier = make_network(shape, config.seed).to(device), None
-    if initial is not None:
-        stored = load_network(initial)
+    shape = shape_of(config, train)
+    width, features = config.width, config.features
+    check_memory(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
+    module = make_network(shape, config.seed)
+    if config.initial:
+        stored = load_network(config.initial)
         steps = {"steps": shape.steps}  # no weights of its own
         if dataclasses.asdict(Shape(**stored.manifest["shape"])) | steps != dataclasses.asdict(shape):
-            raise ValueError(f"{initial} is a network of another shape: {stored.manifest['shape']}.")
+            raise ValueError(f"{config.initial} is a network of another shape: {stored.manifest['shape']}.")
         module.load_state_dict(stored.module.state_dict())
-        earlier = stored.manifest.get("training")
-    if config.loss in LABELLED:
-        train = cells.solve(train, fields=config.loss == "displacement", device=device)
-    fitted = fit(module, train, config, device=device, checkpoint=checkpoint, progress=progress)
-    found = errors(module, cells.solve(held, device=device), device)
-    seen = train[:TESTED]
-    own = errors_of(module, cells.solve(seen, device=device), device)[-1]
+    return module
+
+
+def shape_of(config: VoxelsConfig, train: Cells) -> Shape:
+    """What shapes the network of a configuration; a tensor network is made for one resolution."""
+    side = int(train.density.shape[1]) if config.network == "tensor" else 0
+    return Shape(config.network, config.width, config.features, config.steps, side)
+
+
+def export(model: torch.nn.Module, train: Cells, config: VoxelsConfig) -> torch.nn.Module:
+    """The network itself, ready to predict."""
+    return model.eval()
+
+
+def errors(model: torch.nn.Module, law: torch.nn.Module, held_out: Cells, config: VoxelsConfig) -> dict[str, float]:
+    """Errors on held-out cells, those of fewer steps too; see `surrogates.cells.evaluate.errors_of`."""
+    device = device_of(law)
+    *fewer, own = errors_of(law, cells.solve(held_out, device=device), device)
+    named = {f"{name}_step_{k}": error for k, row in enumerate(fewer, 1) for name, error in row.items()}
+    return {**own, **named}
+
+
+def write(
+    output: Path, law: torch.nn.Module, train: Cells, config: VoxelsConfig, record: Record
+) -> dict[str, Any]:
+    """Write the network with its manifest, and the errors on cells that it was trained on beside the held-out ones."""
+    device, seen = device_of(law), train[:TESTED]
+    own = errors_of(law, cells.solve(seen, device=device), device)[-1]
+    initial = Path(config.initial).name
     manifest = {
-        "shape": dataclasses.asdict(shape),
+        "name": record.name or output.stem,
+        "shape": dataclasses.asdict(shape_of(config, train)),
         "data": {
             "hash": train.hash, "cells": len(train), "resolution": list(train.density.shape[1:]),
             "command": "; ".join(str(meta.get("command", "")) for meta in train.meta),
         },
         "training": {
-            "command": command, "config": dataclasses.asdict(config), "seed": config.seed, **fitted,
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "initial": "" if initial is None else initial.name, "earlier": earlier,
+            **record.training, "initial": initial,
+            "earlier": load_network(config.initial).manifest.get("training") if initial else None,
         },
         "errors": {
-            **found, "held_out_cells": len(held),
+            **record.errors, "held_out_cells": record.held_out,
             "train_mean": own["mean"], "train_worst": own["worst"], "train_cells": len(seen),
         },
     }  # fmt: skip
-    save_network(output, module, manifest)
+    save_network(output, law, manifest)
     return manifest
 
 
-def prepare_outputs(options: dict[str, Any]) -> None:
-    """Make the folders of what training writes at its end, and refuse, before it begins, what could not be written."""
-    output, checkpoint = options["output"], options["checkpoint"]
-    if output.suffix == ".json":
-        raise ValueError(f"output must not end in .json, its manifest does, got {output}.")
-    read = [Path(path) for path in options["data"]]
-    for name, path, others in (
-        ("output", output, [*read, *([] if checkpoint is None else [checkpoint])]),
-        ("output's manifest", output.with_suffix(".json"), read),
-        ("checkpoint", checkpoint, [*read, *([] if options["initial"] is None else [options["initial"]])]),
-    ):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            check_output(name, path, others)
+def device_of(module: torch.nn.Module) -> str:
+    """The device that a network is on."""
+    return str(next(module.parameters()).device)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(prog="surrogates.cells.train", description="Train a network on voxel cells.")
-    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set or .npy; may repeat")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="network; its manifest goes beside")
-    parser.add_argument("--initial", type=Path, metavar="FILE", help="network to begin with, of the same shape")
-    parser.add_argument("--held-out", type=int, metavar="N", help="cells held out (default: a seventh)")
-    parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add_threads_option(parser)
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="epochs between checkpoints (default: 1)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint if it is there")
-    add_config(parser, VoxelsConfig)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line; 2 where the input is refused."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    options = vars(make_parser().parse_args(words))
-    try:
-        config = VoxelsConfig(**{entry.name: options[entry.name] for entry in dataclasses.fields(VoxelsConfig)})
-        check_threads(options["threads"])
-        if options["every"] < 1:
-            raise ValueError(f"every must be at least 1, got {options['every']}.")
-        if options["resume"] and options["checkpoint"] is None:
-            raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
-        check_device(options["device"])
-        use_threads(options["threads"])
-        data = cells.join([cells.read_cells(path, allow_partial=options["allow_partial"]) for path in options["data"]])
-        train, held = cells.split(data, options["held_out"], config.seed)
-        prepare_outputs(options)
-        checkpoint = None
-        if options["checkpoint"] is not None:
-            belongs = json.dumps([dataclasses.asdict(config), data.hash, len(train), str(options["initial"])])
-            fingerprint = hashlib.sha256(belongs.encode()).hexdigest()
-            checkpoint = Checkpoint(options["checkpoint"], options["every"], options["resume"], fingerprint)
-        manifest = train_network(
-            config, train, held, options["output"], initial=options["initial"], device=options["device"],
-            checkpoint=checkpoint, command=" ".join(["python3 -m surrogates.cells.train", *words]),
-            progress=sys.stderr.isatty(),
-        )  # fmt: skip
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(json.dumps(manifest["errors"], indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+Config, SUFFIX, load = VoxelsConfig, ".pt", load_cells
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

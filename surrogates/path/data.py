@@ -1,6 +1,5 @@
-"""Samples: the strain paths and stresses a law is trained on, split by sample id, and what they cover."""
+"""Samples: the strain paths and stresses that a law is trained on, and the range that they cover."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,12 @@ import torch
 
 from micro.data.dataset import read_dataset
 from surrogates import tensors
+from surrogates.artifact.export import Material
+from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
 ARRAYS = ("U", "stress", "duration", "time", "ids")
+#: What `surrogates.train` asks for.
+DATA = "data set of strain paths, of micro.generate taylor"
 LAMBDA_E, SHEAR, DENSITY = 24e9, 25e9, 1e4  # Pa, Pa, kg/m^3: paper 1, table A.1
 
 
@@ -51,38 +54,26 @@ class Samples:
 def load_samples(
     paths: Sequence[str | Path], held_out: int | None = None, *, allow_partial: bool = False
 ) -> tuple[Samples, Samples]:
-    """Read data sets and split each by sample id: the last ids are held out.
+    """Read data sets and split each, see `surrogates.training.split`.
 
     Args:
         paths: directories of data sets.
-        held_out: paths to hold out of each set; None for 10 % of it.
+        held_out: number of paths to hold out of each set; None for a tenth.
         allow_partial: accept a set whose job has not finished.
 
     Returns:
         Training samples and held-out samples.
 
     Raises:
-        ValueError: the sets do not go together, or nothing is left to train on.
+        ValueError: the sets do not go together, hold values that are not finite, or nothing is left to train on.
     """
     parts = []
     for path in paths:
         data = read_dataset(path, allow_partial=allow_partial)
+        check_finite({name: getattr(data, name) for name in ARRAYS if name != "ids"}, data.ids, path)
         parts.append(Samples(data.U, data.stress, data.duration, data.time, data.ids, data.hash, (data.meta,)))
-    train, held = zip(*[split(part, held_out) for part in parts], strict=True)
+    train, held = split_each(parts, held_out)
     return join(train), join(held)
-
-
-def split(samples: Samples, held_out: int | None = None) -> tuple[Samples, Samples]:
-    """Training and held-out samples: the `held_out` last ids (None: 10 %, at least one) are held out.
-
-    Raises:
-        ValueError: nothing is left on one of the sides.
-    """
-    n = max(1, len(samples) // 10) if held_out is None else held_out
-    if not 0 < n < len(samples):
-        raise ValueError(f"held_out must lie between 1 and {len(samples) - 1} for {len(samples)} paths, got {n}.")
-    order = np.argsort(samples.ids, kind="stable")
-    return samples[order[:-n]], samples[order[-n:]]
 
 
 def join(parts: Sequence[Samples]) -> Samples:
@@ -93,24 +84,21 @@ def join(parts: Sequence[Samples]) -> Samples:
     """
     if len(parts) == 1:
         return parts[0]
-    counts = [part.U.shape[1] for part in parts]
-    if len(set(counts)) > 1:
-        raise ValueError(f"Data sets trained on together must have the same number of times, got {counts}.")
+    same_size([part.U.shape[1] for part in parts])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
-    digest = hashlib.sha256("".join(part.hash for part in parts).encode()).hexdigest()
+    digest = joined_hash([part.hash for part in parts])
     return Samples(**arrays, hash=digest, meta=tuple(meta for part in parts for meta in part.meta))
 
 
 def matrices(components: np.ndarray) -> torch.Tensor:
     """Symmetric (..., 3, 3) float64 of components (..., 6) in the order of the data."""
-    full = components[..., [0, 3, 5, 3, 1, 4, 5, 4, 2]]
-    return torch.from_numpy(np.ascontiguousarray(full, dtype=np.float64)).reshape(*components.shape[:-1], 3, 3)
+    return torch.from_numpy(np.ascontiguousarray(tensors.from_components(components), dtype=np.float64))
 
 
 def mandel(components: np.ndarray) -> torch.Tensor:
     """Mandel vectors (..., 6) float64 of components (..., 6) in the order of the data."""
-    weights = np.array([1.0, 1, 1, 2**0.5, 2**0.5, 2**0.5])
-    return torch.from_numpy(np.asarray(components, dtype=np.float64) * weights)
+    factors = np.array(tensors.mandel_factors(tensors.PATH_ORDER))
+    return torch.from_numpy(np.asarray(components, dtype=np.float64) * factors)
 
 
 def crystal_constant(samples: Samples, name: str, default: float) -> float:
@@ -159,3 +147,8 @@ def trained_range(samples: Samples, time_window: float | None = None) -> dict[st
         "jacobian_min": float(J.min()),
         "jacobian_max": float(J.max()),
     }
+
+
+def material(train: Samples) -> Material:
+    """What the manifest of a law says of the crystals that it was trained on."""
+    return Material("finite", 3, crystal_constant(train, "density", DENSITY), moduli(train), trained_range(train))

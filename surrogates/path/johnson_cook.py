@@ -1,6 +1,6 @@
 """Johnson-Cook fitted to polycrystal data: the traditional law against which a learned one is measured.
 
-    python3 -m surrogates.path.johnson_cook --data DIR --output surrogates/pretrained/johnson_cook.json
+    python3 -m surrogates.train johnson-cook --data DIR --output surrogates/pretrained/johnson_cook.json
 
 The law is multiplicative J2 plasticity with the neo-Hookean elasticity of the crystals and the flow stress
 
@@ -16,26 +16,24 @@ References:
     Paper 1, section 4.3, Table 2 ("traditional constitutive law"), doi:10.1016/j.jmps.2021.104668.
 """
 
-import argparse
 import json
-import os
-import sys
-from collections.abc import Sequence
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from micro.threads import add_threads_option, limit_threads, small_batches, use_threads
-
-if __name__ == "__main__":
-    limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
-
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from micro.threads import small_batches
 from surrogates import tensors
-from surrogates.path.data import DENSITY, Samples, crystal_constant, load_samples, mandel, matrices, moduli
+from surrogates.path.data import DATA, DENSITY, Samples, crystal_constant, load_samples, mandel, matrices, moduli
 from surrogates.path.errors import coarsen, relative_errors, report
+from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_integers, check_seed, option
+from surrogates.training.epochs import run_epochs
+from surrogates.training.kind import Record
+from surrogates.training.output_file import whole_file
 
 RATE_0 = 1e3  # 1/s, below the rates of the data, so that the logarithm acts throughout
 UNITS = {"A": "Pa", "B": "Pa", "n": "1", "C": "1", "rate_0": "1/s", "shear_modulus": "Pa", "lame_modulus": "Pa",
@@ -78,7 +76,9 @@ def spherical_part(s: Tensor, mean: Tensor) -> Tensor:
     return x - ((x * x - half) * x + det - 1) / (3 * x * x - half).detach()
 
 
-def update(F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float) -> tuple[Tensor, Tensor, Tensor]:
+def update(
+    F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """One implicit step of n points.
 
     Args:
@@ -144,79 +144,128 @@ def regress(samples: Samples, shear: float) -> Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class JohnsonCookConfig:
+    """Configuration of the fit."""
+
+    paths: int = option(256, "training paths drawn for the fit")
+    stride: int = option(2, "every N-th time of a path in the fit")
+    epochs: int = option(60, "steps of the minimisation")
+    learning_rate: float = option(0.1, "first learning rate; falls to zero as a cosine")
+    seed: int = option(0, "seed of the draw")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be fitted."""
+        check_integers(self, 1, "paths", "stride", "epochs")
+        check_seed(self.seed)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
+
+
+class JohnsonCookFit(torch.nn.Module):
+    """The constants A, B (Pa), n, C of the law under training.
+
+    Args:
+        start: The constants (4,) to start from.
+        shear: G, Pa.
+        bulk: K, Pa.
+    """
+
+    best: Tensor
+    best_loss: Tensor
+
+    def __init__(self, start: Tensor, shear: float, bulk: float) -> None:
+        super().__init__()
+        # Logarithms keep A, B, C positive; the logistic function keeps n below 1.
+        raw = torch.stack([start[0].log(), start[1].log(), torch.logit(start[2].clamp(max=0.98)), start[3].log()])
+        self.raw = torch.nn.Parameter(raw)
+        self.shear, self.bulk = shear, bulk
+        # The constants with the least loss so far: kept with the parameters, so that a resumed run knows them.
+        self.register_buffer("best", start.clone())
+        self.register_buffer("best_loss", torch.full((), float("inf"), dtype=torch.float64))
+
+    def constants(self) -> Tensor:
+        """A, B, n, C (4,) now."""
+        raw = self.raw
+        return torch.stack([raw[0].exp(), raw[1].exp(), torch.sigmoid(raw[2]), raw[3].exp()])
+
+
+def build(config: JohnsonCookConfig, train: Samples) -> JohnsonCookFit:
+    """The constants to start from, by regression on the paths drawn."""
+    bulk, shear = moduli(train)
+    return JohnsonCookFit(regress(drawn(config, train), shear), shear, bulk)
+
+
+def drawn(config: JohnsonCookConfig, train: Samples) -> Samples:
+    """The paths and times that the fit sees."""
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))[: config.paths]
+    return coarsen(train[rows.numpy()], config.stride)
+
+
 @small_batches()
-def fit(train: Samples, shear: float, bulk: float, *, iterations: int, progress: bool = False) -> tuple[Tensor, float]:
-    """A, B, n, C with the least mean relative error of the deviatoric stress on the paths, and that error."""
-    truth = tensors.deviator(mandel(train.stress))
-    start = regress(train, shear)
-    # Logarithms keep A, B, C positive; the logistic function keeps n below 1.
-    raw = torch.stack([start[0].log(), start[1].log(), torch.logit(start[2].clamp(max=0.98)), start[3].log()])
-    raw.requires_grad_(True)
-    optimiser = torch.optim.Adam([raw], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
-    best, found = float("inf"), start
-    for _ in (bar := tqdm(range(iterations), disable=not progress, unit="step")):
-        p = torch.stack([raw[0].exp(), raw[1].exp(), torch.sigmoid(raw[2]), raw[3].exp()])
-        loss = relative_errors(tensors.deviator(drive(train, p, shear, bulk)), truth).mean()
-        if loss.item() < best:
-            best, found = loss.item(), p.detach()
+def fit(
+    model: JohnsonCookFit, train: Samples, held_out: Samples, config: JohnsonCookConfig, *, progress: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Minimise the mean relative error of the deviatoric stress; the best constants stay in `model.best`.
+
+    Returns:
+        The least error and the number of paths drawn.
+    """
+    some = drawn(config, train)
+    truth = tensors.deviator(mandel(some.stress))
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+
+    def epoch(number: int) -> dict[str, float]:
+        p = model.constants()
+        loss = relative_errors(tensors.deviator(drive(some, p, model.shear, model.bulk)), truth).mean()
+        if loss.item() < float(model.best_loss):
+            model.best, model.best_loss = p.detach(), loss.detach()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
-        bar.set_postfix(error=f"{loss.item():.4f}")
-    return found, best
+        return {"train": loss.item()}
+
+    run_epochs(model, optimiser, config.epochs, epoch, final_rate=0.0, checkpoint=checkpoint, progress=progress)
+    return {"training_loss": float(model.best_loss), "paths": len(some)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line; 2 where the input is refused."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="surrogates.path.johnson_cook", description="Fit Johnson-Cook to a data set.")
-    parser.add_argument("--data", action="append", required=True, metavar="DIR", help="data set; repeat for more")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
-    parser.add_argument("--paths", type=int, default=256, metavar="N", help="training paths drawn for the fit")
-    parser.add_argument("--stride", type=int, default=2, metavar="N", help="every N-th time of a path in the fit")
-    parser.add_argument("--iterations", type=int, default=60, metavar="N", help="steps of the minimisation")
-    parser.add_argument("--held-out", type=int, metavar="N", help="paths held out of each set (default: 10 %%)")
-    parser.add_argument("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
-    add_threads_option(parser)
-    options = parser.parse_args(words)
-    try:
-        for name in ("paths", "stride", "iterations"):
-            if getattr(options, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(options, name)}.")
-        use_threads(options.threads)
-        train, held_out = load_samples(options.data, options.held_out, allow_partial=options.allow_partial)
-        bulk, shear = moduli(train)
-        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[: options.paths]
-        some = coarsen(train[drawn.numpy()], options.stride)
-        p, training_error = fit(some, shear, bulk, iterations=options.iterations, progress=sys.stderr.isatty())
-        with torch.no_grad():
-            errors = report(drive(held_out, p, shear, bulk), held_out)
-        constants = [*p.tolist(), RATE_0, shear, bulk / 2, crystal_constant(train, "density", DENSITY)]
-        content: dict[str, Any] = {
-            "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
-            "parameters": dict(zip(UNITS, constants, strict=True)),
-            "units": UNITS,
-            "errors": {**errors, "training": training_error, "held_out_paths": len(held_out)},
-            "data": {
-                "hash": train.hash,
-                "samples": len(some),
-                "commands": [meta.get("command") for meta in train.meta],
-            },
-            "training": {"command": "python3 -m surrogates.path.johnson_cook " + " ".join(words), "seed": options.seed},
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        part = options.output.with_name(options.output.name + ".part")
+def export(model: JohnsonCookFit, train: Samples, config: JohnsonCookConfig) -> JohnsonCookFit:
+    """The fitted model itself, its best constants in `best`."""
+    return model
+
+
+@torch.no_grad()
+def errors(
+    model: JohnsonCookFit, law: JohnsonCookFit, held_out: Samples, config: JohnsonCookConfig
+) -> dict[str, float]:
+    """Errors of the law along the held-out paths."""
+    return report(drive(held_out, law.best, law.shear, law.bulk), held_out)
+
+
+def write(
+    output: Path, law: JohnsonCookFit, train: Samples, config: JohnsonCookConfig, record: Record
+) -> dict[str, Any]:
+    """Write the constants with their units, errors and origin as JSON."""
+    constants = [*law.best.tolist(), RATE_0, law.shear, law.bulk / 2, crystal_constant(train, "density", DENSITY)]
+    content: dict[str, Any] = {
+        "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
+        "parameters": dict(zip(UNITS, constants, strict=True)),
+        "units": UNITS,
+        "errors": {
+            **record.errors, "training": record.training["training_loss"], "held_out_paths": record.held_out,
+        },
+        "data": {
+            "hash": train.hash,
+            "samples": record.training["paths"],
+            "commands": [meta.get("command") for meta in train.meta],
+        },
+        "training": {"command": record.training["command"], "seed": config.seed},
+    }  # fmt: skip
+    with whole_file(output) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, options.output)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(json.dumps({"parameters": content["parameters"], "errors": content["errors"]}, indent=1) + "\n")
-    return 0
+    return content
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+Config, SUFFIX, load = JohnsonCookConfig, ".json", load_samples
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

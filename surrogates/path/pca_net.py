@@ -21,24 +21,25 @@ References:
     Eq. (25), (26) of doi:10.1016/j.jmps.2021.104668.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from micro.threads import small_batches
-from surrogates.path.data import Samples, moduli
+from surrogates import tensors
+from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli
 from surrogates.path.errors import relative_errors, report
-from surrogates.path.histories import GPA, cauchy, histories, principal_modes, turns
 from surrogates.path.pca_law import PCALaw, Shifted
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
+from surrogates.training.kind import Record, write_trained_law
 
-
-def option(default: Any, text: str, *, export: bool = False) -> Any:
-    """A configuration field with the help that the command line prints; `export`: training does not depend on it."""
-    return field(default=default, metadata={"help": text, "export": export})
+GPA = 1e9
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,56 @@ class PCANetConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        for name in ("modes", "width", "depth", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.final_rate <= self.learning_rate:
-            raise ValueError(f"final_rate must lie between 0 and learning_rate, got {self.final_rate}.")
-        if self.window < 0:
-            raise ValueError(f"window must not be negative, got {self.window}.")
+        check_integers(self, 1, "modes", "width", "depth", "epochs", "batch")
+        check_rates(self)
+        check_seed(self.seed)
+        if not 0 <= self.window < math.inf:
+            raise ValueError(f"window must be finite and not negative, got {self.window}.")
         if self.stress == "full" and self.measure == "isochoric":
             raise ValueError("stress full needs measure stretch: an isochoric history knows no pressure.")
+
+
+def histories(samples: Samples, stress: str, measure: str) -> tuple[Tensor, Tensor]:
+    """What the network maps: V = U - I and the stress in GPa, (s, T, 6) in Mandel form, float64."""
+    U, sigma = mandel(samples.U), mandel(samples.stress) / GPA
+    if stress == "deviator":
+        sigma = tensors.deviator(sigma)
+    if measure == "isochoric":
+        J = tensors.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*U.shape[:2], 1)
+        U, sigma = U * J ** (-1 / 3), sigma * J
+    return U - torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=U.dtype), sigma
+
+
+def cauchy(sigma: Tensor, samples: Samples, stress: str, measure: str) -> Tensor:
+    """Cauchy stress (s, T, 6), Pa, from what the network gives, with the exact pressure where it gives the deviator."""
+    if stress == "full":
+        return sigma
+    J = tensors.determinant(matrices(samples.U).reshape(-1, 3, 3)).reshape(*sigma.shape[:2], 1)
+    sigma = tensors.deviator(sigma)
+    if measure == "isochoric":
+        sigma = sigma / J
+    pressure = moduli(samples)[0] * (J - 1)
+    return sigma + pressure * torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=sigma.dtype)
+
+
+def principal_modes(history: Tensor, modes: int) -> Tensor:
+    """Modes (T, 6, d) of histories (s, T, 6): for each component the leading right singular vectors, not centred."""
+    columns = []
+    for c in range(6):
+        # The Gram matrix is T x T, small however many the paths; its eigenvectors are the right singular vectors.
+        gram = history[:, :, c].t() @ history[:, :, c]
+        _, vectors = torch.linalg.eigh(gram)
+        columns.append(vectors.flip(1)[:, :modes])
+    return torch.stack(columns, dim=1)
+
+
+def turns(n: int, generator: torch.Generator) -> Tensor:
+    """Random rotations of Mandel vectors, (n, 6, 6), orthogonal."""
+    q = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=1)
+    Q = tensors.quaternion_rotations(q).reshape(n, 1, 3, 3)
+    basis = tensors.to_matrix(torch.eye(6, dtype=torch.float64))
+    turned = torch.matmul(torch.matmul(Q, basis), Q.transpose(2, 3))
+    return tensors.to_vector(turned.reshape(-1, 3, 3)).reshape(n, 6, 6).transpose(1, 2).float()
 
 
 class PCANet(torch.nn.Module):
@@ -121,6 +163,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
         raise ValueError("PCA-Net needs evenly spaced times, the data has others.")
     if config.modes > T:
         raise ValueError(f"modes must not exceed the {T} times of a path, got {config.modes}.")
+    check_memory(config.width * (12.0 * config.modes + (config.depth - 1) * config.width))
     V, sigma = histories(train, config.stress, config.measure)
     U = V + torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=V.dtype)
     logs = torch.from_numpy(train.duration).log()
@@ -255,3 +298,12 @@ def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
         isochoric_measure=config.measure == "isochoric",
         full_stress=config.stress == "full",
     ).eval()
+
+
+def write(output: Path, law: PCALaw, train: Samples, config: PCANetConfig, record: Record) -> dict[str, Any]:
+    """Write the law as an artifact."""
+    return write_trained_law(output, law, train, material(train), record)
+
+
+Config, SUFFIX, load = PCANetConfig, ".pt", load_samples
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -10,7 +10,8 @@ References:
     The learning problem: sections 2, 3 of doi:10.1016/j.jmps.2021.104668; a recurrent law is its outlook (section 5).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from micro.threads import small_batches
 from surrogates.artifact.load import load_law, switch_fusion_off
-from surrogates.path.data import Samples, mandel, matrices, moduli, trained_range
-from surrogates.path.errors import relative_errors
+from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli, trained_range
+from surrogates.path.errors import relative_errors, resolution_report
 from surrogates.path.point_law import PointLaw
 from surrogates.path.relaxation import Relaxation
 from surrogates.tensors import (
@@ -35,34 +36,32 @@ from surrogates.tensors import (
     to_vector,
 )
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
+from surrogates.training.kind import Record, write_trained_law
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
     """Configuration of the recurrent law and its training; each field is an option of `surrogates.train recurrent`."""
 
-    elastic: int = field(default=4, metadata={"help": "elastic strains in the state"})
-    memory: int = field(default=6, metadata={"help": "memory tensors in the state"})
-    width: int = field(default=96, metadata={"help": "width of the isotropic network"})
-    texture_width: int = field(default=96, metadata={"help": "width of the texture's network"})
-    epochs: int = field(default=600, metadata={"help": "passes over the training paths"})
-    batch: int = field(default=64, metadata={"help": "paths a step of the optimiser"})
-    learning_rate: float = field(default=3e-3, metadata={"help": "first learning rate; falls as a cosine"})
-    final_rate: float = field(default=2e-5, metadata={"help": "last learning rate"})
-    seed: int = field(default=0, metadata={"help": "seed of weights, batches and time steps"})
-    initial: str = field(default="", metadata={"help": "artifact whose weights to start from, none for random ones"})
+    elastic: int = option(4, "elastic strains in the state")
+    memory: int = option(6, "memory tensors in the state")
+    width: int = option(96, "width of the isotropic network")
+    texture_width: int = option(96, "width of the texture's network")
+    epochs: int = option(600, "passes over the training paths")
+    batch: int = option(64, "paths a step of the optimiser")
+    learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
+    final_rate: float = option(2e-5, "last learning rate")
+    seed: int = option(0, "seed of weights, batches and time steps")
+    initial: str = option("", "artifact whose weights to start from, none for random ones")
 
     def __post_init__(self) -> None:
-        for name in ("elastic", "width", "texture_width", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
-        if self.memory < 0:
-            raise ValueError(f"memory must not be negative, got {self.memory}.")
-        if not 0 < self.final_rate <= self.learning_rate:
-            raise ValueError(
-                f"final-rate must lie between 0 and the learning rate {self.learning_rate:g}, got {self.final_rate:g}."
-            )
+        """Refuse what cannot be trained."""
+        check_integers(self, 1, "elastic", "width", "texture_width", "epochs", "batch")
+        check_integers(self, 0, "memory")
+        check_rates(self)
+        check_seed(self.seed)
 
 
 def increment(U_n: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,9 +163,18 @@ class RecurrentLaw(PointLaw):
         )
 
 
+def estimated_parameters(config: RecurrentConfig) -> float:
+    """Number of parameters of the two networks, estimated from the widths of their layers."""
+    tensors = config.elastic + config.memory
+    scalars = 0.5 * tensors**2 + 6.0 * tensors
+    isotropic = config.width * (scalars + config.width + tensors * (tensors + 6))
+    return isotropic + config.texture_width * (scalars + config.texture_width + 12.0 * (tensors + 1))
+
+
 @small_batches()
 def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     """A law with fresh weights for the material and the range of the training data."""
+    check_memory(estimated_parameters(config))
     torch.manual_seed(config.seed)
     bulk, shear = moduli(train)
     seen = trained_range(train)
@@ -177,7 +185,10 @@ def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
         try:
             law.load_state_dict(load_law(config.initial).module.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"initial must be an artifact of the same sizes, got {config.initial}: {error}") from error
+            raise ValueError(
+                f"initial must be an artifact of the same sizes (elastic, memory, width, texture_width), "
+                f"got {config.initial}."
+            ) from error
     return law
 
 
@@ -200,7 +211,7 @@ def fit(
         The mean training loss of the last epoch.
     """
     switch_fusion_off()  # the fuser would compile a kernel for every number of steps
-    paths = _Histories(train, model.relaxation.share.device)
+    paths = _Paths(train, model.relaxation.share.device)
     relaxation = torch.jit.script(model.relaxation)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
@@ -234,7 +245,7 @@ def _times(rng: np.random.Generator, steps: int) -> np.ndarray:
     return np.unique(np.concatenate([[0, steps], inner]))
 
 
-class _Histories:
+class _Paths:
     """Isochoric stretches and deviatoric stresses of a set of paths, on the device that trains."""
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
@@ -260,3 +271,22 @@ class _Histories:
             strains.append(relaxation.elastic_strain(h))
         J = self.J[pick][:, k[1:], None].float()
         return relative_errors(2 * shear * torch.stack(strains, dim=1) / J, self.stress[pick][:, k[1:]].float())
+
+
+def export(model: RecurrentLaw, train: Samples, config: RecurrentConfig) -> RecurrentLaw:
+    """The model, which is the law."""
+    return model
+
+
+def errors(model: RecurrentLaw, law: RecurrentLaw, held_out: Samples, config: RecurrentConfig) -> dict[str, float]:
+    """Errors of the law driven along the held-out paths, at all times, every second and every fourth."""
+    return resolution_report(law, held_out)
+
+
+def write(output: Path, law: RecurrentLaw, train: Samples, config: RecurrentConfig, record: Record) -> dict[str, Any]:
+    """Write the law as an artifact."""
+    return write_trained_law(output, law, train, material(train), record)
+
+
+Config, SUFFIX, load = RecurrentConfig, ".pt", load_samples
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -1,11 +1,9 @@
-"""Walks: the strain walks of a lattice cell, its averages and its internal coordinates, as a TANN is trained on.
+"""Lattice paths: strain paths of a lattice cell, its averages and its internal coordinates, to train a TANN on.
 
-Strain and stress are Mandel vectors (`surrogates.tann.mandel`). Internal coordinates xi are the displacements of the
-nodes
-and the forces of the bars, Fig. 2 of paper 2, each kind divided by its own size.
+Strain and stress are Mandel vectors (`surrogates.tensors`). The internal coordinates xi are the displacements of the
+nodes and the forces of the bars, Fig. 2 of paper 2, each kind divided by its own size.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +14,18 @@ import torch
 from torch import Tensor
 
 from micro.lattice.data import read_lattice_set
-from surrogates.tann.mandel import components
+from surrogates.tensors import component_factors
+from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
+#: What `surrogates.train` asks for.
+DATA = "data set of strain paths of a lattice cell, of micro.generate lattice"
 FIELDS = ("strain", "stress", "psi", "dissipation", "displacement", "force", "alpha")
 ARRAYS = (*FIELDS, "ids")
 
 
 @dataclass(frozen=True)
-class Walks:
-    """States along strain walks of one cell; time is the second axis, its first entry the virgin state.
+class LatticePaths:
+    """States along strain paths of one cell; time is the second axis, its first entry the virgin state.
 
     Attributes:
         strain: Mandel vectors (s, T, c).
@@ -51,11 +52,11 @@ class Walks:
     meta: tuple[dict[str, Any], ...] = ()
 
     def __len__(self) -> int:
-        """Number of walks."""
+        """Number of paths."""
         return len(self.strain)
 
-    def __getitem__(self, rows: Any) -> "Walks":
-        """The walks of an index array, a mask or a slice."""
+    def __getitem__(self, rows: Any) -> "LatticePaths":
+        """The paths of an index array, a mask or a slice."""
         return replace(self, **{name: getattr(self, name)[rows] for name in ARRAYS})
 
     @property
@@ -65,74 +66,62 @@ class Walks:
 
     @property
     def lattice(self) -> dict[str, Any]:
-        """What tells the cell and its bars (`micro.lattice.data.lattice_of`), from the data job."""
+        """The cell and its bars in the form that `micro.lattice.parameters.lattice_of` reads, from the data job."""
         parameters = self.meta[0]["parameters"]
         return {"cell": parameters["cell"], "bar": parameters["bar"]}
 
 
-def load_walks(
+def load_paths(
     paths: Sequence[str | Path], held_out: int | None = None, *, allow_partial: bool = False
-) -> tuple[Walks, Walks]:
-    """Read data sets of one cell; the last ids of each (None: 10 %) are held out.
+) -> tuple[LatticePaths, LatticePaths]:
+    """Read data sets of one cell and split each, see `surrogates.training.split`.
 
     Raises:
-        ValueError: the sets are of different cells, or nothing is left to train on.
+        ValueError: the sets are of different cells, hold values that are not finite, or nothing is left to train on.
     """
     parts = [_read(path, allow_partial) for path in paths]
     if any(part.lattice != parts[0].lattice for part in parts):
         raise ValueError("Data sets trained on together must be of the same cell and bars.")
-    train, held = zip(*[split(part, held_out) for part in parts], strict=True)
+    train, held = split_each(parts, held_out)
     return join(train), join(held)
 
 
-def split(walks: Walks, held_out: int | None = None) -> tuple[Walks, Walks]:
-    """Training and held-out walks: the `held_out` last ids (None: 10 %, at least one) are held out.
-
-    Raises:
-        ValueError: nothing is left on one of the sides.
-    """
-    n = max(1, len(walks) // 10) if held_out is None else held_out
-    if not 0 < n < len(walks):
-        raise ValueError(f"held_out must lie between 1 and {len(walks) - 1} for {len(walks)} walks, got {n}.")
-    order = np.argsort(walks.ids, kind="stable")
-    return walks[order[:-n]], walks[order[-n:]]
-
-
-def join(parts: Sequence[Walks]) -> Walks:
-    """All walks of several sets with the same number of times.
+def join(parts: Sequence[LatticePaths]) -> LatticePaths:
+    """All paths of several sets with the same number of times.
 
     Raises:
         ValueError: their numbers of times differ.
     """
     if len(parts) == 1:
         return parts[0]
-    counts = [part.strain.shape[1] for part in parts]
-    if len(set(counts)) > 1:
-        raise ValueError(f"Data sets trained on together must have the same number of times, got {counts}.")
+    same_size([part.strain.shape[1] for part in parts])
     tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in FIELDS}
     ids = np.concatenate([part.ids for part in parts])
-    digest = hashlib.sha256("".join(part.hash for part in parts).encode()).hexdigest()
-    return Walks(**tensors, ids=ids, hash=digest, meta=tuple(meta for part in parts for meta in part.meta))
+    digest = joined_hash([part.hash for part in parts])
+    return LatticePaths(**tensors, ids=ids, hash=digest, meta=tuple(meta for part in parts for meta in part.meta))
 
 
-def walks_of(arrays: Mapping[str, np.ndarray], ids: np.ndarray, meta: dict[str, Any], digest: str = "0" * 64) -> Walks:
-    """Walks from the arrays of the data source, strain and stress in components.
+def paths_of(
+    arrays: Mapping[str, np.ndarray], ids: np.ndarray, meta: dict[str, Any], digest: str = "0" * 64
+) -> LatticePaths:
+    """Paths from the arrays of the data source, strain and stress in components.
 
     Args:
-        arrays: those of FIELDS, walks first; see `Walks` for shapes.
+        arrays: those of FIELDS, paths first; see `LatticePaths` for shapes.
         ids: sample ids (s,).
         meta: the manifest, or at least its `parameters`.
         digest: content hash.
     """
     tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)) for name in FIELDS}
-    factors = 1.0 / components(2 if tensors["strain"].shape[-1] == 3 else 3)
+    factors = 1.0 / component_factors(2 if tensors["strain"].shape[-1] == 3 else 3)
     tensors["strain"], tensors["stress"] = tensors["strain"] * factors, tensors["stress"] * factors
-    return Walks(**tensors, ids=ids, hash=digest, meta=(meta,))
+    return LatticePaths(**tensors, ids=ids, hash=digest, meta=(meta,))
 
 
-def _read(path: str | Path, allow_partial: bool) -> Walks:
+def _read(path: str | Path, allow_partial: bool) -> LatticePaths:
     data = read_lattice_set(path, allow_partial=allow_partial)
     arrays = {name: getattr(data, name) for name in FIELDS if name not in ("displacement", "alpha")}
     displacement = data.displacement.reshape(*data.psi.shape, -1)
     arrays |= {"displacement": displacement, "alpha": data.bar_state[..., 0]}
-    return walks_of(arrays, data.ids, data.meta, data.hash)
+    check_finite(arrays, data.ids, path)
+    return paths_of(arrays, data.ids, data.meta, data.hash)

@@ -11,8 +11,8 @@ from torch import Tensor
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
 from micro.threads import small_batches
-from surrogates.tann.data import Walks
-from surrogates.tann.mandel import basis
+from surrogates.tann.data import LatticePaths
+from surrogates.tensors import ORDERS, mandel_basis
 
 Truth = dict[str, Tensor]
 
@@ -116,15 +116,15 @@ def cycle_errors(law: Any, cell: LatticeCell) -> dict[str, float]:
 
 
 @small_batches()
-def recall_errors(law: Any, held_out: Walks, *, some: int = 8) -> dict[str, float]:
-    """Errors on held-out walks, on some of them with steps ten times smaller and two times larger, and on cycles.
+def recall_errors(law: Any, held_out: LatticePaths, *, some: int = 8) -> dict[str, float]:
+    """Errors on held-out paths, on some of them with steps ten times smaller and two times larger, and on cycles.
 
     Returns:
-        For each of stress, psi, dissipation, force and displacement its error on the walks, with `_tenth` and `_double`
+        For each of stress, psi, dissipation, force and displacement its error on the paths, with `_tenth` and `_double`
         the other steps, and those of the cycles.
     """
     cell = LatticeCell(*lattice_of(held_out.lattice))
-    strain = torch.einsum("stc,cij->stij", held_out.strain, basis(held_out.dimension))
+    strain = torch.einsum("stc,cij->stij", held_out.strain, mandel_basis(ORDERS[held_out.dimension]))
     short = strain[:some]
     found: dict[str, float] = {}
     for suffix, path in (("", strain), ("_tenth", divided(short, 10)), ("_double", 2.0 * short)):

@@ -1,17 +1,15 @@
-"""Lattice law: a lattice cell as a law, its node displacements eliminated: exact truth, and the concurrent scale.
+"""Exact law of a lattice cell: its node displacements are eliminated, and nothing is learned.
 
-The quadratic form of the condensed cell stands in a `TannLaw` as it is, nothing is learned. For a regular cell this is
-the closed form, the sum over the bar directions of a play with hardening each.
+The quadratic form of the condensed cell stands in a `TannLaw` as it is. For a regular cell this is the closed form, the
+sum over the bar directions of a play with hardening each.
 
-    python3 -m surrogates.tann.exact --cell cube-1 --output FILE.pt
+    python3 -m surrogates.train lattice-exact --cell cube-1 --output FILE.pt
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from micro.threads import limit_threads
 
@@ -28,8 +26,12 @@ from micro.lattice.geometry import Cell, make_cell
 from micro.lattice.parameters import lattice_of, lattice_parameters
 from surrogates.artifact.export import Material, Origin, write_law
 from surrogates.artifact.load import read_manifest
+from surrogates.tann.data import LatticePaths
 from surrogates.tann.errors import cycle_errors
 from surrogates.tann.law import TannLaw
+from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_seed, option
+from surrogates.training.kind import Record
 
 
 def coordinate_names(cell: Cell) -> tuple[str, ...]:
@@ -69,6 +71,11 @@ def lattice_material(C: np.ndarray, strain_max: float) -> Material:
     return Material("small", d, 1.0, (float(bulk), float(shear)), limits)
 
 
+def trained_material(train: LatticePaths) -> Material:
+    """What the manifest of a law says of the lattice cell that it was trained on."""
+    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
+
+
 def write_lattice_law(
     output: Path, told: dict[str, Any], *, name: str = "", strain_max: float = 3.0, command: str = ""
 ) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def write_lattice_law(
 
     Args:
         output: the `.pt` file; the manifest goes beside it.
-        told: cell and bars, as `micro.lattice.parameters.lattice_parameters` tells them.
+        told: cell and bars, as `micro.lattice.parameters.lattice_parameters` gives them.
         name: of the law; empty for that of the file.
         strain_max: largest strain that is certified, in strains of yield.
         command: what made it.
@@ -89,12 +96,18 @@ def write_lattice_law(
     """
     cell, bar = lattice_of(told)
     law = lattice_law(cell, bar)
+    training = {"command": command, "seed": 0, "epochs": 0, "lattice": told}
+    errors = cycle_errors(law, LatticeCell(cell, bar))
+    return _write(output, law, told, strain_max, Record("lattice", name, 0, errors, training))
+
+
+def _write(output: Path, law: TannLaw, told: dict[str, Any], strain_max: float, record: Record) -> dict[str, Any]:
+    cell, bar = lattice_of(told)
     return write_law(
-        output, law, kind="lattice", name=name,
+        output, law, kind="lattice", name=record.name,
         material=lattice_material(condense(cell, bar).C, strain_max * told["bar"]["strength"] / told["bar"]["modulus"]),
         origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
-        errors=cycle_errors(law, LatticeCell(cell, bar)),
-        training={"command": command, "seed": 0, "epochs": 0, "lattice": told},
+        errors=record.errors, training=record.training,
     )  # fmt: skip
 
 
@@ -114,38 +127,70 @@ def exact_law(told: dict[str, Any], known: Path, output: Path) -> Path:
     return output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the law of a cell from the command line; 2 where the input is refused."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="surrogates.tann.exact", description="Write a lattice cell as a law.")
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="FILE", help="artifact; its manifest goes beside")
-    add("--name", default="", help="name of the law in its manifest (default: that of the file)")
-    add("--cell", default="cube-1", metavar="NAME", help="square-k or cube-k, k units a side")
-    add("--perturbation", default=0.0, type=float, metavar="X", help="standard deviation of the nodes, in units")
-    add("--cell-seed", default=0, type=int, metavar="S", help="seed of the perturbation")
-    add("--bar", default="kinematic", choices=tuple(LAWS), help="hardening of the bars")
-    add("--modulus", default=KinematicBar.modulus, type=float, metavar="X", help="Young's modulus E, Pa")
-    add("--hardening", default=KinematicBar.hardening, type=float, metavar="X", help="hardening modulus H, Pa")
-    add("--strength", default=KinematicBar.strength, type=float, metavar="X", help="yield strength k, Pa")
-    add("--strain-max", default=3.0, type=float, metavar="X", help="largest strain certified, in yield strains")
-    given = parser.parse_args(words)
-    try:
-        cell = make_cell(given.cell, perturbation=given.perturbation, seed=given.cell_seed)
-        bar = LAWS[given.bar](given.modulus, given.hardening, given.strength)
-        manifest = write_lattice_law(
-            given.output,
-            lattice_parameters(cell, bar, perturbation=given.perturbation, seed=given.cell_seed),
-            name=given.name,
-            strain_max=given.strain_max,
-            command=" ".join(["python3 -m surrogates.tann.exact", *words]),
-        )
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(json.dumps({key: manifest[key] for key in ("errors", "certificate")}, indent=1) + "\n")
-    return 0
+@dataclass(frozen=True)
+class ExactConfig:
+    """The cell and its bars."""
+
+    cell: str = option("cube-1", "square-k or cube-k, with k units per side")
+    perturbation: float = option(0.0, "standard deviation of the nodes, in units")
+    cell_seed: int = option(0, "seed of the perturbation")
+    bar: Literal["kinematic", "isotropic"] = option("kinematic", "hardening of the bars")
+    modulus: float = option(KinematicBar.modulus, "Young's modulus E, Pa")
+    hardening: float = option(KinematicBar.hardening, "hardening modulus H, Pa")
+    strength: float = option(KinematicBar.strength, "yield strength k, Pa")
+    strain_max: float = option(3.0, "largest strain certified, in yield strains")
+    epochs: Literal[0] = 0
+    seed: Literal[0] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no cell."""
+        check_seed(self.cell_seed)
+        if not 0 < self.strain_max < math.inf:
+            raise ValueError(f"strain_max must be positive and finite, got {self.strain_max}.")
+
+    def lattice(self) -> dict[str, Any]:
+        """Cell and bars as `micro.lattice.parameters.lattice_of` reads them.
+
+        Raises:
+            ValueError: there is no such cell or bar.
+        """
+        cell = make_cell(self.cell, perturbation=self.perturbation, seed=self.cell_seed)
+        bar = LAWS[self.bar](self.modulus, self.hardening, self.strength)
+        return lattice_parameters(cell, bar, perturbation=self.perturbation, seed=self.cell_seed)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def load(paths: list[str | Path], held_out: int | None = None, *, allow_partial: bool = False) -> tuple[None, None]:
+    """No data: the cell itself is the truth."""
+    return None, None
+
+
+def build(config: ExactConfig, train: None) -> TannLaw:
+    """The exact law."""
+    return lattice_law(*lattice_of(config.lattice()))
+
+
+def fit(
+    model: TannLaw, train: None, held_out: None, config: ExactConfig, *, progress: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Nothing to train; returns the lattice."""
+    return {"lattice": config.lattice()}
+
+
+def export(model: TannLaw, train: None, config: ExactConfig) -> TannLaw:
+    """The model, which is the law."""
+    return model
+
+
+def errors(model: TannLaw, law: TannLaw, held_out: None, config: ExactConfig) -> dict[str, float]:
+    """Errors on cyclic loads against the cell itself, which are rounding."""
+    return cycle_errors(law, LatticeCell(*lattice_of(config.lattice())))
+
+
+def write(output: Path, law: TannLaw, train: None, config: ExactConfig, record: Record) -> dict[str, Any]:
+    """Write the law as an artifact."""
+    return _write(output, law, config.lattice(), config.strain_max, record)
+
+
+DATA, SUFFIX, Config = "", ".pt", ExactConfig
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surrogates.tann.mandel import basis, components
-from surrogates.tann.motion import RelaxedMotion, make_motion
+from surrogates.tann.flow import HiddenFlow, make_flow
+from surrogates.tensors import ORDERS, component_factors, mandel_basis
 
 
 class TannLaw(torch.nn.Module):
@@ -75,18 +75,18 @@ class TannLaw(torch.nn.Module):
             )
         self.dimension, self.variables, self.coordinates = (2 if c == 3 else 3), N, list(coordinates)
         self.hardens = bool((hard > 0).any())
-        M = basis(self.dimension).reshape(c, -1)
+        M = mandel_basis(ORDERS[self.dimension]).reshape(c, -1)
         shape = decode_Z[[i for i, name in enumerate(coordinates) if name.startswith("u_")]]
-        motion = make_motion(stiffness, torch.mm(G.T, M), shape)
-        if isinstance(motion, RelaxedMotion):  # the stiffness is what the flow takes it for, to the last digit
-            stiffness = torch.diag(motion.D) - motion.W @ motion.W.T
-        self.motion = motion
+        flow = make_flow(stiffness, torch.mm(G.T, M), shape)
+        if isinstance(flow, HiddenFlow):  # the stiffness is what the flow takes it for, to the last digit
+            stiffness = torch.diag(flow.D) - flow.W @ flow.W.T
+        self.flow = flow
         # One parameter, so that the host finds the precision of the law; the rest are constants of the closed forms.
         self.C = torch.nn.Parameter(0.5 * (C + C.T), requires_grad=False)
         for name, value in {
             "G": G, "K": stiffness - torch.diag(hard), "k": k, "h": hard, "decode_E": decode_E, "decode_Z": decode_Z,
             "M": M,  # (c, d d): Mandel basis
-            "components": components(self.dimension),  # (c,): from Mandel to tensor components
+            "components": component_factors(self.dimension),  # (c,): from Mandel to tensor components
             "elastic": (M.T @ self.C.data @ M).reshape(-1),
         }.items():  # fmt: skip
             self.register_buffer(name, value.detach().clone().contiguous())
@@ -111,7 +111,7 @@ class TannLaw(torch.nn.Module):
         k = self.k
         if self.hardens:
             k = k + self.h * state[:, N : 2 * N]
-        g, sign = self.motion(r, k.expand_as(r))
+        g, sign = self.flow(r, k.expand_as(r))
         moves = torch.logical_not(still)[:, None]  # rate independent: no change of strain, no change at all
         return torch.where(moves, g, torch.zeros_like(g)), torch.where(moves, sign, torch.zeros_like(sign))
 
@@ -137,7 +137,7 @@ class TannLaw(torch.nn.Module):
         return P, torch.cat(parts, dim=1)
 
     def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        """Stress (n, d, d), Pa, and new state (n, k) for F = I + grad u (n, d, d); dt has no say."""
+        """Stress (n, d, d), Pa, and new state (n, k) for F = I + grad u (n, d, d); the law is rate independent."""
         E = self.strain(F)
         return self.close(E, state, self.change(E, state)[0])
 
@@ -151,7 +151,7 @@ class TannLaw(torch.nn.Module):
         E = self.strain(F)
         g, sign = self.change(E, state)
         P, new_state = self.close(E, state, g)
-        dP_dF = self.elastic - self.motion.relief(sign.abs())  # type: ignore[operator]
+        dP_dF = self.elastic - self.flow.softening(sign.abs())  # type: ignore[operator]
         return P, new_state, dP_dF.reshape(n, d, d, d, d)
 
     @torch.jit.export

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from surrogates.tann.data import Walks
+from surrogates.tann.data import LatticePaths
 from surrogates.tann.flow import moved
-from surrogates.tann.identify import Numbers
+from surrogates.tann.internal_variables import Coefficients
 from surrogates.tann.law import TannLaw
 
 
@@ -29,7 +29,7 @@ class Tann(torch.nn.Module):
     best_loss: Tensor
     best_epoch: Tensor
 
-    def __init__(self, numbers: Numbers, size: Tensor, hardens: bool) -> None:
+    def __init__(self, numbers: Coefficients, size: Tensor, hardens: bool) -> None:
         super().__init__()
         c = len(numbers.C)
         joint = torch.cat([
@@ -64,13 +64,13 @@ class Tann(torch.nn.Module):
                 self.flat(), self.best_loss.new_tensor(loss), self.best_epoch.new_tensor(float(epoch))
             )  # fmt: skip
 
-    def numbers(self) -> Numbers:
+    def coefficients(self) -> Coefficients:
         """The numbers now."""
         lower = torch.tril(self.factor)
         joint, h = lower @ lower.T, self.root_h**2
         c = self.c
         C, G, K = joint[:c, :c], joint[:c, c:], joint[c:, c:] - torch.diag(h)
-        return Numbers(C, G, K, self.log_k.exp(), h, self.decode_E, self.decode_Z)
+        return Coefficients(C, G, K, self.log_k.exp(), h, self.decode_E, self.decode_Z)
 
     def encode(self, xi: Tensor, E: Tensor) -> Tensor:
         """Internal variables (..., N) of internal coordinates (..., x) at the strain (..., c): the tied encoder."""
@@ -82,11 +82,11 @@ class Tann(torch.nn.Module):
 
     def step(self, E: Tensor, Z: Tensor, p: Tensor) -> dict[str, Tensor]:
         """One step of Algorithm 2 from Z (n, N) to the strain E (n, c), p the path of Z so far; differentiable."""
-        numbers = self.numbers()
+        numbers = self.coefficients()
         stiffness = numbers.K + torch.diag(numbers.h)
         r, k = E @ numbers.G + Z @ numbers.K, numbers.k + numbers.h * p
         with torch.no_grad():
-            sign = self.law().motion(r, k)[1]
+            sign = self.law().flow(r, k)[1]
         dZ = moved(r, k, stiffness, sign)
         new, p = Z + dZ, p + dZ.abs()
         elastic, coupling = E @ numbers.C, new @ numbers.G.T
@@ -104,7 +104,7 @@ class Tann(torch.nn.Module):
 
         Couplings |K_ij| below `decouple` times sqrt(K_ii K_jj) are dropped.
         """
-        numbers = self.numbers()
+        numbers = self.coefficients()
         root = torch.diagonal(numbers.K).sqrt()
         small = numbers.K.abs() < decouple * root[:, None] * root
         numbers = replace(numbers, K=torch.where(small, torch.zeros_like(small, dtype=root.dtype), numbers.K))
@@ -119,25 +119,25 @@ class Tann(torch.nn.Module):
         return TannLaw(**detached, h=None if h is None else h.detach(), coordinates=coordinates)
 
 
-def coordinates_of(walks: Walks) -> tuple[Tensor, Tensor]:
+def coordinates_of(paths: LatticePaths) -> tuple[Tensor, Tensor]:
     """Internal coordinates (s, T, x), forces before displacements, and their sizes (x,), one for each kind."""
-    parts = (walks.force, walks.displacement)
+    parts = (paths.force, paths.displacement)
     size = torch.cat([part.new_full((part.shape[-1],), float(part.std())) for part in parts])
     return torch.cat(parts, dim=-1), size
 
 
 class Steps:
-    """All steps of some walks, as pairs of states: histories are not needed, for Z holds them (section IV.A).
+    """All steps of some paths, as pairs of states: histories are not needed, for Z holds them (section IV.A).
 
     Args:
-        walks: the walks.
+        paths: the paths.
         model: finds the internal variables and, for isotropic hardening, their paths; on its device.
     """
 
-    def __init__(self, walks: Walks, model: Tann) -> None:
+    def __init__(self, paths: LatticePaths, model: Tann) -> None:
         device = model.size.device
-        xi = (coordinates_of(walks)[0].to(device) / model.size).detach()
-        E = walks.strain.to(device)
+        xi = (coordinates_of(paths)[0].to(device) / model.size).detach()
+        E = paths.strain.to(device)
         with torch.no_grad():
             Z = model.encode(xi, E)
         p = Z.diff(dim=1).abs().cumsum(dim=1)
@@ -151,7 +151,7 @@ class Steps:
 
         self.E_n, self.xi_n, self.Z_n, self.p_n = old(E), old(xi), old(Z), p.flatten(0, 1)
         self.E, self.xi, self.dZ = new(E), new(xi), Z.diff(dim=1).flatten(0, 1)
-        self.stress, self.psi, self.dissipation = new(walks.stress), new(walks.psi), new(walks.dissipation)
+        self.stress, self.psi, self.dissipation = new(paths.stress), new(paths.psi), new(paths.dissipation)
 
     def __len__(self) -> int:
         """Number of steps."""

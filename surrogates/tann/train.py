@@ -3,7 +3,8 @@
 Free energy and dissipation potential are those of `surrogates.tann.law`; encoder and decoder are one set of weights:
 the decoder is linear, and the encoder is its exact inverse on what it can show (the pseudo-inverse, which is the
 transpose where the columns are orthonormal). Linear is enough: with linear elastic bars the plastic strains are linear
-in displacements and forces. First numbers come from `surrogates.tann.identify`; then follow the paper's two trainings, by
+in displacements and forces. First numbers come from `surrogates.tann.internal_variables`; then follow the paper's two
+trainings, by
 Algorithm 1 with the encoder in the loop, and by Algorithm 2 on the variables that the frozen encoder finds. Of all
 epochs the numbers that do best on held-out steps are kept, those of the beginning among them.
 
@@ -11,56 +12,58 @@ References:
     Masi and Stefanou (2022), section III, Eqs. (11) to (13), Algorithms 1 and 2, doi:10.1016/j.cma.2022.115190.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from micro.lattice.condensation import condense
 from micro.lattice.parameters import lattice_of
 from micro.threads import small_batches
-from surrogates.artifact.export import Material
-from surrogates.tann.data import Walks, load_walks
+from surrogates.tann.data import DATA, LatticePaths, load_paths
 from surrogates.tann.errors import recall_errors
-from surrogates.tann.exact import coordinate_names, lattice_material
-from surrogates.tann.identify import discover, given, identify
+from surrogates.tann.exact import coordinate_names, trained_material
+from surrogates.tann.internal_variables import discover, given, identify, merge
 from surrogates.tann.law import TannLaw
-from surrogates.tann.merge import merge
 from surrogates.tann.model import Steps, Tann, coordinates_of, steps_loss
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_integers, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
+from surrogates.training.kind import Record, write_trained_law
 
 
 @dataclass(frozen=True)
 class TannConfig:
     """Configuration of a TANN and its training."""
 
-    variables: int = 0  # internal variables; 0 for all that the internal coordinates show
-    internal: Literal["discovered", "given"] = "discovered"  # given: the plastic strains of the bars, the older form
-    epochs: int = 10  # of the first training, Algorithm 1
-    tuning: int = 10  # of the second training, Algorithm 2
-    batch: int = 256
-    learning_rate: float = 1e-4
-    final_rate: float = 1e-6
-    seed: int = 0
-    # Couplings of internal variables below this part of their stiffness are dropped: without any the law is explicit.
-    decouple: float = field(default=1e-8, metadata={"export": True})
+    variables: int = option(0, "internal variables; 0 for all that the internal coordinates show")
+    internal: Literal["discovered", "given"] = option(
+        "discovered", "given: the internal variables are the plastic strains of the bars"
+    )
+    epochs: int = option(10, "epochs of the first training, Algorithm 1")
+    tuning: int = option(10, "epochs of the second training, Algorithm 2")
+    batch: int = option(256, "steps per batch")
+    learning_rate: float = option(1e-4, "first learning rate; falls as a cosine")
+    final_rate: float = option(1e-6, "last learning rate")
+    seed: int = option(0, "seed of the order of the steps and of merging")
+    decouple: float = option(
+        1e-8, "couplings of internal variables below this fraction of their stiffness are dropped", export=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
-        for name in ("variables", "epochs", "tuning"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}.")
+        check_integers(self, 0, "variables", "epochs", "tuning")
+        check_integers(self, 1, "batch")
+        check_rates(self)
+        check_seed(self.seed)
         if not 0 <= self.decouple < 1:
             raise ValueError(f"decouple must lie in [0, 1), got {self.decouple}.")
 
 
 @small_batches()
-def build(config: TannConfig, train: Walks) -> Tann:
-    """The first numbers, identified on the training walks; fewer variables than there are by merging the most alike."""
+def build(config: TannConfig, train: LatticePaths) -> Tann:
+    """The first numbers, identified on the training paths; fewer variables than there are by merging the most alike."""
     xi, size = coordinates_of(train)
     xi = xi / size
     if config.internal == "given":
@@ -71,7 +74,7 @@ def build(config: TannConfig, train: Walks) -> Tann:
     numbers = identify(train.strain, train.stress, train.dissipation, variables, hardens=hardens)
     found = numbers.G.shape[1]
     if config.variables > found:
-        raise ValueError(f"variables must be at most the {found} that the walks show, got {config.variables}.")
+        raise ValueError(f"variables must be at most the {found} that the paths show, got {config.variables}.")
     if 0 < config.variables < found:
         numbers = merge(numbers, config.variables, config.seed)
     return Tann(numbers, size, hardens)
@@ -79,7 +82,7 @@ def build(config: TannConfig, train: Walks) -> Tann:
 
 @small_batches()
 def fit(
-    model: Tann, train: Walks, held_out: Walks, config: TannConfig, *, progress: bool = False,
+    model: Tann, train: LatticePaths, held_out: LatticePaths, config: TannConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Both trainings; the best numbers on held-out steps stay in `model`.
@@ -130,19 +133,20 @@ def fit(
     return found
 
 
-def export(model: Tann, train: Walks, config: TannConfig) -> TannLaw:
+def export(model: Tann, train: LatticePaths, config: TannConfig) -> TannLaw:
     """The law of the trained numbers, with the decoder."""
     return model.law(coordinate_names(lattice_of(train.lattice)[0]), config.decouple).cpu()
 
 
-load = load_walks
-
-
-def material(train: Walks) -> Material:
-    """What the manifest says of the lattice: a lattice has no density, 1 kg/m^3 stands for it."""
-    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
-
-
-def errors(model: Tann, law: Any, held_out: Walks, config: TannConfig) -> dict[str, float]:
-    """Errors of the law in recall along held-out walks and loads of other kinds; see `surrogates.tann.errors`."""
+def errors(model: Tann, law: Any, held_out: LatticePaths, config: TannConfig) -> dict[str, float]:
+    """Errors of the law in recall along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
     return recall_errors(law, held_out)
+
+
+def write(output: Path, law: TannLaw, train: LatticePaths, config: TannConfig, record: Record) -> dict[str, Any]:
+    """Write the law as an artifact."""
+    return write_trained_law(output, law, train, trained_material(train), record)
+
+
+Config, SUFFIX, load = TannConfig, ".pt", load_paths
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,24 @@ class Checkpoint:
         """The stored state, or None to begin anew.
 
         Raises:
-            ValueError: the file cannot be read or belongs to another run.
+            ValueError: the file cannot be read, is damaged, or belongs to another run.
         """
         if not self.resume or not self.path.is_file():
             return None
         try:
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()  # PyTorch does not compare the sums that its archives hold
+            if damaged is not None:
+                raise ValueError(damaged)
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             fingerprint = state.pop("fingerprint")
         except Exception as error:  # torch.load raises whatever its zip and pickle readers do
-            raise ValueError(f"{self.path} is not a checkpoint, or it is truncated.") from error
+            raise ValueError(f"{self.path} is not a checkpoint, or it is truncated or damaged.") from error
         if fingerprint != self.fingerprint:
             raise ValueError(f"{self.path} belongs to a run with another configuration or other data.")
+        for name, value in tensors_of(state):
+            if value.is_floating_point() and bool(torch.isnan(value).any()):
+                raise ValueError(f"{self.path} is damaged: {name} holds nan.")
         return dict(state)
 
     def due(self, epoch: int, epochs: int) -> bool:
@@ -58,3 +67,15 @@ class Checkpoint:
             os.replace(temporary, self.path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def tensors_of(state: Any, name: str = "state") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors of nested dicts and lists, with their names."""
+    if isinstance(state, torch.Tensor):
+        yield name, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from tensors_of(value, f"{name}.{key}")
+    elif isinstance(state, (list, tuple)):
+        for key, value in enumerate(state):
+            yield from tensors_of(value, f"{name}.{key}")

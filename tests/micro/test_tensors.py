@@ -1,9 +1,11 @@
-"""Closed formulas for 3x3 tensors against LAPACK."""
+"""Orders of components, and closed formulas for 3x3 tensors against LAPACK."""
 
+import numpy as np
+import pytest
 import torch
 
 from micro import tensors
-from micro.crystal.rotations import random_rotations, rotation_about
+from micro.tensors import random_rotations, rotation_about
 
 GENERATOR = torch.Generator().manual_seed(1)
 A = torch.randn(20, 3, 3, generator=GENERATOR, dtype=torch.float64)
@@ -52,3 +54,65 @@ def test_rotation_about_an_axis_is_right_handed() -> None:
 def test_rotation_about_a_single_precision_axis_is_orthogonal() -> None:
     q = rotation_about(torch.tensor([1.0, -2.0, 0.5]), 1.1)
     torch.testing.assert_close(q @ q.T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("order", [tensors.PATH_ORDER, tensors.PLANE_ORDER, tensors.ENGINEERING_ORDER])
+def test_an_order_lists_each_component_of_a_symmetric_tensor_once(order: tensors.Order) -> None:
+    d = order.dimension
+    assert sorted(order.pairs) == [(i, j) for i in range(d) for j in range(i, d)]
+    symmetric = (A + A.mT)[:, :d, :d]
+    components = tensors.to_components(symmetric, order)
+    for column, name in enumerate(order.names.split()):
+        assert torch.equal(components[:, column], symmetric[:, int(name[0]) - 1, int(name[1]) - 1])
+    assert torch.equal(tensors.from_components(components, order), symmetric)
+    numbers = tensors.from_components(components.numpy(), order)
+    assert isinstance(numbers, np.ndarray)
+    np.testing.assert_array_equal(tensors.to_components(numbers, order), components.numpy())
+
+
+@pytest.mark.parametrize("order", [tensors.PATH_ORDER, tensors.PLANE_ORDER, tensors.ENGINEERING_ORDER])
+def test_mandel_vectors_keep_the_double_contraction(order: tensors.Order) -> None:
+    d = order.dimension
+    first, second = (A + A.mT)[:, :d, :d], (B + B.mT)[:, :d, :d]
+    factors = torch.tensor(tensors.mandel_factors(order), dtype=torch.float64)
+    a, b = factors * tensors.to_components(first, order), factors * tensors.to_components(second, order)
+    torch.testing.assert_close((a * b).sum(-1), (first * second).sum((-1, -2)))
+    torch.testing.assert_close(torch.einsum("nc,cij->nij", a, tensors.mandel_basis(order)), first)
+    torch.testing.assert_close(torch.einsum("nij,cij->nc", first, tensors.mandel_basis(order)), a)
+    back = torch.tensor(tensors.inverse_mandel_factors(order), dtype=torch.float64)
+    torch.testing.assert_close(back * factors, torch.ones_like(factors))
+
+
+def test_compiled_mandel_vectors_have_the_order_of_paths() -> None:
+    symmetric = A + A.mT
+    vector = torch.jit.script(tensors.mandel_vector)(symmetric)
+    factors = torch.tensor(tensors.mandel_factors(tensors.PATH_ORDER), dtype=torch.float64)
+    assert torch.equal(vector, factors * tensors.to_components(symmetric, tensors.PATH_ORDER))
+    torch.testing.assert_close(torch.jit.script(tensors.mandel_matrix)(vector), symmetric)
+    trace_free = tensors.mandel_matrix(tensors.mandel_deviator(vector))
+    torch.testing.assert_close(trace_free, tensors.deviator(symmetric))
+
+
+COMPILED = "cofactor determinant inverse deviator rational_strain polar_rotation isochoric_exponential".split()
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_kinematics_compile_and_give_the_same_numbers(name: str) -> None:
+    function = getattr(tensors, name)
+    F = torch.eye(3, dtype=torch.float64) + 0.1 * A
+    assert torch.equal(torch.jit.script(function)(F), function(F))
+    assert torch.equal(function(F.reshape(4, 5, 3, 3)).flatten(0, 1), function(F))  # batches of any shape
+    assert function(F[:0]).shape == function(F)[:0].shape
+
+
+def test_cofactor_polar_rotation_and_rational_strain() -> None:
+    F = torch.eye(3, dtype=torch.float64) + 0.1 * A
+    J = tensors.determinant(F)
+    torch.testing.assert_close(tensors.cofactor(F), J[:, None, None] * torch.linalg.inv(F).mT)
+    F_bar = tensors.isochoric(F, J)
+    torch.testing.assert_close(tensors.determinant(F_bar), torch.ones_like(J))
+    values, vectors = torch.linalg.eigh(F_bar.mT @ F_bar)
+    R = F_bar @ vectors @ torch.diag_embed(values**-0.5) @ vectors.mT
+    torch.testing.assert_close(tensors.polar_rotation(F_bar), R)
+    strain = vectors @ torch.diag_embed(torch.tanh(values.log() / 2)) @ vectors.mT
+    torch.testing.assert_close(tensors.rational_strain(F_bar), strain)

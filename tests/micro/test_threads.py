@@ -70,9 +70,7 @@ def test_a_wish_to_spin_stays() -> None:
         (["surrogates.train", "pca-net", "--help"], {}, 1),
         (["surrogates.train", "pca-net", "--help"], {"OMP_NUM_THREADS": "2"}, 2),
         (["surrogates.train", "tann", "--threads=2", "--help"], {"OMP_NUM_THREADS": "3"}, 2),
-        *(([f"surrogates.{name}", "--help"], {}, 1) for name in ("certificate", "effective", "evaluate")),
-        *(([f"surrogates.{name}", "--help"], {}, 1) for name in ("evaluate_cells", "johnson_cook", "lattice_law")),
-        (["surrogates.cells.train", "--help"], {}, 1),
+        *(([f"surrogates.{name}", "--help"], {}, 1) for name in ("certificate", "homogenise", "effective", "evaluate")),
         (["micro.voxel.sets", "--help"], {}, 1),
     ],
 )
@@ -86,7 +84,8 @@ def test_libraries_are_loaded_with_that_number(command: list[str], wish: dict[st
     assert found.pop("wait") == "passive"
     assert found.pop("torch") == expected
     assert found.pop("openblas", 1) == 1
-    assert set(found.values()) <= {expected}
+    # Some libraries take no more threads than there are cores.
+    assert set(found.values()) <= {expected, min(expected, len(os.sched_getaffinity(0)))}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_libraries_are_loaded_with_that_number(command: list[str], wish: dict[st
         (["surrogates", "torch"], {}, "passive"),
         (["surrogates.artifact"], {}, "passive"),
         (["surrogates.artifact"], {"OMP_WAIT_POLICY": "active"}, "active"),
-        (["torch", "micro.threads", "surrogates.training.epochs"], {}, "None"),  # too late: it must not look as if it were set
+        (["torch", "micro.threads"], {}, "None"),  # too late: it must not look as if it were set
     ],
 )
 def test_importing_a_package_lets_threads_sleep(modules: list[str], policy: dict[str, str], expected: str) -> None:

@@ -10,9 +10,9 @@ import pytest
 from surrogates import train
 from surrogates.artifact import load_law
 from surrogates.path import data as samples_module
-from surrogates.path.data import split
 from surrogates.path.errors import follow, report
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.split import split
 
 OPTIONS = ["--modes", "8", "--width", "16", "--depth", "2", "--epochs", "2"]
 
@@ -87,7 +87,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--modes", "0"], "modes must be positive, got 0."),
+        (["--modes", "0"], "modes must be an integer from 1 to 1000000, got 0."),
         (["--modes", "42"], "modes must not exceed the 41 times"),
         (["--held-out", "60"], "held_out must lie between 1 and 59"),
         (["--threads", "0"], "threads must be at least 1, got 0."),

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu
 
-from surrogates.tann.mandel import basis, components
+from surrogates.tensors import ORDERS, component_factors, mandel_basis
 
 
 class TannNetworkLaw(torch.nn.Module):
@@ -93,8 +93,8 @@ class TannNetworkLaw(torch.nn.Module):
             "change_size": torch.ones(variables), "step_size": torch.ones(1), "kappa": torch.zeros(1),
             "grain": torch.full((1,), 0.1), "reach": torch.full((1,), 10.0),
             "decode_E": torch.zeros(x, c), "xi_size": torch.ones(x),
-            "M": basis(dimension).reshape(c, -1),  # (c, d d): Mandel basis
-            "components": components(dimension),  # (c,): from Mandel to tensor components
+            "M": mandel_basis(ORDERS[dimension]).reshape(c, -1),  # (c, d d): Mandel basis
+            "components": component_factors(dimension),  # (c,): from Mandel to tensor components
         }.items():  # fmt: skip
             self.register_buffer(name, value)
         self.double()

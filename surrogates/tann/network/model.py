@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu, linear
 
-from surrogates.tann.data import Walks
+from surrogates.tann.data import LatticePaths
 from surrogates.tann.model import coordinates_of, relative
 from surrogates.tann.network.law import TannNetworkLaw
 
@@ -56,17 +56,17 @@ class TannNetwork(torch.nn.Module):
                 y = elu(y)
         return (y[:-1] - y[-1:]) / self.law.Z_size
 
-    def variables(self, walks: Walks) -> Tensor:
-        """Internal variables (s, T, N), over sizes, of all states of some walks."""
+    def variables(self, paths: LatticePaths) -> Tensor:
+        """Internal variables (s, T, N), over sizes, of all states of some paths."""
         if not self.discovered:
-            return walks.alpha[..., list(self.given)].to(self.law.b) / self.law.Z_size
-        left = inelastic(walks, self.law)
+            return paths.alpha[..., list(self.given)].to(self.law.b) / self.law.Z_size
+        left = inelastic(paths, self.law)
         return self.encode(left.flatten(0, 1)).reshape(*left.shape[:2], -1)
 
 
-def inelastic(walks: Walks, law: TannNetworkLaw) -> Tensor:
+def inelastic(paths: LatticePaths, law: TannNetworkLaw) -> Tensor:
     """Internal coordinates (s, T, x), over sizes, without what strain explains elastically."""
-    return coordinates_of(walks)[0].to(law.b) / law.xi_size - walks.strain.to(law.b) @ law.decode_E.T
+    return coordinates_of(paths)[0].to(law.b) / law.xi_size - paths.strain.to(law.b) @ law.decode_E.T
 
 
 def first_axes(model: TannNetwork, data: Tensor) -> None:
@@ -91,14 +91,14 @@ def first_axes(model: TannNetwork, data: Tensor) -> None:
 
 
 class Steps:
-    """Steps of some walks as pairs of states, over sizes; steps of no strain are left out, the law knows them."""
+    """Steps of some paths as pairs of states, over sizes; steps of no strain are left out, the law knows them."""
 
-    def __init__(self, walks: Walks, model: TannNetwork) -> None:
+    def __init__(self, paths: LatticePaths, model: TannNetwork) -> None:
         law = model.law
-        E = walks.strain.to(law.b) / law.E_size
+        E = paths.strain.to(law.b) / law.E_size
         with torch.no_grad():
-            Z = model.variables(walks)
-        xi = inelastic(walks, law) if model.discovered else torch.zeros(*E.shape[:2], 0, dtype=E.dtype)
+            Z = model.variables(paths)
+        xi = inelastic(paths, law) if model.discovered else torch.zeros(*E.shape[:2], 0, dtype=E.dtype)
         moves = (E.diff(dim=1) != 0).any(dim=2)
         energy = law.stress_size * law.E_size
 
@@ -110,8 +110,8 @@ class Steps:
 
         self.E_n, self.xi_n, self.Z_n = old(E), old(xi), old(Z)
         self.E, self.xi, self.dZ = new(E), new(xi), Z.diff(dim=1)[moves]
-        self.stress = new(walks.stress) / law.stress_size
-        self.psi, self.dissipation = new(walks.psi) / energy, new(walks.dissipation) / energy
+        self.stress = new(paths.stress) / law.stress_size
+        self.psi, self.dissipation = new(paths.psi) / energy, new(paths.dissipation) / energy
         names = ("xi", "dZ", "stress", "psi", "dissipation")
         self.size = {name: getattr(self, name).abs().mean() for name in names}
 
@@ -148,10 +148,10 @@ def steps_loss(model: TannNetwork, steps: Steps, rows: Tensor, stage: int) -> Te
     return loss + relative(shown - shown_n, xi - xi_n)
 
 
-class Stretches:
-    """Stretches of walks, over sizes: the law is led from their first states."""
+class Windows:
+    """Windows of paths, over sizes: the law is led from their first states."""
 
-    def __init__(self, walks: Walks, model: TannNetwork, window: int) -> None:
+    def __init__(self, paths: LatticePaths, model: TannNetwork, window: int) -> None:
         law = model.law
         energy = (law.stress_size * law.E_size).cpu()
 
@@ -160,19 +160,19 @@ class Stretches:
             return torch.cat([x[:, k * window : (k + 1) * window + 1] for k in range(count)]).to(law.b)
 
         with torch.no_grad():
-            self.Z = cut(model.variables(walks))
-        self.E, self.stress = cut(walks.strain / law.E_size.cpu()), cut(walks.stress / law.stress_size.cpu())
-        self.psi, self.dissipation = cut(walks.psi / energy), cut(walks.dissipation / energy)
+            self.Z = cut(model.variables(paths))
+        self.E, self.stress = cut(paths.strain / law.E_size.cpu()), cut(paths.stress / law.stress_size.cpu())
+        self.psi, self.dissipation = cut(paths.psi / energy), cut(paths.dissipation / energy)
 
     def __len__(self) -> int:
-        """Number of stretches."""
+        """Number of windows."""
         return len(self.E)
 
 
-def stretches_loss(model: TannNetwork, stretches: Stretches, rows: Tensor) -> Tensor:
-    """Eq. (12) along stretches, with Z in place of its rate."""
+def windows_loss(model: TannNetwork, windows: Windows, rows: Tensor) -> Tensor:
+    """Eq. (12) along windows, with Z in place of its rate."""
     law = model.law
-    E, z = stretches.E[rows], stretches.Z[rows, 0]
+    E, z = windows.E[rows], windows.Z[rows, 0]
     found: dict[str, list[Tensor]] = {"Z": [], "stress": [], "psi": [], "dissipation": []}
     cut = z.new_zeros(())
     for k in range(1, E.shape[1]):
@@ -183,7 +183,7 @@ def stretches_loss(model: TannNetwork, stretches: Stretches, rows: Tensor) -> Te
         psi, gradient = law.potential(E[:, k], z)
         for name, value in zip(found, (z, gradient[:, : law.c], psi, D), strict=True):
             found[name].append(value)
-    loss = cut / (stretches.Z[rows].diff(dim=1).abs().mean() * (E.shape[1] - 1))
+    loss = cut / (windows.Z[rows].diff(dim=1).abs().mean() * (E.shape[1] - 1))
     for name, values in found.items():
-        loss = loss + relative(torch.stack(values, dim=1), getattr(stretches, name)[rows, 1:])
+        loss = loss + relative(torch.stack(values, dim=1), getattr(windows, name)[rows, 1:])
     return loss

@@ -4,7 +4,7 @@ The law is `surrogates.tann.network.law`; here are the encoder, its tied decoder
 enter without the part that strain explains elastically, so that internal variables rest where nothing flows. The first
 numbers of the encoder are the principal axes of what enters each of its layers, with biases at which the ELU are linear
 on the data (pre-training by layers); all other weights are random. Stage 1 is Algorithm 1 with Eq. (13), stage 2
-Algorithm 2 with Eq. (12) and the encoder frozen, stage 3 drives the law along short stretches of the walks, as a host
+Algorithm 2 with Eq. (12) and the encoder frozen, stage 3 drives the law along short windows of the paths, as a host
 does.
 
 References:
@@ -12,35 +12,37 @@ References:
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from micro.lattice.condensation import condense
 from micro.lattice.parameters import lattice_of
 from micro.threads import small_batches
-from surrogates.artifact.export import Material
-from surrogates.tann.data import Walks, load_walks
+from surrogates.tann.data import DATA, LatticePaths, load_paths
 from surrogates.tann.errors import recall_errors
-from surrogates.tann.exact import coordinate_names, lattice_material
-from surrogates.tann.identify import elastic_decoder, given, rank, spectrum
-from surrogates.tann.mandel import basis, components
+from surrogates.tann.exact import coordinate_names, trained_material
+from surrogates.tann.internal_variables import elastic_decoder, given, rank, spectrum
 from surrogates.tann.model import coordinates_of
 from surrogates.tann.network.law import TannNetworkLaw
 from surrogates.tann.network.model import (
     Steps,
-    Stretches,
     TannNetwork,
+    Windows,
     first_axes,
     inelastic,
     steps_loss,
-    stretches_loss,
+    windows_loss,
 )
+from surrogates.tensors import ORDERS, component_factors, mandel_basis
 from surrogates.training.checkpoint import Checkpoint
+from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
+from surrogates.training.kind import Record, write_trained_law
 
 ENCODER = (16, 8, 4, 2, 1)  # widths of its layers over the number of variables: the authors' 352-176-88-44-22
 
@@ -49,42 +51,47 @@ ENCODER = (16, 8, 4, 2, 1)  # widths of its layers over the number of variables:
 class TannNetworkConfig:
     """Configuration of the paper's network and its training; 0 for a size stands for the authors' one."""
 
-    variables: int = 0  # internal variables; 0 for all that the internal coordinates show
-    internal: Literal["discovered", "given"] = "discovered"  # given: the plastic strains of the bars, the older form
-    width: int = 0  # of NN_Z: 56 in two dimensions, 88 in three
-    units: int = 0  # of NN_psi: 48 in two dimensions, 96 in three
-    epochs: int = 60  # of the first training, Algorithm 1
-    tuning: int = 300  # of the second training, Algorithm 2
-    rolling: int = 60  # of the third training, along stretches of walks
-    window: int = 20  # steps of a stretch
-    batch: int = 200
-    learning_rate: float = 3e-3
-    final_rate: float = 1e-6
-    grain: float = 0.3  # step, in mean steps, in which half of an error is taken back
-    threshold: float = 0.5  # least dissipation per change of Z that is admitted, over the least in the data; stage 3
-    seed: int = 0
+    variables: int = option(0, "internal variables; 0 for all that the internal coordinates show")
+    internal: Literal["discovered", "given"] = option(
+        "discovered", "given: the internal variables are the plastic strains of the bars"
+    )
+    width: int = option(0, "width of NN_Z; 0 for the authors' 56 in two dimensions, 88 in three")
+    units: int = option(0, "units of NN_psi; 0 for the authors' 48 in two dimensions, 96 in three")
+    epochs: int = option(60, "epochs of the first training, Algorithm 1")
+    tuning: int = option(300, "epochs of the second training, Algorithm 2")
+    rolling: int = option(60, "epochs of the third training, along windows of paths")
+    window: int = option(20, "steps of a window")
+    batch: int = option(200, "steps per batch")
+    learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
+    final_rate: float = option(1e-6, "last learning rate")
+    grain: float = option(0.3, "step, in mean steps, in which half of an error is taken back")
+    threshold: float = option(0.5, "least dissipation per change of Z that is admitted, over the least in the data")
+    seed: int = option(0, "seed of the weights and of the order of the steps")
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
-        for name in ("variables", "width", "units", "epochs", "tuning", "rolling", "threshold"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        for name in ("window", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.grain <= 0.0:
-            raise ValueError(f"grain must be positive, got {self.grain}.")
+        check_integers(self, 0, "variables", "width", "units", "epochs", "tuning", "rolling")
+        check_integers(self, 1, "window", "batch")
+        check_rates(self)
+        check_seed(self.seed)
+        if not 0.0 <= self.threshold < math.inf:
+            raise ValueError(f"threshold must be finite and not negative, got {self.threshold}.")
+        if not 0.0 < self.grain < math.inf:
+            raise ValueError(f"grain must be positive and finite, got {self.grain}.")
 
 
 @small_batches()
-def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
+def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
     """The network at its first numbers, with the sizes of all quantities.
 
     Raises:
-        ValueError: the bars harden isotropically, or more variables are asked for than the walks show.
+        ValueError: the bars harden isotropically, or more variables are asked for than the paths show.
     """
     if train.lattice["bar"]["name"] != "kinematic":
         raise ValueError("tann-network needs bars that harden kinematically: internal coordinates do not show others.")
+    if config.rolling and config.window >= train.strain.shape[1]:
+        last = train.strain.shape[1] - 1
+        raise ValueError(f"window must be at most the {last} steps of a path, got {config.window}.")
     torch.manual_seed(config.seed)  # of the first weights
     d = train.dimension
     xi, xi_size = coordinates_of(train)
@@ -97,10 +104,12 @@ def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
         decode_E = elastic_decoder(train.strain, scaled, train.dissipation)
         found = rank(spectrum((scaled - train.strain @ decode_E.T).flatten(0, 1))[0])
     if config.variables > found or (config.internal == "given" and 0 < config.variables < found):
-        raise ValueError(f"variables must be 0 or at most the {found} that the walks show, got {config.variables}.")
+        raise ValueError(f"variables must be 0 or at most the {found} that the paths show, got {config.variables}.")
     N = config.variables or found
     sizes = (N, xi.shape[-1]) if first else (*(k * N for k in ENCODER[::-1]), xi.shape[-1])
     width, units = config.width or (56 if d == 2 else 88), config.units or (48 if d == 2 else 96)
+    decoder = sum(a * b for a, b in zip(sizes, sizes[1:]))
+    check_memory(2.0 * width**2 + width * (2.0 * N + 18) + units * (N + 6.0) + decoder)
     law = TannNetworkLaw(d, N, width, units, sizes, coordinate_names(lattice_of(train.lattice)[0]))
     law.decode_E, law.xi_size = decode_E, xi_size
     law.E_size, law.stress_size = train.strain.std().reshape(1), train.stress.std().reshape(1)
@@ -132,8 +141,8 @@ def least(steps: Steps) -> Tensor:
 
 @small_batches()
 def fit(
-    model: TannNetwork, train: Walks, held_out: Walks, config: TannNetworkConfig, *, progress: bool = False,
-    checkpoint: Checkpoint | None = None,
+    model: TannNetwork, train: LatticePaths, held_out: LatticePaths, config: TannNetworkConfig, *,
+    progress: bool = False, checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The three trainings; of each the numbers that did best on held-out steps go on.
 
@@ -191,15 +200,15 @@ def fit(
 
 
 def _work(
-    model: TannNetwork, train: Walks, held_out: Walks, config: TannNetworkConfig, stage: int
+    model: TannNetwork, train: LatticePaths, held_out: LatticePaths, config: TannNetworkConfig, stage: int
 ) -> tuple[Callable[[Tensor], Tensor], int, Callable[[], Tensor]]:
     """Loss of some rows of a stage's training data, their number, and the held-out loss."""
     if stage == 3:
-        stretches, others = Stretches(train, model, config.window), Stretches(held_out, model, config.window)
+        windows, others = Windows(train, model, config.window), Windows(held_out, model, config.window)
         every = torch.arange(len(others))
         return (
-            lambda rows: stretches_loss(model, stretches, rows), len(stretches),
-            lambda: stretches_loss(model, others, every),
+            lambda rows: windows_loss(model, windows, rows), len(windows),
+            lambda: windows_loss(model, others, every),
         )  # fmt: skip
     steps, tests = Steps(train, model), Steps(held_out, model)
     some = torch.arange(len(tests))[:: max(1, len(tests) // 4000)]
@@ -209,21 +218,25 @@ def _work(
     )  # fmt: skip
 
 
-def export(model: TannNetwork, train: Walks, config: TannNetworkConfig) -> TannNetworkLaw:
+def export(model: TannNetwork, train: LatticePaths, config: TannNetworkConfig) -> TannNetworkLaw:
     """The trained law with the decoder, in double precision: Newton's method converges further than it is accurate."""
     law = copy.deepcopy(model.law).cpu().double().requires_grad_(False)
-    law.M, law.components = basis(law.dimension).reshape(law.c, -1), components(law.dimension)
+    law.M = mandel_basis(ORDERS[law.dimension]).reshape(law.c, -1)
+    law.components = component_factors(law.dimension)
     return law
 
 
-load = load_walks
-
-
-def material(train: Walks) -> Material:
-    """What the manifest says of the lattice: a lattice has no density, 1 kg/m^3 stands for it."""
-    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
-
-
-def errors(model: TannNetwork, law: Any, held_out: Walks, config: TannNetworkConfig) -> dict[str, float]:
-    """Errors of the law in recall along held-out walks and loads of other kinds; see `surrogates.tann.errors`."""
+def errors(model: TannNetwork, law: Any, held_out: LatticePaths, config: TannNetworkConfig) -> dict[str, float]:
+    """Errors of the law in recall along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
     return recall_errors(law, held_out)
+
+
+def write(
+    output: Path, law: TannNetworkLaw, train: LatticePaths, config: TannNetworkConfig, record: Record
+) -> dict[str, Any]:
+    """Write the law as an artifact."""
+    return write_trained_law(output, law, train, trained_material(train), record)
+
+
+Config, SUFFIX, load = TannNetworkConfig, ".pt", load_paths
+__all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

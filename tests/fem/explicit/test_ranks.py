@@ -196,7 +196,7 @@ def test_an_error_in_a_piece_is_raised(unplanned):
 
 def test_threads_do_not_change_a_law(unplanned):
     """Stress, state and tangent of a shipped network, bit for bit, on one thread and on three."""
-    law = laws.load(Path(__file__).parents[2] / "surrogates" / "pretrained" / "recurrent.pt")
+    law = laws.load(Path(__file__).parents[3] / "surrogates" / "pretrained" / "recurrent.pt")
     law.chunk = 16
     F = np.eye(3) + 0.02 * np.random.default_rng(5).normal(size=(100, 3, 3))
     found = []

@@ -29,6 +29,7 @@ def test_series_is_whole_or_not_there(solver, tmp_path, monkeypatch, adios2):
     with Series(solver, tmp_path) as series:
         series.write(solver)
     assert series.path.exists()
+    assert series.path.suffix == (".bp" if adios2 and module.dolfinx.has_adios2 else ".xdmf")
     if series.path.suffix == ".xdmf":
         assert "fields.h5" in series.path.read_text()
         assert "part" not in series.path.read_text()

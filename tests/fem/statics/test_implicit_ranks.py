@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_solver_is_refused(cells, tmp_path):
         plastic(cells, MPI.COMM_WORLD, n=2, degree=2).restore(path)
     with pytest.raises(ValueError, match='with the law "j2"'):
         ImplicitSolver(cells("tetrahedron", 2), LinearElastic()).restore(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"absent\.npz does not exist"):
         plastic(cells, MPI.COMM_WORLD, n=2).restore(path.with_name("absent.npz"))
     MPI.COMM_WORLD.barrier()
 

@@ -90,9 +90,16 @@ def test_a_restart_leaves_out_the_times_behind():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"times": [0.2, 0.2]}, {"until": -1.0}, {"step": 0.0}, {"cut": 1.0}, {"growth": 0.5}, {"smallest": np.nan}],
+    ("wrong", "sentence"),
+    [
+        ({"times": [0.2, 0.2]}, "times must be finite and increase."),
+        ({"until": -1.0}, "The run cannot end at -1.0, it is at 0.0."),
+        ({"step": 0.0}, "step must be positive, got 0.0."),
+        ({"cut": 1.0}, r"growth must be at least 1 and cut in \(0, 1\), got 1.5 and 1.0."),
+        ({"growth": 0.5}, r"growth must be at least 1 and cut in \(0, 1\), got 0.5 and 0.5."),
+        ({"smallest": np.nan}, "smallest must be positive, got nan."),
+    ],
 )
-def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(ValueError):
+def test_wrong_arguments_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
         run(Toy(), **wrong)

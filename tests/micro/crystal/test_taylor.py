@@ -5,9 +5,8 @@ import torch
 
 from micro.crystal.law import Crystal
 from micro.crystal.paths import random_walk
-from micro.crystal.rotations import random_rotations
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.tensors import determinant, deviator, from_components, matmul, to_components
+from micro.tensors import determinant, deviator, from_components, matmul, random_rotations, to_components
 
 EYE = torch.eye(3, dtype=torch.float64)
 

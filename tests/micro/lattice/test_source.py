@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from micro import generate
+from micro.data import provenance
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.data import read_lattice_set
@@ -55,7 +56,13 @@ def test_set_is_the_solution_of_its_manifest(small_set):
 def test_first_and_second_law(small_set):
     work = np.array([1, 1, 2]) * np.diff(small_set.strain, axis=1)
     gain = np.diff(small_set.psi, axis=1) + small_set.dissipation[:, 1:]
-    assert (small_set.dissipation >= 0).all()
+    # D = sum of (stress - H alpha) d alpha over the bars, by their forces; here isotropic: stress d alpha - H p dp
+    cell, bar, change = small_set.cell, small_set.bar, np.diff(small_set.bar_state, axis=1)
+    stress = small_set.force[:, 1:] / cell.area
+    lost = stress * change[..., 0] - bar.hardening * small_set.bar_state[:, 1:, :, 1] * change[..., 1]
+    done = (lost * cell.weight * cell.area * cell.length).sum(-1) / cell.volume
+    np.testing.assert_allclose(small_set.dissipation[:, 1:], done, rtol=1e-9, atol=1e-12)
+    assert done.min() > -1e-12 and done.max() > 1e-3
     assert (gain <= (small_set.stress[:, 1:] * work).sum(-1) + 1e-12).all()
     assert (gain >= (small_set.stress[:, :-1] * work).sum(-1) - 1e-12).all()
 
@@ -122,6 +129,12 @@ def test_bad_options(tmp_path, caplog, options, sentence):
     assert sentence in caplog.text
     assert caplog.text.count("\n") == 1
     assert not (tmp_path / "set").exists()
+
+
+def test_code_reaches_the_bars():
+    modules = provenance.content_modules(provenance.PACKAGE / "lattice_source.py")
+    assert {"lattice_source", "lattice", "lattice_cell", "bars", "perturbation"} <= modules.keys()
+    assert "job" not in modules and "taylor" not in modules
 
 
 def test_cell_and_law_of_the_set(small_set):

@@ -152,8 +152,10 @@ def test_no_convergence_is_told(caplog):
 def test_hinges_in_soft_voids(n):
     """Bars that touch by corners, voids of 1e-9: rounding breaks multigrid in single precision, which is noticed."""
     rho = np.where(make_frame("x", n, 0.06), 1.0, 1e-9)
-    fourier, multigrid = (
-        Homogeniser(rho, preconditioner=name).solve(iterations=50) for name in ("fourier", "multigrid")
-    )
-    assert bool(multigrid.converged.all()) and int(multigrid.iterations) <= 15
-    np.testing.assert_allclose(multigrid.tensor, fourier.tensor, rtol=0, atol=2e-4 * float(fourier.tensor.max()))
+    exact = Homogeniser(rho, preconditioner="multigrid", precision=torch.float64).solve(tolerance=1e-10).tensor
+    for name in ("fourier", "multigrid"):
+        result = Homogeniser(rho, preconditioner=name, precision=torch.float32).solve(tolerance=1e-4, iterations=50)
+        assert bool(result.converged.all())  # in how many steps is up to rounding
+        above = (result.tensor - exact)[0].numpy()
+        assert np.linalg.eigvalsh(above)[0] > -1e-9 * float(exact.max())  # of a field, so never below
+        assert above.max() < 2e-4 * float(exact.max())

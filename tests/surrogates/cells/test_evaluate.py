@@ -11,6 +11,7 @@ from surrogates.cells import data as cells
 from surrogates.cells import evaluate
 from surrogates.cells.evaluate import predict, relative_error
 from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
+from surrogates.evaluate import main
 
 
 @pytest.fixture
@@ -31,11 +32,10 @@ def data(tmp_path):
 
 
 def test_the_table_has_every_network_step_and_set(networks, data, tmp_path, capsys):
-    assert evaluate.main([*networks, "--data", data[0], "--data", data[1], "--json", str(tmp_path / "t")]) == 0
-    said = json.loads((tmp_path / "t").read_text())
-    rows = said["errors"]
+    assert main([*networks, "--data", data[0], "--data", data[1], "--all", "--json", str(tmp_path / "t")]) == 0
+    rows = json.loads((tmp_path / "t").read_text())
     assert list(rows) == ["fields, 1 step", "fields, 2 steps", "numbers"]
-    assert said["cells"] == {"set": 4, "plain.npy": 4}
+    assert rows["numbers"]["set"]["samples"] == rows["numbers"]["plain.npy"]["samples"] == 4
     shown = capsys.readouterr().out
     assert all(f"{100 * row['set']['mean']:.2f}" in shown for row in rows.values())
     for row in rows.values():
@@ -64,16 +64,17 @@ def test_what_is_known_is_not_solved_for(data, monkeypatch):
 
 def test_bad_input_is_refused_in_one_sentence(networks, data, tmp_path, capsys):
     for words, sentence in (
-        ([networks[0], "--data", data[0], "--cells", "0"], "cells must be at least 1, got 0."),
+        ([networks[0], "--data", data[0], "--held-out", "0"], "held_out must lie between 1 and 3"),
+        ([networks[0], "--data", data[0], "--held-out", "1", "--all"], "held_out must be left out"),
         ([networks[0], "--data", str(tmp_path / "none")], "neither a data set nor"),
         ([str(tmp_path / "none.pt"), "--data", data[0]], "does not exist"),
-        ([networks[0], networks[0], "--data", data[0]], "network must have names that differ, got fields, fields."),
+        ([networks[0], networks[0], "--data", data[0]], "files must have names that differ, got fields, fields."),
         ([networks[0], "--data", data[0], "--data", data[0]], "data must have names that differ, got set, set."),
         ([networks[0], "--data", data[0], "--device", "abacus"], "device must be cpu, cuda or cuda:N, got abacus."),
         ([networks[0], "--data", data[0], "--json", str(tmp_path)], "json must be a file in a folder that exists"),
         ([networks[0], "--data", data[0], "--json", networks[0]], "json must be a file of its own"),
     ):
-        assert evaluate.main(words) == 2
+        assert main(words) == 2
         said = capsys.readouterr().err
         assert sentence in said and said.count("\n") == 1
     with pytest.raises(ValueError, match="solved before"):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from surrogates import tensors
 from surrogates.path import errors
-from surrogates.path.data import join, mandel, matrices, moduli, split, trained_range
+from surrogates.path.data import join, mandel, matrices, moduli, trained_range
+from surrogates.training.split import split
 
 
 class Elastic(torch.nn.Module):

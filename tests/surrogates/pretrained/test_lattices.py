@@ -1,6 +1,7 @@
 """The lattice laws that the repository ships: thermodynamics, and the errors that their manifests tell, found anew."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ FILES = [file for file, kind in KINDS.items() if kind in ("tann", "lattice")]
 DISSIPATIVE = [file for file, kind in KINDS.items() if kind in ("tann", "lattice", "tann-network")]
 TARGETS = {"stress": 2e-3, "psi": 2e-3, "dissipation": 1e-2}  # the issue that asked for these laws
 PERTURBED = {"stress": 5e-3, "psi": 5e-3, "dissipation": 1e-2}
+Power = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
@@ -43,11 +45,21 @@ def random_states(law: Law, n: int, seed: int) -> tuple[torch.Tensor, torch.Tens
     return torch.eye(d) + torch.from_numpy(strain_max * rng.normal(size=(n, d, d))), state
 
 
-def dissipations(law: Law, n: int, seed: int) -> torch.Tensor:
-    """Dissipation of a step from random states, (n,)."""
+def check_second_law(law: Law, power: Power, n: int, seed: int) -> float:
+    """Steps from random states: D = -T . dZ with T from the shipped energy, not negative; the share of steps that flow.
+
+    To what is lost in sums of terms of both signs.
+    """
     F, state = random_states(law, n, seed)
     with torch.no_grad():
-        return law.module.forward(F, state, 1.0)[1][:, -1]
+        new = law.module.forward(F, state, 1.0)[1]
+    fields = law.manifest["state"]["fields"]
+    (D,) = (new[:, f["offset"]] - state[:, f["offset"]] for f in fields if f["name"] == "dissipation")
+    done, terms = power(law.module, fields, F, state, new)
+    assert torch.isfinite(new).all()
+    assert bool(((D - done).abs() <= 1e-7 * terms).all())
+    assert bool((done >= -1e-7 * terms).all())
+    return float((terms > 0).double().mean())
 
 
 def test_all_lattices_are_there() -> None:
@@ -56,19 +68,16 @@ def test_all_lattices_are_there() -> None:
     assert squares | {"tann_cube_1", "tann_cube_2_perturbed", "lattice_cube_1"} <= names
 
 
-def test_dissipation_is_never_negative(dissipative: Law) -> None:
-    D = dissipations(dissipative, 1000, 0)
-    assert torch.isfinite(D).all()
-    assert float(D.min()) >= 0.0
-    assert float((D > 0).double().mean()) > 0.3
+def test_dissipation_is_the_power_of_the_conjugate_forces_and_not_negative(
+    dissipative: Law, conjugate_power: Power
+) -> None:
+    assert check_second_law(dissipative, conjugate_power, 1000, 0) > 0.3
 
 
 @pytest.mark.slow
-def test_dissipation_is_never_negative_at_a_million_states(dissipative: Law) -> None:
+def test_second_law_at_a_million_states(dissipative: Law, conjugate_power: Power) -> None:
     for seed in range(100):
-        D = dissipations(dissipative, 10_000, 1000 + seed)
-        assert torch.isfinite(D).all()
-        assert float(D.min()) >= 0.0
+        assert check_second_law(dissipative, conjugate_power, 10_000, 1000 + seed) > 0.3
 
 
 def test_a_step_of_no_strain_changes_nothing_to_the_bit(law: Law) -> None:

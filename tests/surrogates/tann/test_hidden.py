@@ -6,9 +6,16 @@ import torch
 from micro.lattice.bars import KinematicBar
 from micro.lattice.condensation import condense
 from micro.lattice.geometry import make_cell
-from surrogates.tann.flow import coupled
-from surrogates.tann.hidden import relaxed, split_stiffness
-from surrogates.tann.motion import CoupledMotion, RelaxedMotion, SeparateMotion, make_motion, pairs
+from surrogates.tann.flow import (
+    CoupledFlow,
+    HiddenFlow,
+    SeparateFlow,
+    coupled,
+    make_flow,
+    pairs,
+    relaxed,
+    split_stiffness,
+)
 
 
 def problem(N=20, h=4, n=60, seed=0):
@@ -69,15 +76,15 @@ def test_a_perturbed_cell_has_the_hidden_coordinates_of_its_free_nodes():
 def test_the_motion_suits_the_stiffness_and_takes_the_same_off_the_tangent():
     K, _, _, shape, r, c = problem()
     G = torch.randn(20, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    one, other = make_motion(K, G, shape), CoupledMotion(K, G)
-    assert isinstance(one, RelaxedMotion)
-    assert isinstance(make_motion(K, G, shape[:0]), CoupledMotion)
-    assert isinstance(make_motion(torch.diag(torch.diagonal(K)), G, shape), SeparateMotion)
+    one, other = make_flow(K, G, shape), CoupledFlow(K, G)
+    assert isinstance(one, HiddenFlow)
+    assert isinstance(make_flow(K, G, shape[:0]), CoupledFlow)
+    assert isinstance(make_flow(torch.diag(torch.diagonal(K)), G, shape), SeparateFlow)
     moves = one(r, c)[1].abs()
     assert 0 < float(moves.mean()) < 1
-    torch.testing.assert_close(one.relief(moves), other.relief(moves), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(one.softening(moves), other.softening(moves), rtol=1e-9, atol=1e-11)
     few = moves * (torch.arange(len(moves)) % 3 == 0)[:, None]
-    torch.testing.assert_close(one.relief(few), other.relief(few), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(one.softening(few), other.softening(few), rtol=1e-9, atol=1e-11)
 
 
 def test_no_points_and_resting_points():

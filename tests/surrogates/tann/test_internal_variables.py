@@ -6,9 +6,19 @@ import torch
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.condensation import condense
 from micro.lattice.parameters import lattice_of
-from surrogates.tann.directions import most_frequent, repeated, single_directions
-from surrogates.tann.identify import discover, elastic_decoder, given, identify, rank, spectrum
-from surrogates.tann.merge import k_means, merge
+from surrogates.tann.internal_variables import (
+    discover,
+    elastic_decoder,
+    given,
+    identify,
+    k_means,
+    merge,
+    most_frequent,
+    rank,
+    repeated,
+    single_directions,
+    spectrum,
+)
 from surrogates.tann.model import coordinates_of
 
 

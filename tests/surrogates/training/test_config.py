@@ -1,0 +1,78 @@
+"""Configurations: options on the command line, and the bounds of what a training can use."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from surrogates.path.recurrent import RecurrentConfig, estimated_parameters
+from surrogates.path.relaxation import Relaxation
+from surrogates.training.config import (
+    BYTES_PER_PARAMETER,
+    add_config,
+    available_memory,
+    check_integers,
+    check_memory,
+    check_rates,
+    check_seed,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One field of each kind."""
+
+    width: int = option(8, "width of the layers")
+    learning_rate: float = option(1e-3, "first learning rate")
+    final_rate: float = option(1e-5, "last learning rate")
+    measure: Literal["stretch", "strain"] = option("stretch", "what is seen", export=True)
+    augment: bool = option(False, "turn the paths")
+
+
+def parse(*words: str) -> Example:
+    parser = argparse.ArgumentParser()
+    add_config(parser, Example)
+    return Example(**vars(parser.parse_args(words)))
+
+
+def test_fields_are_options() -> None:
+    assert parse() == Example()
+    found = parse("--width", "3", "--learning-rate", "0.5", "--measure", "strain", "--augment")
+    assert found == Example(3, 0.5, 1e-5, "strain", True)
+    assert parse("--no-augment").augment is False
+
+
+@pytest.mark.parametrize("width", [0, -1, 10**7, 2.0, True])
+def test_integers_lie_in_their_range(width: int) -> None:
+    with pytest.raises(ValueError, match="width must be an integer from 1 to 1000000, got"):
+        check_integers(Example(width=width), 1, "width")
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": float("nan")}, {"learning_rate": 0.0}, {"final_rate": 1.0}])
+def test_rates_fall(change: dict[str, float]) -> None:
+    check_rates(Example())
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must"):
+        check_rates(Example(**change))  # type: ignore[arg-type]
+
+
+def test_seeds_are_those_that_all_generators_accept() -> None:
+    check_seed(2**63 - 1)
+    for seed in (-1, 2**63, 1.5):
+        with pytest.raises(ValueError, match="seed must be an integer from 0"):
+            check_seed(seed)  # type: ignore[arg-type]
+
+
+def test_networks_that_do_not_fit_in_memory_are_refused_with_the_estimate() -> None:
+    check_memory(1000, available=1000 * BYTES_PER_PARAMETER)
+    with pytest.raises(ValueError, match="its 1e.09 parameters need about 16 GB in training, this machine has 8 GB"):
+        check_memory(1e9, available=8e9)
+    assert available_memory() > 1e8
+
+
+def test_estimates_of_parameters_are_near_the_networks() -> None:
+    for config in (RecurrentConfig(), RecurrentConfig(elastic=2, memory=9, width=300, texture_width=20)):
+        step = Relaxation(config.elastic, config.memory, config.width, config.texture_width)
+        true = sum(p.numel() for p in step.parameters())
+        assert 0.7 < estimated_parameters(config) / true < 1.5
