@@ -24,7 +24,7 @@ from micro.lattice.parameters import lattice_of
 from surrogates.artifact.load import Law, load_law
 from surrogates.cells import data as cells
 from surrogates.cells.evaluate import as_text, table
-from surrogates.cells.network import load_network
+from surrogates.cells.networks.file import load_network
 from surrogates.path.data import join as join_samples
 from surrogates.path.data import load_samples
 from surrogates.path.errors import resolution_report

@@ -29,7 +29,7 @@ ALSO = {
     "micro.voxel.cells.files": {"PIL"},
     "micro.voxel.cells.surface": {"gmsh", "pyvista"},
     "fem.mesh": {"gmsh"},
-    "surrogates.cells.stiffness_picture": {"matplotlib"},
+    "surrogates.cells.stiffness": {"matplotlib"},
 }
 # What fem loads with a law: needs nothing but torch, and brings no training code along.
 LIGHT: dict[str, set[str]] = {

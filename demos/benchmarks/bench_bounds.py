@@ -1,20 +1,20 @@
 # %% [markdown]
 # # What a certificate costs
 #
-# **Why.** `surrogates.homogenise` answers with two bounds. The upper one is the energy of any field, and comes for
-# nothing; the lower one takes a stress in equilibrium. Here is what each phase costs: the network's field, the solver's
-# steps, the bounds.
+# **Why.** `surrogates.homogenise` gives two bounds. The upper one is the energy of a displacement field and costs
+# nothing extra; the lower one needs a stress in equilibrium. This benchmark measures the cost of each phase: the
+# network, the solver, the bounds.
 #
-# **Equations.** U - sum_b f_b.K_b^+ f_b <= C <= U, see `micro.voxel.bounds.lower_bound`: one sparse problem of rigid bodies, and one
-# small factor for every body of 4 x 4 x 4 voxels.
+# **Equations.** U - sum_b f_b.K_b^+ f_b <= C <= U, see `micro.voxel.bounds.lower_bound`: one sparse coarse problem, and
+# one small factorisation for every subdomain of 4 x 4 x 4 voxels.
 #
 # **Parameters.** E = 1, nu = 0.3, empty voids. Octet of radius 0.1 and voxels of random density at 20^3, gyroid at
-# level 0 at 40^3; accuracies 1e-2 and 1e-3; from zero fields and from the pretrained network's.
+# level 0 at 40^3; accuracies 1e-2 and 1e-3; beginning with zero fields and with those of the pretrained network.
 #
-# **Numbers.** Processor seconds (all threads together) of each phase, the least of some runs in one process, so that
-# what is loaded once does not count; steps of conjugate gradients; the gap of the bounds that was reached.
+# **Numbers.** Processor seconds (all threads together) of each phase, the least of several runs in one process, so
+# that loading does not count; steps of conjugate gradients; the gap of the bounds.
 #
-# **Check.** Bounds enclose the solver's tensor to 1e-8, and are as near each other as asked.
+# **Check.** The bounds enclose the solver's tensor to 1e-8, and are as close as asked for.
 
 # %%
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from micro.threads import asked_threads, limit_threads, use_threads
@@ -37,32 +38,35 @@ from micro.data.cli import Parser
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.random import make_random
 from micro.voxel.cells.tpms import make_tpms
-from micro.voxel.solver.homogeniser import Homogeniser
-from surrogates.cells.network import PRETRAINED, load_network
+from micro.voxel.solver.homogeniser import Homogeniser, check_size
+from surrogates.cells.networks.file import PRETRAINED, load_network
 from surrogates.homogenise import effective
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 PHASES = ("network", "solver", "bounds")
+#: Accuracy that rounding allows.
+LEAST = 1e-7
 
 
 # %%
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Certificates.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--n", type=int, default=20, help="voxels a side; the gyroid has twice as many")
+    p.add_argument("--n", type=int, default=20, help="voxels per side; the gyroid has twice as many")
     p.add_argument("--accuracy", nargs="+", type=float, default=[1e-2, 1e-3], help="relative gaps of the bounds")
     p.add_argument("--runs", type=int, default=3, help="runs of which the fastest counts")
     p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads of PyTorch and BLAS")
     p.add_argument("--network", type=Path, default=PRETRAINED, help="network")
     p.add_argument("--output", type=Path, default=Path("results/bench_bounds"), help="folder for the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     for name, low in (("n", 4), ("runs", 1), ("threads", 1)):
         if getattr(o, name) < low:
             raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
-    if not all(0 < accuracy < 1 for accuracy in o.accuracy):
-        raise ValueError(f"--accuracy must lie between 0 and 1, got {o.accuracy}.")
+    check_size("--n", (2 * o.n,) * 3)
+    if not all(LEAST <= accuracy < 1 for accuracy in o.accuracy):
+        raise ValueError(f"--accuracy must lie between {LEAST:g} and 1, got {o.accuracy}.")
     if o.output.exists() and not o.output.is_dir():
         raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
     return o
@@ -82,15 +86,15 @@ def make_cells(n: int) -> dict[str, np.ndarray]:
 
 
 # %%
-def main() -> int:
-    """Measure, check, and write the table; 1 where the input is refused."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, check, and write the table: 0 done, 2 bad input."""
     try:
-        o = parse()
+        o = parse(arguments)
         use_threads(o.threads)
         network = load_network(o.network)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return 2
     o.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, rho in make_cells(o.n).items():
@@ -103,7 +107,7 @@ def main() -> int:
                 scale = np.linalg.eigvalsh(exact)[-1]
                 assert np.linalg.eigvalsh(upper - exact)[0] > -1e-8 * scale, "an upper bound is below the tensor"
                 assert np.linalg.eigvalsh(exact - lower)[0] > -1e-8 * scale, "a lower bound is above the tensor"
-                assert bool(best.reached[0]), "the bounds are further apart than asked"
+                assert bool(best.reached[0]), "the bounds are further apart than asked for"
                 row = {"cell": name, "accuracy": accuracy, "start": "zero" if start is None else "network"}
                 row |= {phase: round(best.seconds.get(phase, 0.0), 4) for phase in PHASES}
                 row |= {"iterations": int(best.iterations[0])}
@@ -117,7 +121,7 @@ def main() -> int:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Draw the phases, one bar a row."""
+    """Draw the phases, one bar per row of the table."""
     figure, axes = plt.subplots(figsize=(8, 0.35 * len(rows) + 1), layout="constrained")
     left = np.zeros(len(rows))
     for phase in PHASES:

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # Networks, the solver, and both together: effective stiffness of voxel cells
 #
-# **Why.** A network that gives a cell's displacements replaces a solver only if it is faster at the same accuracy, on
-# cells of kinds that it has not seen. Here it runs beside the solver it is to replace: seconds of one processor, one
-# cell at a time, set-up included.
+# **Why.** A network that predicts the displacements of a cell can replace a solver only if it is faster at the same
+# accuracy, on kinds of cells that it has not been trained on. Here it runs beside that solver: seconds of one
+# processor, one cell at a time, set-up included.
 #
-# **Equations.** Both give fluctuations u of the six unit strains. The energy of u is an upper bound U of the tensor C
-# of the elements, Eq. (25) of the paper, so that U - C has no negative eigenvalue, whatever the network's weights. The
+# **Equations.** Both yield fluctuations u of the six unit strains. The energy of u is an upper bound U of the tensor C
+# of the elements, Eq. (25) of the paper, so U - C has no negative eigenvalue, whatever the weights of the network. The
 # measure is the paper's mean relative error, Eqs. (32) to (34), with absolute values.
 #
 # **Parameters.** E = 1 and nu = 0.3 in the solid, voids are empty. The four families of the paper as
-# `micro.generate voxels` draws them: frames of nine kinds, as they are defined and with other radii than those trained
-# on; minimal surfaces of five kinds, both sides; Latin-hypercube densities, and penalised ones.
+# `micro.generate voxels` draws them: frames of nine kinds, unshifted and with other radii than in the training;
+# minimal surfaces of five kinds, both sides; Latin-hypercube densities, and penalised ones.
 #
 # **Checks.** No tensor of the network is below the solver's in energy; errors fall with every step of the network.
 #
@@ -26,6 +26,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from micro.threads import limit_threads
@@ -38,12 +39,12 @@ import numpy as np
 import torch
 
 from micro.data.cli import Parser
-from micro.voxel.cells.draw import FAMILIES, draw
-from micro.voxel.solver.homogeniser import Homogeniser
+from micro.data.memory import check_memory
+from micro.voxel.solver.homogeniser import Homogeniser, check_size
+from micro.voxel.source import FAMILIES, draw
 from surrogates.cells.data import Cells, solve
-from surrogates.cells.errors import relative_error
-from surrogates.cells.evaluate import as_text, table
-from surrogates.cells.network import PRETRAINED, load_network, predict
+from surrogates.cells.evaluate import as_text, predict, relative_error, table
+from surrogates.cells.networks.file import PRETRAINED, load_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.paper import TensorNetwork
 
@@ -54,22 +55,26 @@ TARGETS = {"frame": 0.012, "tpms": 0.03, "lhs": 0.005, "p-lhs": 0.005}
 PAPER = {"frame": 0.017, "tpms": 0.044, "lhs": 0.0066, "p-lhs": 0.0073}
 #: Seed of the cells, not that of the sets trained on, and radii of the frames.
 SEED, RADIUS = 7, (0.06, 0.2)
+#: Memory of the cells of the four families, bytes per voxel: densities in double and single precision.
+BYTES = 4 * 12
 
 
 # %%
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Networks and the solver.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--n", type=int, default=20, help="voxels a side")
+    p.add_argument("--n", type=int, default=20, help="voxels per side")
     p.add_argument("--cells", type=int, default=10, help="cells of each family")
-    p.add_argument("--timed", type=int, default=3, help="cells of each family on which times are taken")
+    p.add_argument("--timed", type=int, default=3, help="cells of each family whose times are measured")
     p.add_argument("--network", type=Path, nargs="+", default=[PRETRAINED], help="networks; the first is timed")
     p.add_argument("--output", type=Path, default=Path("results/voxel_networks"), help="folder of the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     if o.n < 2:
         raise ValueError(f"--n must be at least 2, got {o.n}.")
     if o.cells < 1:
         raise ValueError(f"--cells must be at least 1, got {o.cells}.")
+    check_size("--n", (o.n,) * 3)
+    check_memory("--cells", BYTES * o.cells * o.n**3, f"{o.cells} cells of {o.n}^3 voxels in each of four families")
     if not 1 <= o.timed <= o.cells:
         raise ValueError(f"--timed must lie between 1 and --cells, {o.cells}, got {o.timed}.")
     if len({path.stem for path in o.network}) < len(o.network):
@@ -97,7 +102,7 @@ def read_networks(paths: list[Path], n: int) -> dict[str, torch.nn.Module]:
 
 # %%
 def families(n: int, count: int) -> dict[str, Cells]:
-    """Return solved cells of each family, none of a set that networks are trained on."""
+    """Return solved cells of each family, of none of the sets that networks are trained on."""
     sets = {}
     for family in FAMILIES:
         density = np.stack([draw(family, n, k, SEED, radius=RADIUS).density for k in range(count)])
@@ -111,7 +116,7 @@ def families(n: int, count: int) -> dict[str, Cells]:
 
 # %%
 def timed(cells: Cells, module: torch.nn.Module | None, steps: int, iterations: int, kind: str) -> tuple[float, float]:
-    """Return mean error and processor seconds a cell of steps of a network and then some of conjugate gradients."""
+    """Return mean error and processor seconds per cell of steps of a network followed by conjugate gradients."""
     errors, seconds = [], []
     for part in cells.parts(1):
         assert part.tensor is not None
@@ -145,13 +150,13 @@ def time_to(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 def draw_race(seconds: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> None:
-    """Error against processor seconds: a panel a family, a line each for the network, the solver and both."""
+    """Error against processor seconds: a panel per family, a line each for the network, the solver and both."""
     figure, axes = plt.subplots(1, len(seconds), figsize=(3.6 * len(seconds), 3.8), sharey=True, layout="constrained")
     for axis, (name, curves) in zip(axes, seconds.items()):
         for who, curve in curves.items():
             axis.loglog(*zip(*((spent, max(error, 1e-7)) for error, spent in curve)), "o-", ms=3, label=who)
         axis.set_title(name)
-        axis.set_xlabel("processor seconds a cell")
+        axis.set_xlabel("processor seconds per cell")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mean relative error")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
@@ -193,23 +198,23 @@ def run(options: argparse.Namespace, networks: dict[str, torch.nn.Module], sets:
             f"{100 * error:g} %": {who: time_to(curve, error) for who, curve in curves.items()}
             for error in (1e-2, 1e-3)
         }
-        print(f"{name:7s} seconds a cell to", json.dumps(summary["to"][name]))
+        print(f"{name:7s} seconds per cell to", json.dumps(summary["to"][name]))
     options.output.mkdir(parents=True, exist_ok=True)
     draw_race(summary["seconds"], options.output / "race.png")
     summary["targets"], summary["paper"] = TARGETS, PAPER
     (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def main() -> int:
-    """Run with the options of the command line; 1 where the input is refused."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run with the options of the command line: 0 done, 2 bad input."""
     torch.set_num_threads(1)
     try:
-        options = parse()
+        options = parse(arguments)
         networks = read_networks(options.network, options.n)
         sets = families(options.n, options.cells)  # where there is no cell of a family on so few voxels
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return 2
     logger = logging.getLogger("micro.voxel.solver.homogeniser")
     logger.setLevel(logging.ERROR)  # runs are stopped on purpose
     try:

@@ -1,7 +1,7 @@
-"""The four data sets of paper 3, of its sizes, by one command: ``python3 -m micro.voxel.sets --output DIR``.
+"""The four data sets of paper 3 in its sizes, by one command: ``python3 -m micro.voxel.sets --output DIR``.
 
-Each is a set of ``micro.generate voxels`` in a folder of its own; further options go to that command. A set that is
-there is checked and kept, one that was begun goes on.
+Each is a set of ``micro.generate voxels`` in a folder of its own; further options are passed to that command. A set
+that exists is checked and kept; one that was begun is continued.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -19,18 +19,18 @@ if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy is loaded, and PyTorch later
 
 from micro.generate import main as generate
-from micro.voxel.cells.draw import PAPER_SIZES
+from micro.voxel.source import PAPER_SIZES
 
-#: Options of ``micro.generate voxels`` that are set by set: what each is.
+#: Options of ``micro.generate voxels`` that differ from set to set.
 OWN = ("--family", "--samples", "--kinds")
 
 
 def check(part: float, options: Sequence[str]) -> None:
-    """Refuse a part of the sizes that is none, and options that are not one for all sets; ValueError says which."""
+    """Check the part of the sizes, and that no option is given that differs from set to set; ValueError says which."""
     if not 0 < part <= 1:
         raise ValueError(f"part must be above 0 and at most 1, got {part}.")
     for name in (word.split("=")[0] for word in options):
-        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse takes beginnings of names as well
+        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse also takes beginnings of names
             raise ValueError(f"{name} must not be given, it differs from set to set.")
 
 

@@ -1,16 +1,23 @@
-"""Engineering constants and directional stiffness of an effective tensor.
+"""Engineering constants and directional stiffness of an effective tensor, with its picture.
 
-Order 11, 22, 33, 23, 13, 12, engineering shear strains.
+Tensors are in `micro.tensors.ENGINEERING_ORDER`, with engineering shear strains.
 """
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-#: Part of the stiffest strain's modulus that a strain without any resistance is given, to have a compliance.
+from micro.tensors import ENGINEERING_ORDER
+
+#: A strain without resistance gets this part of the largest modulus, so that it has a compliance.
 SOFTEST = 1e-9
+#: Planes of the picture: name, axes, and style of the line, so that equal curves stay visible.
+PLANES = (("12", (0, 1), "-"), ("23", (1, 2), "--"), ("13", (0, 2), ":"))
 
 
 def compliance(C: np.ndarray) -> np.ndarray:
-    """Return the compliance (6, 6); strains that meet no resistance have a very large one."""
+    """Return the compliance (6, 6); it is very large for strains without resistance."""
     values, vectors = np.linalg.eigh((C + C.T) / 2)
     return (vectors / np.maximum(values, SOFTEST * max(values[-1], 1e-300))) @ vectors.T
 
@@ -20,8 +27,8 @@ def engineering_constants(C: np.ndarray) -> dict[str, float | None]:
 
     `nu_ij` is minus the strain along j by that along i under tension along i. Voigt averages hold for a uniform strain
     of a polycrystal of such cells, Reuss averages for a uniform stress. `zener` is 2 C44 / (C11 - C12) of the averages
-    over the axes, 1 if isotropic; `universal` is 5 G_V / G_R + K_V / K_R - 6, 0 if isotropic. None where a cell has no
-    resistance to an extension or a shear that the constant needs.
+    over the axes, 1 if isotropic; `universal` is 5 G_V / G_R + K_V / K_R - 6, 0 if isotropic. A
+    constant is None where the cell does not resist an extension or a shear that the constant needs.
 
     Args:
         C: Stiffness (6, 6), of the unit of Young's modulus of the solid.
@@ -39,7 +46,7 @@ def engineering_constants(C: np.ndarray) -> dict[str, float | None]:
 
     for i in range(3):
         out[f"E_{axes[i]}"] = modulus(S[i, i])
-    for row, (i, j) in enumerate(((1, 2), (0, 2), (0, 1)), start=3):
+    for row, (i, j) in enumerate(ENGINEERING_ORDER.pairs[3:], start=3):
         out[f"G_{axes[i]}{axes[j]}"] = modulus(S[row, row])
     for i in range(3):
         for j in range(3):
@@ -59,6 +66,55 @@ def engineering_constants(C: np.ndarray) -> dict[str, float | None]:
 def directional_stiffness(C: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Return Young's modulus of tension along unit vectors (..., 3): 1 / E = (n n) : S : (n n)."""
     n = np.asarray(direction, dtype=float)
-    i, j = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
-    stress = n[..., i] * n[..., j]
+    stress = n[..., ENGINEERING_ORDER.rows] * n[..., ENGINEERING_ORDER.columns]
     return 1 / np.einsum("...i,ij,...j->...", stress, compliance(C), stress)
+
+
+def check_picture(path: Path) -> None:
+    """Check that the ending of a file is that of a picture; ValueError lists those that are known."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if path.suffix.lower().lstrip(".") not in known:
+        raise ValueError(f"picture must end in one of {', '.join(known)}, got {path}.")
+
+
+def write_picture(path: Path, C: np.ndarray, title: str = "") -> None:
+    """Draw Young's modulus over directions and write it in the format of the file's ending (png, pdf, svg).
+
+    Args:
+        path: The file.
+        C: Stiffness (6, 6), relative to Young's modulus of the solid.
+        title: Of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, 91), np.linspace(0, 2 * np.pi, 181), indexing="ij")
+    n = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], -1)
+    E = directional_stiffness(C, n)
+    top = float(E.max())
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    colours = ScalarMappable(Normalize(float(E.min()), top), "viridis")
+    body: Any = figure.add_subplot(1, 2, 1, projection="3d")
+    x = n * E[..., None]
+    body.plot_surface(*np.moveaxis(x, -1, 0), facecolors=colours.to_rgba(E), rstride=2, cstride=2, shade=False)
+    for axis in "xyz":
+        getattr(body, f"set_{axis}lim")(-top, top)
+        getattr(body, f"set_{axis}label")(f"{'xyz'.index(axis) + 1}")
+    body.set_box_aspect((1, 1, 1))
+    body.tick_params(labelsize=6)
+    figure.colorbar(colours, ax=body, shrink=0.7, pad=0.14, label="E(n) / E solid")
+    flat = figure.add_subplot(1, 2, 2, projection="polar")
+    angle = np.linspace(0, 2 * np.pi, 361)
+    for name, (i, j), line in PLANES:
+        directions = np.zeros((len(angle), 3))
+        directions[:, i], directions[:, j] = np.cos(angle), np.sin(angle)
+        flat.plot(angle, directional_stiffness(C, directions), line, label=f"plane {name}")
+    flat.legend(loc="lower left", bbox_to_anchor=(-0.12, -0.12), fontsize=7)
+    flat.tick_params(labelsize=7)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -12,7 +12,8 @@ The models of the paper's section 5 are configurations of this one command:
     4     --network tensor --loss tensor         labels: the exact tensors, Eq. (4)
 
 and --loss preconditioned is model 1 with the gradient of the energy preconditioned. The default is the multiscale
-network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`), without labels.
+network with the relative energy (`surrogates.cells.networks.multiscale`, `surrogates.cells.energy.relative_loss`),
+without labels.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -35,9 +36,9 @@ from surrogates.cells import energy
 from surrogates.cells.data import DATA, Cells, load_cells
 from surrogates.cells.energy import CellEnergy
 from surrogates.cells.evaluate import errors_of
-from surrogates.cells.network import Shape, load_network, make_network, save_network
+from surrogates.cells.networks.equivariant import draw
+from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
-from surrogates.cells.networks.signed_permutations import draw
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs

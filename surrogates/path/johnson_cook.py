@@ -76,7 +76,9 @@ def spherical_part(s: Tensor, mean: Tensor) -> Tensor:
     return x - ((x * x - half) * x + det - 1) / (3 * x * x - half).detach()
 
 
-def update(F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float) -> tuple[Tensor, Tensor, Tensor]:
+def update(
+    F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """One implicit step of n points.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from micro import generate
 from surrogates import train
 from surrogates.artifact import load_law
-from surrogates.cells.network import load_network
+from surrogates.cells.networks.file import load_network
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.kind import Kind
 

@@ -1,4 +1,4 @@
-"""The small problem of rigid bodies, whose solution leaves forces that are in equilibrium on every body.
+"""The coarse problem of rigid motions, whose solution leaves forces in equilibrium on every subdomain.
 
 References:
     Mandel (1993), Balancing domain decomposition, doi:10.1002/cnm.1640090307. Hestenes and Stiefel (1952), Methods of
@@ -13,34 +13,33 @@ from scipy.sparse import bsr_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
-from micro.voxel.bounds.stencil import NEIGHBOURS, stencil_rows, stencil_table
-from micro.voxel.bounds.subdomains import make_bodies
+from micro.voxel.bounds.subdomains import NEIGHBOURS, make_subdomains, stencil_rows, stencil_table
 from micro.voxel.solver.element import NODES
 from micro.voxel.solver.homogeniser import Homogeniser
 
-#: Resultants on the bodies that may be left, relative to the forces; what they cost is accounted for.
+#: Resultants on the subdomains that may remain, relative to the forces; the bound accounts for what they cost.
 BALANCED = 1e-5
-#: Steps without a gain that end the iteration.
+#: Number of steps without a gain after which the iteration ends.
 STALL = 30
-#: Last steps of conjugate gradients whose gains stand for what is still to be gained.
+#: Last steps of conjugate gradients whose gains estimate what is still to be gained.
 DELAY = 4
-#: Unknowns up to which the rest is solved directly if conjugate gradients fail, and what holds loose bodies then.
+#: Unknowns up to which a direct solver takes over if conjugate gradients fail, and what holds loose subdomains then.
 LARGEST, HELD = 8_000, 1e-13
 #: Nodes whose rows are made at a time.
 SOME = 1 << 14
 
 
-class Balance:
-    """The small problem of rigid bodies: makes the forces on every body balance.
+class CoarseProblem:
+    """The coarse problem of the subdomains' rigid motions: it brings the forces on every subdomain into equilibrium.
 
     Args:
         cell: The cells.
-        size: About the voxels a side of a block.
+        size: About the number of voxels per side of a block.
     """
 
     def __init__(self, cell: Homogeniser, size: int) -> None:
         self.cell = cell
-        self.bodies = make_bodies(cell.operator, cell.spacing, size)
+        self.subdomains = make_subdomains(cell.operator, cell.spacing, size)
         self.rows = self._assemble()
         self._factors: SuperLU | None = None
         self.matrix: Tensor | None = None
@@ -49,7 +48,7 @@ class Balance:
             index, values = torch.tensor(np.stack([entries.row, entries.col])), torch.tensor(entries.data)
             self.matrix = torch.sparse_coo_tensor(index, values, entries.shape).to(cell.load.device)
         own = entries.row // 6 == entries.col // 6
-        diagonal = np.zeros((len(self.bodies), 6, 6))
+        diagonal = np.zeros((len(self.subdomains), 6, 6))
         diagonal[entries.row[own] // 6, entries.row[own] % 6, entries.col[own] % 6] = entries.data[own]
         self.diagonal = torch.tensor(diagonal, device=cell.load.device)
         values, vectors = torch.linalg.eigh(self.diagonal)
@@ -58,17 +57,18 @@ class Balance:
 
     def _assemble(self) -> bsr_array:
         """Return the stiffness of the rigid motions (6 b, 6 b): the Galerkin product, in sparse matrices of blocks."""
-        bodies, operator = self.bodies, self.cell.operator
-        count, shape = 6 * len(bodies), (operator.cells, *operator.shape)
+        subdomains, operator = self.subdomains, self.cell.operator
+        count, shape = 6 * len(subdomains), (operator.cells, *operator.shape)
         places = math.prod(shape)
         index = np.int32 if 27 * places < 1 << 31 else np.int64
-        nodes, weights, modes = (array.cpu().numpy() for array in (bodies.nodes, bodies.weights, bodies.modes))
-        body, local = np.nonzero(weights)
-        order = np.argsort(nodes[body, local], kind="stable")
-        body, local = body[order].astype(index), local[order]
-        start = np.searchsorted(nodes[body, local], np.arange(places + 1)).astype(index)  # of each node's bodies
-        blocks = weights[body, local, None, None] * modes[local]  # (entries, 3, 6)
-        motions = bsr_array((blocks, body, start), shape=(3 * places, count))
+        arrays = (subdomains.nodes, subdomains.weights, subdomains.modes)
+        nodes, weights, modes = (array.cpu().numpy() for array in arrays)
+        owner, local = np.nonzero(weights)
+        order = np.argsort(nodes[owner, local], kind="stable")
+        owner, local = owner[order].astype(index), local[order]
+        start = np.searchsorted(nodes[owner, local], np.arange(places + 1)).astype(index)  # of each node's subdomains
+        blocks = weights[owner, local, None, None] * modes[local]  # (entries, 3, 6)
+        motions = bsr_array((blocks, owner, start), shape=(3 * places, count))
 
         used = np.flatnonzero(np.diff(start))
         at = np.stack(np.unravel_index(used, shape))
@@ -86,9 +86,9 @@ class Balance:
             there = np.stack([moved(place, by) for by in NEIGHBOURS], 1).ravel().astype(index)
             ends = 27 * np.arange(len(mine) + 1, dtype=index)
             K = bsr_array((stencil, there, ends), shape=(3 * len(mine), 3 * places))
-            first, last = start[mine[0]], start[mine[-1] + 1]  # nodes between have no body
+            first, last = start[mine[0]], start[mine[-1] + 1]  # nodes between have no subdomain
             ends = np.append(start[mine], last) - first
-            part = bsr_array((blocks[first:last], body[first:last], ends), shape=(3 * len(mine), count))
+            part = bsr_array((blocks[first:last], owner[first:last], ends), shape=(3 * len(mine), count))
             out = out + part.T @ (K @ motions)
         return out
 
@@ -101,18 +101,18 @@ class Balance:
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the products of (b, 6, loads) with each other, cell by cell (cells, loads)."""
         out = a.new_zeros(self.cell.operator.cells, a.shape[-1])
-        return out.index_add_(0, self.bodies.cell, (a * b).sum(1))
+        return out.index_add_(0, self.subdomains.cell, (a * b).sum(1))
 
     def solve(self, g: Tensor, tolerance: float = 3e-6, iterations: int = 1000) -> tuple[Tensor, Tensor]:
         """Solve for the rigid motions under resultants g (b, 6, loads), by conjugate gradients.
 
-        The matrix is singular where bodies are loose, or so small that their motions depend on each other; then
-        rounding limits what can be reached. The best motions met are returned, and `correct` goes on from these.
+        The matrix is singular where subdomains are loose, or so small that their motions depend on each other; rounding
+        then limits the accuracy. The best motions found are returned, and `correct` continues from these.
 
         Returns:
-            Motions (b, 6, loads), and about the energy of what they lack (cells, loads).
+            Motions (b, 6, loads), and an estimate of the energy of their error (cells, loads).
         """
-        cell, q, r = self.bodies.cell, torch.zeros_like(g), g.clone()
+        cell, q, r = self.subdomains.cell, torch.zeros_like(g), g.clone()
         z = self.inverse @ r
         p, rz = z.clone(), self.dot(r, z)
         recent = torch.full((DELAY, *rz.shape), torch.inf, dtype=rz.dtype, device=rz.device)
@@ -138,9 +138,9 @@ class Balance:
         return best, recent.sum(0)
 
     def solve_directly(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what `solve` does by sparse factors, for bodies that hang together by next to nothing.
+        """Do what `solve` does by sparse factors, for subdomains that are barely connected.
 
-        Motions that no other body resists are held by so little that it does not count; their resultants are zero.
+        Motions that no other subdomain resists are held by a negligible stiffness; their resultants are zero.
         """
         if self._factors is None:
             rows = self.rows.tocsc()
@@ -150,22 +150,22 @@ class Balance:
         return q, self.dot(g, q)
 
     def correct(self, u: Tensor, residual: Tensor, passes: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Take the resultants on the bodies out of the residual.
+        """Remove the resultants on the subdomains from the residual.
 
         Returns:
-            Better fluctuations, their residual, about the energy still to be gained (cells, loads), and which cells
-            are balanced (cells,), bool.
+            Better fluctuations, their residual, an estimate of the energy still to be gained (cells, loads), and which
+            cells are balanced (cells,), bool.
         """
         rest = residual.new_zeros(residual.shape[:2])
-        resultants = self.bodies.resultants(residual)
+        resultants = self.subdomains.resultants(residual)
         solvers = [self.solve] * passes + [self.solve_directly] * (3 if self.rows.shape[0] <= LARGEST else 0)
         for turn, solve in enumerate(solvers):
             if bool(self._balanced(resultants, residual).all()):
                 break
             q, rest = solve(resultants)
-            u = u + self.bodies.extend(q, u.shape)
+            u = u + self.subdomains.extend(q, u.shape)
             residual = self.cell.residual(u)
-            resultants = self.bodies.resultants(residual)
+            resultants = self.subdomains.resultants(residual)
             if turn >= passes:
                 rest = solve(resultants)[1].clamp(min=0)
         return u, residual, rest, self._balanced(resultants, residual)
@@ -173,8 +173,8 @@ class Balance:
     def _balanced(self, resultants: Tensor, residual: Tensor) -> Tensor:
         """Return whether the resultants are zero, up to `BALANCED` (cells,), bool."""
         left = torch.zeros(len(residual), dtype=residual.dtype, device=residual.device)
-        left.index_add_(0, self.bodies.cell, (resultants**2).sum((1, 2)))
-        # of a field at rest nothing but rounding is left, in the forces and in their resultants
+        left.index_add_(0, self.subdomains.cell, (resultants**2).sum((1, 2)))
+        # in equilibrium only rounding remains, in the forces and in their resultants
         stress = self.cell.voigt.flatten(1).amax(1)
         voxels = residual.shape[3] * residual.shape[4] * residual.shape[5]
         floor = 1e-13 * stress * float(self.cell.spacing.prod() / self.cell.spacing.min()) * voxels**0.5

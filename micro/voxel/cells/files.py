@@ -1,10 +1,12 @@
 """Voxels from files: .npy, HDF5, raw, a TIFF of many pages, a folder of images.
 
-`read_voxels` gives the numbers as they stand; what they mean (densities, phases, grey values to be cut at a threshold)
-is the caller's to say.
+`read_voxels` returns the numbers as they stand in the file; the caller decides what they mean (densities, phases, grey
+values with a threshold). Sizes are checked before anything is read: a file that promises more than it holds, or more
+than the memory holds, is refused.
 """
 
 import importlib
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,18 +16,21 @@ from typing import Any
 import h5py
 import numpy as np
 
+from micro.data.memory import check_memory
 from micro.voxel.cells.frames import as_shape
 
 IMAGES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
 #: Files that may hold all layers as pages.
 STACKS = (".tif", ".tiff")
+#: Bytes of a voxel while images are read and stacked.
+NUMBER = 8
 HDF5 = (".h5", ".hdf5", ".hdf")
 #: Modes of images whose numbers are taken as they are; others become grey values of eight bits.
 MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def optional(module: str, package: str, purpose: str) -> Any:
-    """Import a package that only this needs; ValueError says in one sentence what is missing."""
+    """Import an optional package; ValueError says in one sentence what is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -35,16 +40,18 @@ def optional(module: str, package: str, purpose: str) -> Any:
 def read_npy(path: Path) -> np.ndarray:
     """Return the array of a .npy file."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with np.errstate(over="ignore"):
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the file holds
+    except (OSError, ValueError, EOFError, OverflowError, TypeError):
         raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
-    if not isinstance(values, np.ndarray):
+    if not isinstance(stored, np.ndarray):
         raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
-    return values
+    check_memory(str(path), stored.nbytes, "its numbers")
+    return np.array(stored)
 
 
 def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
-    """Return a data set of an HDF5 file, the only one of three or four axes when no name is given."""
+    """Return a data set of an HDF5 file; without a name, the only one of three or four axes."""
     try:
         stored = h5py.File(path, "r")
     except OSError:
@@ -63,11 +70,13 @@ def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
             dataset = found[0]
         if not isinstance(file.get(dataset), h5py.Dataset):
             raise ValueError(f"{path} has no data set {dataset}.")
-        return file[dataset][()]
+        found_set = file[dataset]
+        check_memory(f"{path}, {dataset},", found_set.size * found_set.dtype.itemsize, "its numbers")
+        return found_set[()]
 
 
 def by_number(file: Path) -> tuple[list[str | int], str]:
-    """Return what sorts names as people count: layer2 before layer10."""
+    """Return a key that sorts names with their numbers by value: layer2 before layer10."""
     words = re.split("([0-9]+)", file.name)
     return [int(word) if k % 2 else word for k, word in enumerate(words)], file.name
 
@@ -86,21 +95,57 @@ def read_images(path: Path) -> np.ndarray:
         raise ValueError(f"{path} must hold images ({', '.join(IMAGES)}), it holds none.")
     layers: list[np.ndarray] = []
     for file in files:
-        found: list[np.ndarray] = []
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # else layers would be missing
-                with image.open(file) as picture:
-                    for page in range(getattr(picture, "n_frames", 1) if file is path else 1):
-                        picture.seek(page)
-                        found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
-        except (OSError, SyntaxError, UserWarning):  # what Pillow says of broken pixels, chunks of a .png, pages
-            raise ValueError(f"{file} is not an image, or it is truncated.") from None
+        found = read_pages(image, file, all_pages=file is path, files=len(files))
         layers += found
         for layer in found:
             if layer.shape != layers[0].shape:
                 raise ValueError(f"{file.name} must have {layers[0].shape} pixels as those before, got {layer.shape}.")
     return np.stack([layer[::-1].T for layer in layers], axis=-1)
+
+
+def read_pages(image: Any, file: Path, *, all_pages: bool, files: int) -> list[np.ndarray]:
+    """Return the grey values (rows, columns) of the pages of an image, or of its first page.
+
+    Args:
+        image: The module PIL.Image.
+        file: The image.
+        all_pages: Whether each page is a layer.
+        files: How many images of this size are to be read.
+    """
+    found: list[np.ndarray] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # else layers would be missing
+            warnings.simplefilter("error", image.DecompressionBombWarning)
+            with image.open(file) as picture:
+                pages = getattr(picture, "n_frames", 1) if all_pages else 1
+                check_memory(str(file), NUMBER * math.prod(picture.size) * pages * files, "its pixels")
+                for page in range(pages):
+                    picture.seek(page)
+                    found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
+    except (image.DecompressionBombWarning, image.DecompressionBombError):
+        raise ValueError(f"{file} must have at most {image.MAX_IMAGE_PIXELS} pixels in a layer, it has more.") from None
+    except (OSError, SyntaxError, UserWarning):  # what Pillow says of broken pixels, chunks of a .png, pages
+        raise ValueError(f"{file} is not an image, or it is truncated.") from None
+    return found
+
+
+def read_raw(path: Path, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Return the voxels (X, Y, Z) of a raw file, whose size must be that of the shape."""
+    size = as_shape(shape, "shape")
+    try:
+        kind = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError):
+        raise ValueError(f"dtype must be a type of NumPy, for instance <u2, got {dtype!r}.") from None
+    if kind.kind not in "buif":
+        raise ValueError(f"dtype must be a type of real numbers, for instance <u2, got {dtype!r}.")
+    wanted, held = math.prod(size) * kind.itemsize, path.stat().st_size
+    if held != wanted:
+        raise ValueError(
+            f"{path} must hold {math.prod(size)} numbers of {dtype}, {wanted} bytes, it holds {held} bytes."
+        )
+    check_memory(str(path), held, "its numbers")
+    return np.fromfile(path, dtype=kind).reshape(size)
 
 
 def read_voxels(
@@ -122,7 +167,7 @@ def read_voxels(
         Numbers (X, Y, Z), or (cells, X, Y, Z).
 
     Raises:
-        ValueError: The file is missing, is of another kind, or does not hold voxels.
+        ValueError: The file is missing, is of another kind, does not hold voxels, or is too large for the memory.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -137,18 +182,13 @@ def read_voxels(
     elif suffix == ".raw":
         if shape is None or dtype is None:
             raise ValueError("shape and dtype must be given for a raw file.")
-        size = as_shape(shape, "shape")
-        try:
-            numbers = np.fromfile(path, dtype=dtype)
-        except TypeError:
-            raise ValueError(f"dtype must be a type of NumPy, for instance <u2, got {dtype!r}.") from None
-        if numbers.size != np.prod(size):
-            raise ValueError(f"{path} must hold {np.prod(size)} numbers of {dtype}, it holds {numbers.size}.")
-        voxels = numbers.reshape(size)
+        voxels = read_raw(path, shape, dtype)
     else:
         raise ValueError(f"{path} must be .npy, .h5, .hdf5, .raw, .tif or a folder of images.")
     if voxels.ndim not in (3, 4) or 0 in voxels.shape or voxels.dtype.kind not in "buif":
         raise ValueError(f"{path} must hold (X, Y, Z) or (cells, X, Y, Z) numbers, got {voxels.shape} {voxels.dtype}.")
+    if voxels.dtype.kind == "f" and voxels.dtype.itemsize > 8:
+        voxels = voxels.astype(float)  # PyTorch has no long double
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise ValueError(f"{path} must hold finite numbers.")
     return voxels.astype(voxels.dtype.newbyteorder("="))

@@ -1,9 +1,9 @@
 """Frames: periodic lattices of round bars on the unit cube, as voxels.
 
 A voxel is solid if its centre lies within the radius of a strut or of one of its periodic images. The definitions of
-the nine frames are ours where the paper shows pictures only; vintiles are the edges of Kelvin's truncated octahedra as
-Dong, Tang and Zhao place them. Their lists of face_center and x_cross_grid contain the twelve edges of the cube as
-well: `edges` adds these to any frame.
+the nine frames are ours where the paper shows pictures only. Vintiles are the edges of Kelvin's truncated octahedra as
+Dong, Tang and Zhao place them. Their lists of face_center and x_cross_grid also contain the twelve edges of the cube:
+`edges` adds these to any frame.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -83,7 +83,7 @@ def frame_struts(name: str, *, edges: bool = False) -> np.ndarray:
 
 
 def as_shape(n: int | Sequence[int], name: str = "n") -> tuple[int, int, int]:
-    """Return the numbers of voxels (X, Y, Z) from one number or three; ValueError calls them by a name."""
+    """Return the numbers of voxels (X, Y, Z) from one number or three; ValueError calls them by `name`."""
     shape = (n, n, n) if isinstance(n, int | np.integer) else tuple(n)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{name} must be one positive number of voxels or three, got {n}.")
@@ -95,7 +95,7 @@ def voxelise(struts: np.ndarray, n: int | Sequence[int], radius: float | np.ndar
 
     Args:
         struts: Ends of the bars (m, 2, 3).
-        n: Voxels a side, or (X, Y, Z).
+        n: Voxels per side, or (X, Y, Z).
         radius: Of the bars, one number or (m,), in edges of the cube.
 
     Raises:
@@ -119,6 +119,8 @@ def voxelise(struts: np.ndarray, n: int | Sequence[int], radius: float | np.ndar
                 slice(max(0, int((a + s) * m)), min(m, int(np.ceil((b + s) * m)) + 1))
                 for a, b, s, m in zip(low, high, shift, shape)
             )
+            if solid[block].all():
+                continue  # nothing to add; thick bars have many images
             x = [(np.arange(part.start, part.stop) + 0.5) / m for part, m in zip(block, shape)]
             p = np.stack(np.meshgrid(*x, indexing="ij"), axis=-1) - (start + shift)
             axis = end - start

@@ -1,4 +1,4 @@
-"""Cells that vary in space: densities, and shares of solid, that are smooth functions of one parameter a cell.
+"""Graded cells: densities and volume fractions that are smooth functions of one parameter per cell.
 
 A cell is solid where a distance function d(x) is below the parameter t (radius of struts, level of a surface), with a
 ramp of two voxels of edge h from void to solid, so that the stiffness has a derivative by t:
@@ -34,7 +34,7 @@ class GradedCells:
 
     Args:
         name: One of `micro.voxel.cells.frames.FRAMES` or `micro.voxel.cells.tpms.SURFACES`.
-        n: Voxels a side.
+        n: Voxels per side.
 
     Attributes:
         distance: d at the voxels' centres (n, n, n), in edges of the cell.
@@ -58,21 +58,21 @@ class GradedCells:
         x = ((t[:, None, None, None] - self.distance) * (self.n / 2) + 0.5).clamp(0.0, 1.0)
         return x * x * (3.0 - 2.0 * x)
 
-    def share(self, t: np.ndarray) -> np.ndarray:
-        """Return the shares of solid (cells,)."""
+    def fraction(self, t: np.ndarray) -> np.ndarray:
+        """Return the volume fractions of the solid (cells,)."""
         return self.density(torch.from_numpy(t)).mean((1, 2, 3)).numpy()
 
     def slope(self, t: np.ndarray) -> np.ndarray:
-        """Return the derivatives of the shares (cells,) by the parameters."""
+        """Return the derivatives of the volume fractions (cells,) by the parameters."""
         x = torch.from_numpy(t).requires_grad_()
         return torch.autograd.grad(self.density(x).mean((1, 2, 3)).sum(), x)[0].numpy()
 
-    def parameter(self, share: np.ndarray) -> np.ndarray:
-        """Return the parameters (cells,) of shares of solid, by bisection."""
-        low = np.full(share.shape, float(self.distance.min()) - 1.0)
-        high = np.full(share.shape, float(self.distance.max()) + 1.0)
+    def parameter(self, fraction: np.ndarray) -> np.ndarray:
+        """Return the parameters (cells,) of volume fractions of the solid, by bisection."""
+        low = np.full(fraction.shape, float(self.distance.min()) - 1.0)
+        high = np.full(fraction.shape, float(self.distance.max()) + 1.0)
         for _ in range(60):
             middle = 0.5 * (low + high)
-            more = self.share(middle) < share
+            more = self.fraction(middle) < fraction
             low, high = np.where(more, middle, low), np.where(more, high, middle)
         return 0.5 * (low + high)

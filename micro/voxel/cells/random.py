@@ -1,8 +1,8 @@
 """Random voxels: Latin hypercube samples of all densities at once, as they are or penalised.
 
 A design of N samples puts, in every voxel, one density into each of the N equal parts of the range. The permutation
-that says which sample gets which part is a keyed bijection of the sample's number, one key a voxel, so that any sample
-is made alone, in any order, without the other N - 1.
+that assigns the parts to the samples is a keyed bijection of the sample's number, with one key per voxel, so any sample
+can be made alone, in any order, without the other N - 1.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -39,7 +39,7 @@ def strata(sample: int, count: int, keys: np.ndarray) -> np.ndarray:
     Args:
         sample: Number of the sample, from 0 to count - 1.
         count: Number of samples of the design.
-        keys: One 64-bit word a voxel (v,).
+        keys: One 64-bit word per voxel (v,).
     """
     half = np.uint64(max(1, (int(count - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
@@ -67,7 +67,7 @@ def make_random(
     """Return the densities (X, Y, Z) of a sample, and the exponent they were raised to.
 
     Args:
-        n: Voxels a side, or (X, Y, Z).
+        n: Voxels per side, or (X, Y, Z).
         sample: Number of the sample in the design.
         seed: Seed of the design.
         count: Number of samples of the design.
@@ -85,6 +85,6 @@ def make_random(
     size = int(np.prod(shape))
     keys = stream(seed, 0, 1).integers(0, 2**64, size=size, dtype=np.uint64)
     rng = stream(seed, sample, 2)
-    share = (strata(sample, count, keys) + rng.uniform(size=size)) / count
+    fraction = (strata(sample, count, keys) + rng.uniform(size=size)) / count
     exponent = abs(rng.normal(0.0, PENALTY)) if penalised else 1.0
-    return (least + (1 - least) * share.reshape(shape)) ** exponent, float(exponent)
+    return (least + (1 - least) * fraction.reshape(shape)) ** exponent, float(exponent)

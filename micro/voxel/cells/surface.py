@@ -1,7 +1,7 @@
 """Closed surfaces of triangles, filled with voxels.
 
 A voxel is solid if its centre is inside: a line through the centre crosses the surface an odd number of times before
-it. STL files are read without any further package; other formats through pyvista or gmsh.
+it. STL files are read without further packages, .msh files through gmsh, other formats through pyvista.
 """
 
 import warnings
@@ -13,8 +13,12 @@ import numpy as np
 from micro.voxel.cells.files import optional
 from micro.voxel.cells.frames import as_shape
 
-#: Lines pass the voxels' centres by this part of a voxel, so that none meets an edge of a surface along the grid.
+#: Lines pass the voxels' centres at this distance, in voxels, so that none meets an edge of a surface along the grid.
 ASIDE = (1.0e-5, 1.7e-5)
+#: Coordinates of a surface are below this, so that products of their differences are finite.
+LARGEST = 1e100
+#: Distance in voxels that is still counted exactly.
+FARTHEST = 1e9
 
 
 def read_stl(path: Path) -> np.ndarray:
@@ -49,7 +53,7 @@ def read_triangles(path: str | Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
     if path.suffix.lower() == ".stl":
-        return read_stl(path)
+        return check_finite(path, read_stl(path))
     if path.suffix.lower() == ".msh":
         gmsh = optional("gmsh", "gmsh", "Reading a .msh file")
         gmsh.initialize(interruptible=False)
@@ -76,6 +80,14 @@ def read_triangles(path: str | Path) -> np.ndarray:
         triangles = np.asarray(surface.points, dtype=float)[surface.faces.reshape(-1, 4)[:, 1:]]
     if not len(triangles):
         raise ValueError(f"{path} holds no triangles.")
+    return check_finite(path, triangles)
+
+
+def check_finite(path: Path, triangles: np.ndarray) -> np.ndarray:
+    """Return triangles (n, 3, 3) whose coordinates are finite and of a sensible size; ValueError says which are not."""
+    if not (np.isfinite(triangles) & (abs(triangles) < LARGEST)).all():
+        worst = float(triangles.flat[np.argmax(np.where(np.isnan(triangles), np.inf, abs(triangles)))])
+        raise ValueError(f"{path} must have finite vertices with coordinates below {LARGEST:g}, got {worst:g}.")
     return triangles
 
 
@@ -86,7 +98,7 @@ def fill(
 
     Args:
         triangles: Corners (n, 3, 3).
-        n: Voxels a side of the box, or (X, Y, Z).
+        n: Voxels per side of the box, or (X, Y, Z).
         box: Lowest and highest corner of the cell; those of the surface when None.
 
     Raises:
@@ -99,7 +111,10 @@ def fill(
     low, high = (triangles.min((0, 1)), triangles.max((0, 1))) if box is None else (np.asarray(end) for end in box)
     if low.shape != (3,) or high.shape != (3,) or not (high > low).all():
         raise ValueError(f"box must be two corners, the second above the first, got {low} and {high}.")
-    p = (triangles - low) / (high - low) * np.array(shape)  # in voxels
+    with np.errstate(over="ignore"):
+        p = (triangles - low) / (high - low) * np.array(shape)  # in voxels
+    if not (abs(p) < FARTHEST).all():
+        raise ValueError(f"box must not be so small beside the surface, {FARTHEST:g} voxels, got {low} and {high}.")
     crossings = np.zeros((shape[0], shape[1], shape[2] + 1), dtype=np.int32)  # at or below each centre, along z
     for a, b, c in p:
         first = np.ceil(np.minimum(np.minimum(a, b), c)[:2] - 0.5 - np.array(ASIDE)).astype(int).clip(0)

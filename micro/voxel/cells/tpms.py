@@ -50,7 +50,7 @@ def make_tpms(
 
     Args:
         name: One of `SURFACES`.
-        n: Voxels a side, or (X, Y, Z).
+        n: Voxels per side, or (X, Y, Z).
         level: The level c; a centre on the surface itself, up to rounding, does not count as above.
         above: Whether the solid is where I > c, else where I <= c.
         shift: By which the surface is moved (3,), in edges of the cell.

@@ -1,1 +1,1 @@
-"""The homogeniser of voxel cells: matrix-free operators, preconditioners and conjugate gradients."""
+"""Homogeniser of voxel cells: matrix-free stiffness, preconditioners and conjugate gradients."""

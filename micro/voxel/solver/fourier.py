@@ -1,9 +1,9 @@
 """Fourier preconditioner: the inverse of the discrete stiffness of a homogeneous reference medium.
 
-A periodic grid of equal voxels is invariant to shifts, so that its stiffness is, frequency by frequency, a 3 x 3
-matrix: the transform of the column of the matrix itself. A voxel looks the same after inversion at its centre, whatever
-its moduli; so this matrix is real and symmetric. No Green operator of the continuum enters, and the condition number is
-that of the moduli against the reference, whatever the resolution.
+A periodic grid of equal voxels is invariant to shifts. For each frequency its stiffness is therefore a 3 x 3 matrix,
+the transform of a column of the stiffness matrix. A voxel looks the same after inversion at its centre, whatever its
+moduli, so this 3 x 3 matrix is real and symmetric. No Green operator of the continuum is used, and the condition number
+is that of the moduli relative to the reference medium, whatever the resolution.
 
 References:
     Ladecky, Leute, Falsafi, Pultarova, Pastewka, Junge and Zeman (2023), An optimal preconditioned FFT-accelerated
@@ -15,12 +15,13 @@ import math
 import torch
 from torch import Tensor
 
+from micro.tensors import ENGINEERING_ORDER
 from micro.voxel.solver.element import NODES
 from micro.voxel.solver.operator import VoxelOperator
 
 AXES = (-3, -2, -1)
-#: Components of a symmetric matrix, and where they are found.
-PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+#: Components of a symmetric matrix, and their places in the rows of the matrix.
+PAIRS = ENGINEERING_ORDER.pairs
 WHERE = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 
 
@@ -56,7 +57,7 @@ def inverses(S: Tensor) -> Tensor:
 
 
 class FourierPreconditioner:
-    """Solve with the volume average of the cell in place of the cell.
+    """The inverse stiffness of a homogeneous cell with the mean moduli.
 
     Args:
         operator: The stiffness to precondition.

@@ -1,7 +1,7 @@
 """The effective stiffness as a differentiable function of the densities, for designers and for networks.
 
 The energy is stationary in the displacements: the derivative of the tensor by a density is the mutual energy of the
-unit strains in that voxel, and no second problem is solved.
+unit strains in that voxel, so no second problem has to be solved.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def effective_tensor(
     Args:
         density: Densities (cells, X, Y, Z), at least 0.
         stiffness: Moduli of the solid (6, 6), or of the phases; E = 1, nu = 0.3 when None.
-        tolerance: Error of the tensor; that of the derivatives is about its square root.
+        tolerance: Error of the tensor; the error of the derivatives is about its square root.
         options: Further options of `Homogeniser`.
 
     Raises:

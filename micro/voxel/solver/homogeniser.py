@@ -6,8 +6,8 @@ The displacement is E x + u, u periodic; with e_k the unit strains and V the vol
 
 is an upper bound of the effective stiffness of the elements for any u, in the sense of quadratic forms, and its error
 is quadratic in the error of u. Voids are voxels of density zero: they carry no stress, and the displacements of nodes
-without solid, of islands and of hinges belong to the kernel of the stiffness. The load has no part in that kernel, so
-that conjugate gradients never see it.
+without solid, of islands and of hinges belong to the kernel of the stiffness. The load is orthogonal to that kernel, so
+conjugate gradients never enter it.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -16,22 +16,32 @@ References:
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from micro.voxel.solver.element import affine, element_stiffness, isotropic, strain_operator
-from micro.voxel.solver.material import check_stiffness, decompose
+from micro.data.memory import check_memory
+from micro.threads import single
+from micro.voxel.solver.element import (
+    affine,
+    check_stiffness,
+    decompose,
+    element_stiffness,
+    isotropic,
+    strain_operator,
+)
 from micro.voxel.solver.operator import VoxelOperator
-from micro.voxel.solver.refinement import PRECONDITIONERS, Descent
-from micro.voxel.solver.threads import single
+from micro.voxel.solver.pcg import PRECONDITIONERS, MixedPrecisionPCG
 
 logger = logging.getLogger(__name__)
 
 #: Effective stiffness below this part of the Voigt average counts as zero where relative accuracy is asked for.
 NEGLIGIBLE = 1e-5
+#: Memory of one cell while it is solved, bytes per voxel; measured on gyroids of 80^3 and 128^3 voxels.
+BYTES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Homogenised:
 
     Attributes:
         tensor: Upper bounds (cells, 6, 6) in the order 11, 22, 33, 23, 13, 12, engineering shear.
-        left: Estimated error of the diagonal (cells, 6), of the unit of the tensor.
+        left: Estimated error of the diagonal (cells, 6), in the unit of the tensor.
         displacement: Fluctuations u of the six unit strains (cells, 6, 3, X, Y, Z).
         iterations: Steps of conjugate gradients (cells,).
         converged: Whether the accuracy asked for was reached (cells,), bool.
@@ -92,6 +102,19 @@ def check_cells(
     return rho, index, D
 
 
+def check_size(name: str, shape: Sequence[int]) -> None:
+    """Check that a cell (X, Y, Z) can be solved in the memory of this machine.
+
+    Args:
+        name: Of the option that decides the size.
+        shape: Voxels (X, Y, Z).
+
+    Raises:
+        ValueError: It cannot; the sentence holds the estimate.
+    """
+    check_memory(name, BYTES * math.prod(map(int, shape)), f"{' x '.join(map(str, shape))} voxels")
+
+
 class Homogeniser:
     """A batch of periodic cells.
 
@@ -100,9 +123,9 @@ class Homogeniser:
         stiffness: Moduli (6, 6) of the material, or (p, 6, 6) of the phases; E = 1, nu = 0.3 when None.
         phase: Phase of each voxel, of the shape of `density`, integers from 0 to p - 1; zeros when None.
         spacing: Edges of a voxel (3,); cubes, the longest side of the cell being 1, when None.
-        preconditioner: "fourier", "multigrid", "none", or "auto": the first, and the second for cells that it
-            has not solved in `PATIENCE` steps.
-        precision: Of the passes of conjugate gradients, see `micro.voxel.solver.refinement`; all else is float64.
+        preconditioner: "fourier", "multigrid", "none", or "auto": the first, then the second for cells that
+            the first has not solved in `PATIENCE` steps.
+        precision: Of the passes of conjugate gradients, see `micro.voxel.solver.pcg`; everything else is float64.
         device: Torch device; that of `density` when None.
 
     Raises:
@@ -150,7 +173,7 @@ class Homogeniser:
         self.volume = float(np.prod(self.spacing)) * shape[1] * shape[2] * shape[3]
         self.affine = torch.tensor(affine(self.spacing), dtype=torch.float64, device=where)
         self.load = self.operator.force(self.affine)
-        self._descent = Descent(self.operator, self.load, self.preconditioner, precision)
+        self._pcg = MixedPrecisionPCG(self.operator, self.load, self.preconditioner, precision)
 
     @property
     def voigt(self) -> Tensor:
@@ -158,9 +181,9 @@ class Homogeniser:
         return torch.einsum("cqxyz,qij->cij", self.operator.coefficients, self.moduli) / math.prod(self.operator.shape)
 
     def precondition(self, r: Tensor) -> Tensor:
-        """Return displacements that about balance the forces `r` (cells, loads, 3, X, Y, Z)."""
+        """Return displacements that approximately balance the forces `r` (cells, loads, 3, X, Y, Z)."""
         name = "fourier" if self.preconditioner == "auto" else self.preconditioner
-        return self._descent.part(name, torch.arange(len(r), device=r.device)).precondition(r)
+        return self._pcg.part(name, torch.arange(len(r), device=r.device)).precondition(r)
 
     def residual(self, u: Tensor) -> Tensor:
         """Return the forces out of balance -(K u + f), (cells, 6, 3, X, Y, Z)."""
@@ -180,7 +203,7 @@ class Homogeniser:
         Args:
             u: Fluctuations to begin with (cells, 6, 3, X, Y, Z), zero when None.
             tolerance: Error of the tensor's diagonal, relative to it; it is estimated from the gains of the steps.
-            iterations: Most steps.
+            iterations: Largest number of steps.
 
         Raises:
             ValueError: An argument is out of its range.
@@ -193,7 +216,7 @@ class Homogeniser:
         with torch.no_grad():
             with single():
                 voigt = self.voigt.diagonal(dim1=1, dim2=2) * self.volume
-            solution = self._descent.run(u, tolerance, voigt, NEGLIGIBLE * voigt, iterations)
+            solution = self._pcg.run(u, tolerance, voigt, NEGLIGIBLE * voigt, iterations)
             with single():
                 tensor = self.tensor(solution.u, solution.residual)
         if not bool(solution.converged.all()):

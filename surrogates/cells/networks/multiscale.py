@@ -1,16 +1,16 @@
 """Multiscale network: displacement fields from density by learned cycles over coarser and coarser grids.
 
-A step maps the forces out of balance r = K u + f to a direction, z = N(density) r, linear in r, by a U-shaped network
-whose layers are isotropic convolutions between vector fields, each multiplied at every node by numbers that a second
-network reads from the density around it, on every grid. The fields are the ones of least energy in the span of all
-directions so far (`surrogates.cells.energy.ritz`); then the forces are taken anew. What this buys:
+A step maps the forces out of balance r = K u + f to a direction, z = N(density) r, linear in r, by a U-shaped network.
+Its layers are isotropic convolutions between vector fields; on every grid, the result is multiplied at every node by
+gates, numbers that a second network computes from the density around the node. The fields are those of least energy in
+the span of all directions so far (`surrogates.cells.energy.ritz`); then the forces are computed anew. The advantages:
 
-- Equivariance by construction: a signed permutation of the density permutes loads, components and places alike. So is
-  a shift by a voxel of the coarsest grid; shifts by less move the grids and change the fields a little.
-- One network for the six loads, linear in them, and one set of weights for all grids but the finest: the numbers of a
-  cell of 80^3 voxels are those of 20^3, with two more grids. A coarse voxel is a voxel: with lengths in voxels of its
-  grid, forces are halved from one grid to the next, since K of a cube of side h is h times that of the unit cube.
-- The tensor comes through the energy, so that it is never below that of the elements, whatever the weights.
+- Equivariance by construction: a signed permutation of the density permutes loads, components and places alike. The
+  same holds for a shift by a voxel of the coarsest grid; smaller shifts move the grids and change the fields a little.
+- One network for the six loads, linear in them, and one set of weights for all grids except the finest: a cell of 80^3
+  voxels uses the weights of 20^3 with two more grids. A coarse voxel is a voxel: with lengths in voxels of its grid,
+  forces are halved from one grid to the next, since K of a cube of side h is h times that of the unit cube.
+- The tensor is computed from the energy, so it is never below that of the elements, whatever the weights.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -27,10 +27,11 @@ from micro.voxel.solver.multigrid import prolong, restrict
 from micro.voxel.solver.operator import VoxelOperator
 from surrogates.cells.energy import CellEnergy, combine, ritz
 from surrogates.cells.networks.equivariant import ScalarConv, VectorConv, to_nodes
+from surrogates.cells.networks.paper import TensorNetwork
 
-#: Grids are halved as long as their sides are even and the halves have this many voxels at least.
+#: Grids are halved as long as their sides are even and the halves have at least this many voxels per side.
 SMALLEST = 4
-#: Density below which a node's stiffness is not told apart from a void.
+#: Density below which the stiffness of a node is not distinguished from a void.
 SOFT = 0.02
 
 
@@ -43,25 +44,25 @@ def halvings(shape: tuple[int, ...]) -> int:
 
 
 class Bottom:
-    """The coarsest grid, solved as if it were homogeneous: forces (n, 3, X, Y, Z) to displacements."""
+    """The coarsest grid, solved as a homogeneous one: forces (n, 3, X, Y, Z) to displacements."""
 
     def __init__(self, cells: CellEnergy, shape: tuple[int, ...]) -> None:
         solid = cells.operator.coefficients.new_ones(1, cells.operator.rank, *shape)
         self.inverse = FourierPreconditioner(VoxelOperator(cells.operator.basis, solid), cells.load.dtype).inverse
 
     def __call__(self, r: Tensor) -> Tensor:
-        """Return the displacements; written out, as gradients flow through it."""
+        """Return the displacements; written out, because gradients pass through it."""
         f = torch.fft.rfftn(r, dim=(-3, -2, -1))
         u = torch.einsum("ijxyz,njxyz->nixyz", self.inverse[0], f)
         return torch.fft.irfftn(u, s=r.shape[-3:], dim=(-3, -2, -1))
 
 
 class Gates(torch.nn.Module):
-    """What a grid reads from the density around each node.
+    """Network from the density to the gates of the nodes of a grid.
 
     Args:
-        features: Numbers of a voxel.
-        gates: Numbers of a node.
+        features: Number of features per voxel.
+        gates: Number of gates per node.
     """
 
     def __init__(self, features: int, gates: int, generator: torch.Generator) -> None:
@@ -93,7 +94,7 @@ class Grid(torch.nn.Module):
 
     Args:
         width: Vector fields between its layers.
-        features: Numbers of a voxel.
+        features: Number of features per voxel.
     """
 
     def __init__(self, width: int, features: int, generator: torch.Generator) -> None:
@@ -117,9 +118,9 @@ class MultiscaleNetwork(torch.nn.Module):
 
     Args:
         width: Vector fields of the finest grid; the coarser ones have twice as many.
-        features: Numbers that the gates' network has a voxel.
-        steps: Directions a load, three for instance.
-        seed: Of the first weights.
+        features: Number of features per voxel of the network of the gates.
+        steps: Directions per load, three for instance.
+        seed: Of the initial weights.
     """
 
     def __init__(self, width: int = 4, features: int = 12, steps: int = 3, seed: int = 0) -> None:
@@ -144,7 +145,7 @@ class MultiscaleNetwork(torch.nn.Module):
         return out
 
     def cycle(self, r: Tensor, gates: list[tuple[list[Tensor], Tensor]], level: int, bottom: Bottom) -> Tensor:
-        """Return the displacements (n, 3, X, Y, Z) that a grid and those below it answer forces r with."""
+        """Return the displacements (n, 3, X, Y, Z) of a grid and those below it under forces r."""
         grid = self.coarse if level else self.fine
         (enter, lift, middle, down, jump, near), scale = gates[level]
         r = r / scale
@@ -156,7 +157,7 @@ class MultiscaleNetwork(torch.nn.Module):
             below = bottom(force)
         below = scale * below
         h = h + grid.lift(below) * lift
-        h = h + grid.middle(h) * middle  # the gates are the only bend: linear in the load
+        h = h + grid.middle(h) * middle  # only the gates are nonlinear, and in the density: linear in the load
         return (grid.leave(h) + below * jump + r * near) / scale
 
     def directions(self, r: Tensor, gates: list[tuple[list[Tensor], Tensor]], bottom: Bottom) -> Tensor:
@@ -183,3 +184,38 @@ class MultiscaleNetwork(torch.nn.Module):
     def forward(self, cells: CellEnergy) -> Tensor:
         """Return the fluctuations (cells, 6, 3, X, Y, Z)."""
         return self.sequence(cells)[-1]
+
+
+def differentiable_tensor(module: torch.nn.Module, density: Tensor) -> Tensor:
+    """Return the upper bounds (cells, 6, 6) of a network, Eq. (25), differentiable by densities, forward and backward.
+
+    For a multiscale network the fields are those of `MultiscaleNetwork.sequence`, written out: in training, the
+    combination that each step takes of its directions is no part of the graph (the envelope theorem); by the density
+    everything counts: gates, forces, stiffness and combinations.
+
+    Args:
+        module: A network in double precision that gives fields.
+        density: Factors of the solid's moduli (cells, X, Y, Z), from 0 to 1, float64.
+
+    Raises:
+        ValueError: The network gives no fields.
+    """
+    if isinstance(module, TensorNetwork):
+        raise ValueError("network must give displacements: one of kind tensor has no energy.")
+    cells = CellEnergy(density, torch.float64)
+    if not isinstance(module, MultiscaleNetwork):
+        return cells.exact.tensor(module(cells))
+    shape = tuple(density.shape[1:])
+    gates = module.gates(cells.density, 6)
+    bottom = Bottom(cells, tuple(m >> halvings(shape) for m in shape))
+    r, fields, products = cells.load, [], []
+    for _ in range(module.steps):
+        fields.append(module.directions(r, gates, bottom))
+        products.append(cells.operator.apply(fields[-1]))
+        v, Kv = torch.cat(fields, 1), torch.cat(products, 1)
+        G, b = v.flatten(2) @ Kv.flatten(2).mT, v.flatten(2) @ cells.load.flatten(2).mT
+        scale = 1.0 / G.diagonal(dim1=1, dim2=2).sqrt()
+        G = scale[:, :, None] * (G + G.mT) / 2 * scale[:, None] + 1e-12 * torch.eye(G.shape[1], dtype=G.dtype)
+        c = -(scale[:, :, None] * torch.linalg.solve(G, scale[:, :, None] * b)).mT
+        u, r = combine(c, v), cells.load + combine(c, Kv)
+    return cells.exact.tensor(u, -r)

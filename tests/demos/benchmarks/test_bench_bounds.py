@@ -23,8 +23,7 @@ def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
     """By a clock that moves on by a second whenever it is read: a phase takes as many seconds as it has been begun."""
     ticks = itertools.count()
     monkeypatch.setattr(bench, "time", SimpleNamespace(process_time=lambda: float(next(ticks))))
-    monkeypatch.setattr("sys.argv", ["bench_bounds.py", "--n", "8", "--runs", "1", "--output", str(tmp_path)])
-    assert bench.main() == 0
+    assert bench.main(["--n", "8", "--runs", "1", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert len(rows) == 3 * 2 * 2
     assert all(0 < row["gap"] <= row["accuracy"] for row in rows)
@@ -38,15 +37,14 @@ def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
     [
         (["--n", "2"], "--n must be at least 4, got 2."),
         (["--n", "many"], "Argument --n: invalid int value: 'many'."),
-        (["--accuracy", "1e-2", "nan"], "--accuracy must lie between 0 and 1, got [0.01, nan]."),
+        (["--accuracy", "1e-2", "nan"], "--accuracy must lie between 1e-07 and 1, got [0.01, nan]."),
         (["--output", "file"], "--output must name a folder, but 'file' is a file."),
-        (["--network", "none"], "none is not there."),
+        (["--network", "none"], "none does not exist."),
     ],
 )
 def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr("sys.argv", ["bench_bounds.py", "--output", "out", *words])
-    assert bench.main() == 1
+    assert bench.main(["--output", "out", *words]) == 2
     assert capsys.readouterr().err == f"{sentence}\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

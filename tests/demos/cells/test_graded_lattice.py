@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from surrogates.cells.network import Shape, make_network, save_network
+from surrogates.cells.networks.file import Shape, make_network, save_network
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--resolved", "0", "--steps", "1"]
@@ -18,7 +18,9 @@ SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--re
 def demo():
     spec = importlib.util.spec_from_file_location("graded_lattice", ROOT / "demos" / "cells" / "graded_lattice.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "demos" / "cells")  # what the studies fraction
+        spec.loader.exec_module(module)
     return module
 
 
@@ -43,11 +45,11 @@ def test_part_of_a_network_that_knows_little_is_too_stiff(demo, tmp_path):
     assert s["derivative"]["error"] < 1e-5
 
 
-def test_next_shares_keep_the_volume_and_the_limits(demo):
-    share = np.array([0.2, 0.3, 0.5, 0.7])
-    new = demo.next_shares(share, np.array([1.0, 4.0, 1.0, 2.0]), 0.05)
-    assert new.mean() == pytest.approx(share.mean(), rel=1e-12)
-    assert np.all(new >= 0.2) and np.all(new <= 0.7) and np.all(abs(new - share) <= 0.05 + 1e-12) and new[1] > 0.3
+def test_next_fractions_keep_the_volume_and_the_limits(demo):
+    fraction = np.array([0.2, 0.3, 0.5, 0.7])
+    new = demo.next_fractions(fraction, np.array([1.0, 4.0, 1.0, 2.0]), 0.05)
+    assert new.mean() == pytest.approx(fraction.mean(), rel=1e-12)
+    assert np.all(new >= 0.2) and np.all(new <= 0.7) and np.all(abs(new - fraction) <= 0.05 + 1e-12) and new[1] > 0.3
 
 
 @pytest.mark.mpi
@@ -64,9 +66,9 @@ def test_ranks_do_not_change_the_results(demo, tmp_path_factory):
 
 
 def test_bad_input_is_one_sentence(demo, tmp_path, capsys):
-    assert demo.main(["--family", "foam"], MPI.COMM_SELF) == 1
+    assert demo.main(["--family", "foam"], MPI.COMM_SELF) == 2
     assert capsys.readouterr().err.startswith("Argument --family: invalid choice: 'foam'")
-    assert demo.main(["--resolution", "2"], MPI.COMM_SELF) == 1
+    assert demo.main(["--resolution", "2"], MPI.COMM_SELF) == 2
     assert capsys.readouterr().err == "--resolution must be at least 6, got 2.\n"
-    assert demo.main(["--network", str(tmp_path / "none.pt"), "--output", str(tmp_path)], MPI.COMM_SELF) == 1
-    assert capsys.readouterr().err.endswith("none.pt is not there.\n")
+    assert demo.main(["--network", str(tmp_path / "none.pt"), "--output", str(tmp_path)], MPI.COMM_SELF) == 2
+    assert capsys.readouterr().err.endswith("none.pt does not exist.\n")

@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from micro.voxel.cells.draw import FAMILIES
+from micro.voxel.source import FAMILIES
 from surrogates.cells import evaluate
-from surrogates.cells.network import Shape, make_network, save_network
+from surrogates.cells.networks.file import Shape, make_network, save_network
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,16 +23,19 @@ def demo():
 
 
 @pytest.fixture
-def arguments(tmp_path, monkeypatch):
+def arguments(tmp_path):
     shape = {"width": 2, "features": 4, "steps": 2}
     save_network(tmp_path / "n.pt", make_network(Shape(**shape)), {"shape": shape})
-    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(tmp_path / "n.pt"), "--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["voxel_networks.py", *words])
     return tmp_path
 
 
+def words_of(folder, *more):
+    words = ["--n", "6", "--cells", "2", "--timed", "1", "--network", str(folder / "n.pt"), "--output", str(folder)]
+    return [*words, *more]
+
+
 def test_table_times_and_figure_are_written(demo, arguments):
-    assert demo.main() == 0
+    assert demo.main(words_of(arguments)) == 0
     summary = json.loads((arguments / "summary.json").read_text())
     assert list(summary["networks"]) == ["n, 1 step", "n, 2 steps"]
     for family in FAMILIES:
@@ -50,7 +52,7 @@ def test_table_times_and_figure_are_written(demo, arguments):
         (["--cells", "0"], "--cells must be at least 1, got 0."),
         (["--timed", "3"], "--timed must lie between 1 and --cells, 2, got 3."),
         (["--timed", "0"], "--timed must lie between 1 and --cells, 2, got 0."),
-        (["--network", "none.pt"], "none.pt is not there."),
+        (["--network", "none.pt"], "none.pt does not exist."),
         (["--network", "n.pt", "n.pt"], "--network must be files whose names differ, got n.pt, n.pt."),
         (["--network", "t.pt"], "--network must begin with a multiscale network, which is timed, got t.pt."),
         (["--network", "n.pt", "t.pt"], "--n must be 8 for t.pt, a tensor network, got 6."),
@@ -62,8 +64,7 @@ def test_bad_input_is_one_sentence(demo, arguments, monkeypatch, capsys, words, 
     monkeypatch.chdir(arguments)
     shape = {"network": "tensor", "side": 8}
     save_network(arguments / "t.pt", make_network(Shape(**shape)), {"shape": shape})
-    monkeypatch.setattr("sys.argv", [*sys.argv, *words])
-    assert demo.main() == 1
+    assert demo.main(words_of(arguments, *words)) == 2
     assert capsys.readouterr().err == f"{sentence}\n"
     assert not (arguments / "summary.json").exists()
 
@@ -76,5 +77,5 @@ def test_a_tensor_below_that_of_the_elements_fails_the_demo(demo, arguments, mon
     predict_steps = evaluate.predict_steps
     monkeypatch.setattr(evaluate, "predict_steps", softer)
     with pytest.raises(AssertionError, match="below"):
-        demo.main()
+        demo.main(words_of(arguments))
     assert torch.get_num_threads() == 1

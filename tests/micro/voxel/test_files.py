@@ -81,7 +81,7 @@ def test_what_is_no_voxels_is_refused(voxels, tmp_path):
         ("flat.npy", {}, r"must hold \(X, Y, Z\) or \(cells, X, Y, Z\) numbers, got \(3, 3\) float64"),
         ("nan.npy", {}, "must hold finite numbers"),
         ("a.raw", {}, "shape and dtype must be given for a raw file"),
-        ("a.raw", {"shape": (3, 4, 6), "dtype": "<u2"}, "must hold 72 numbers of <u2, it holds 60"),
+        ("a.raw", {"shape": (3, 4, 6), "dtype": "<u2"}, "must hold 72 numbers of <u2, 144 bytes, it holds 120 bytes"),
         ("two.h5", {}, "dataset must be named, .* has these of three or four axes: a, b"),
         ("two.h5", {"dataset": "c"}, "has no data set c"),
         ("empty", {}, "it holds none"),

@@ -1,4 +1,4 @@
-"""Graded cells: shares and their derivatives, the frames they smooth, bad input."""
+"""Graded cells: fractions and their derivatives, the frames they smooth, bad input."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from micro.voxel.cells.tpms import make_tpms
 @pytest.mark.parametrize("name", ["star", "gyroid"])
 def test_shares_have_parameters_and_derivatives(name):
     cells = GradedCells(name, 12)
-    share = np.array([0.2, 0.45, 0.7])
-    t = cells.parameter(share)
-    assert np.allclose(cells.share(t), share, atol=1e-12)
-    ends = [cells.share(t + s) for s in (1e-6, -1e-6)]
+    fraction = np.array([0.2, 0.45, 0.7])
+    t = cells.parameter(fraction)
+    assert np.allclose(cells.fraction(t), fraction, atol=1e-12)
+    ends = [cells.fraction(t + s) for s in (1e-6, -1e-6)]
     assert np.allclose(cells.slope(t), (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
 
 

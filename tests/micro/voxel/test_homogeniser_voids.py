@@ -74,7 +74,7 @@ def test_automatic_choice_goes_on_with_multigrid(monkeypatch):
     """Hard cells of a batch change over, easy ones do not; both end where they should."""
     rng = np.random.default_rng(10)
     cells = np.stack([tpms("gyroid", 8), rng.uniform(size=(8, 8, 8)) > 0.7]).astype(float)
-    monkeypatch.setattr("micro.voxel.solver.refinement.PATIENCE", 12)
+    monkeypatch.setattr("micro.voxel.solver.pcg.PATIENCE", 12)
     result, fourier, multigrid = (
         Homogeniser(cells, preconditioner=name).solve(tolerance=1e-6) for name in ("auto", "fourier", "multigrid")
     )

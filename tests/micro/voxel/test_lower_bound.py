@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from micro.voxel.bounds.coarse_problem import Balance
-from micro.voxel.bounds.lower_bound import body_energies, bounds, cost_of_rest
-from micro.voxel.bounds.subdomains import cut, make_bodies
+from micro.voxel.bounds.coarse_problem import CoarseProblem
+from micro.voxel.bounds.lower_bound import bounds, cost_of_rest, subdomain_energies
+from micro.voxel.bounds.subdomains import cut, make_subdomains
 from micro.voxel.cells.frames import FRAMES, make_frame
 from micro.voxel.cells.tpms import make_tpms
 from micro.voxel.solver.element import isotropic
@@ -93,19 +93,21 @@ def test_void_and_homogeneous_cells():
 
 @pytest.mark.parametrize("name", ["gyroid", "soft voids", "random", "loose"])
 def test_bodies_are_a_partition(name):
-    """Every solid voxel belongs to one body, the parts of a node add up, and the sharing has its transpose."""
+    """Every solid voxel belongs to one subdomain, the parts of a node add up, and the sharing has its transpose."""
     cell = Homogeniser(np.stack([cells()[name], cells()["densities"]]).astype(float))
     operator = cell.operator
-    bodies = make_bodies(operator, cell.spacing, 4)
-    np.testing.assert_allclose(bodies.coefficients.sum(), operator.coefficients.sum())
-    sums = torch.zeros(2 * 9**3, dtype=torch.float64).index_add_(0, bodies.nodes.flatten(), bodies.weights.flatten())
+    subdomains = make_subdomains(operator, cell.spacing, 4)
+    np.testing.assert_allclose(subdomains.coefficients.sum(), operator.coefficients.sum())
+    sums = torch.zeros(2 * 9**3, dtype=torch.float64).index_add_(
+        0, subdomains.nodes.flatten(), subdomains.weights.flatten()
+    )
     solid = operator.diagonal()[..., 0, 0].flatten() > 0
     np.testing.assert_allclose(sums, solid.double(), atol=1e-12)
     rng = np.random.default_rng(2)
-    r, q = torch.tensor(rng.normal(size=cell.load.shape)), torch.tensor(rng.normal(size=(len(bodies), 6, 6)))
-    left = (bodies.resultants(r) * q).sum()
-    np.testing.assert_allclose(left, (r * bodies.extend(q, r.shape)).sum(), rtol=1e-10)
-    rigid = bodies.extend(torch.eye(6).to(q).expand(len(bodies), 6, 6)[:, :, :3].contiguous(), r[:, :3].shape)
+    r, q = torch.tensor(rng.normal(size=cell.load.shape)), torch.tensor(rng.normal(size=(len(subdomains), 6, 6)))
+    left = (subdomains.resultants(r) * q).sum()
+    np.testing.assert_allclose(left, (r * subdomains.extend(q, r.shape)).sum(), rtol=1e-10)
+    rigid = subdomains.extend(torch.eye(6).to(q).expand(len(subdomains), 6, 6)[:, :, :3].contiguous(), r[:, :3].shape)
     np.testing.assert_allclose(rigid.sum(1).permute(0, 2, 3, 4, 1).reshape(-1, 3)[solid], 1.0, atol=1e-12)
 
 
@@ -114,22 +116,22 @@ def test_matrix_of_the_rigid_bodies(monkeypatch):
     rng = np.random.default_rng(3)
     cell = Homogeniser((rng.uniform(size=(2, 3, 7, 14)) > 0.4).astype(float))
     monkeypatch.setattr("micro.voxel.bounds.coarse_problem.SOME", 50)
-    balance = Balance(cell, 4)
-    assert balance.bodies.size == (3, 4, 4)
-    q = torch.tensor(rng.normal(size=(len(balance.bodies), 6, 6)))
-    product = balance.bodies.resultants(cell.operator.apply(balance.bodies.extend(q, cell.load.shape)))
-    np.testing.assert_allclose(balance.multiply(q), product, atol=1e-10)
+    coarse = CoarseProblem(cell, 4)
+    assert coarse.subdomains.size == (3, 4, 4)
+    q = torch.tensor(rng.normal(size=(len(coarse.subdomains), 6, 6)))
+    product = coarse.subdomains.resultants(cell.operator.apply(coarse.subdomains.extend(q, cell.load.shape)))
+    np.testing.assert_allclose(coarse.multiply(q), product, atol=1e-10)
 
 
 def test_energies_of_bodies_do_not_depend_on_how_they_are_taken(monkeypatch):
     cell = Homogeniser(np.stack([make_frame("grid", 12, 0.2), np.ones((12, 12, 12))]).astype(float) + 1e-3)
-    balance = Balance(cell, 3)
-    _, r, _, balanced = balance.correct(torch.zeros_like(cell.load), -cell.load)
+    coarse = CoarseProblem(cell, 3)
+    _, r, _, balanced = coarse.correct(torch.zeros_like(cell.load), -cell.load)
     assert bool(balanced.all())
-    f = balance.bodies.restrict(r)
-    whole = body_energies(balance.bodies, cell.operator.basis, f)
+    f = coarse.subdomains.restrict(r)
+    whole = subdomain_energies(coarse.subdomains, cell.operator.basis, f)
     monkeypatch.setattr("micro.voxel.bounds.lower_bound.ROOM", {"cpu": 1})
-    np.testing.assert_allclose(body_energies(balance.bodies, cell.operator.basis, f), whole, atol=1e-12)
+    np.testing.assert_allclose(subdomain_energies(coarse.subdomains, cell.operator.basis, f), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (8, 4), (9, 4), (13, 4), (40, 4), (41, 3)])
@@ -191,18 +193,18 @@ def test_bodies_that_hang_together_by_soft_voids():
 
 @pytest.mark.parametrize("tolerance", [0.3, 0.03, 1e-4])
 def test_a_small_problem_left_early_costs_width_not_truth(tolerance):
-    """However early the rigid bodies' iteration ends, the bound holds: what it lacks is taken off."""
+    """However early the rigid subdomains' iteration ends, the bound holds: what it lacks is taken off."""
     cell = Homogeniser(make_frame("x", 10, 0.15).astype(float), preconditioner="multigrid")
     exact = cell.solve(tolerance=1e-12).tensor[0].numpy()
     u = cell.solve(tolerance=1e-2).displacement
-    balance = Balance(cell, 3)
-    q, rest = balance.solve(balance.bodies.resultants(cell.residual(u)), tolerance=tolerance)
-    best, _ = balance.solve(balance.bodies.resultants(cell.residual(u)), tolerance=1e-9)
-    lacking = balance.dot(best - q, balance.multiply(best - q))  # its energy
+    coarse = CoarseProblem(cell, 3)
+    q, rest = coarse.solve(coarse.subdomains.resultants(cell.residual(u)), tolerance=tolerance)
+    best, _ = coarse.solve(coarse.subdomains.resultants(cell.residual(u)), tolerance=1e-9)
+    lacking = coarse.dot(best - q, coarse.multiply(best - q))  # its energy
     assert bool((lacking <= rest).all()) and bool((rest <= 1e4 * lacking + 1e-12 * cell.volume).all())
-    u = u + balance.bodies.extend(q, u.shape)
+    u = u + coarse.subdomains.extend(q, u.shape)
     r = cell.residual(u)
-    energies = body_energies(balance.bodies, cell.operator.basis, balance.bodies.restrict(r))
+    energies = subdomain_energies(coarse.subdomains, cell.operator.basis, coarse.subdomains.restrict(r))
     gap = energies.sum(0, keepdim=True) / cell.volume
     lower = cell.tensor(u, r) - gap - cost_of_rest(gap, rest / cell.volume)
     assert np.linalg.eigvalsh(exact - lower[0].numpy())[0] > 0

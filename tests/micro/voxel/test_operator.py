@@ -4,12 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from micro.voxel.solver.coarse import ExplicitOperator, coarsen, interpolation, prolong, restrict
-from micro.voxel.solver.element import NODES, affine, element_stiffness, gauss_operators, isotropic, strain_operator
+from micro.voxel.solver.element import (
+    NODES,
+    affine,
+    decompose,
+    element_stiffness,
+    gauss_operators,
+    isotropic,
+    strain_operator,
+)
 from micro.voxel.solver.fourier import FourierPreconditioner
-from micro.voxel.solver.material import decompose
-from micro.voxel.solver.multigrid import Multigrid, pseudo_inverse
-from micro.voxel.solver.operator import VoxelOperator, fold, pad
+from micro.voxel.solver.multigrid import (
+    ExplicitOperator,
+    Multigrid,
+    coarsen,
+    interpolation,
+    prolong,
+    pseudo_inverse,
+    restrict,
+)
+from micro.voxel.solver.operator import CompactCells, VoxelOperator, classes, fold, pad
 
 H = np.array([0.5, 0.3, 0.8])
 
@@ -202,5 +216,57 @@ def test_product_by_index(shape, rank, monkeypatch):
     monkeypatch.setattr("micro.voxel.solver.operator.SPARSE", 0.0)
     whole = VoxelOperator(operator.basis, operator.coefficients).apply(u)
     monkeypatch.setattr("micro.voxel.solver.operator.SPARSE", 2.0)
-    monkeypatch.setattr("micro.voxel.solver.compact.SOME", {"cpu": 3})
+    monkeypatch.setattr("micro.voxel.solver.operator.SOME", {"cpu": 3})
     np.testing.assert_allclose(VoxelOperator(operator.basis, operator.coefficients).apply(u), whole, atol=1e-13)
+
+
+def make_cells(rank=1, seed=0):
+    """Three cells: mostly void, full, all void."""
+    rng = np.random.default_rng(seed)
+    c = rng.uniform(0.1, 1, (3, rank, 4, 3, 5))
+    c[0] *= rng.uniform(size=(4, 3, 5)) > 0.8
+    c[2] = 0
+    D = np.stack([isotropic(1.0, 0.3), isotropic(1.0, -0.2)][:rank])
+    return VoxelOperator(torch.tensor(element_stiffness(D, np.array([0.5, 0.3, 0.8]))), torch.tensor(c))
+
+
+def test_kinds_of_voxels():
+    c = torch.tensor([[3.0, 1.0, 3.0, 2.0, 1.0], [0.0, 5.0, 0.0, 0.0, 5.0]])
+    order, counts = classes(c)
+    assert order.tolist() == [0, 2, 1, 4, 3] and counts == [2, 2, 1]
+    assert classes(torch.arange(9.0)[None]) is None
+    order, counts = classes(c[:, :0])
+    assert order.tolist() == [] and counts == []
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("some", [3, 1 << 15])
+def test_product_and_maps(rank, some, monkeypatch):
+    """The product on the nodes of the solid is that on the grid; what is nowhere is zero, whatever stands there."""
+    monkeypatch.setattr("micro.voxel.solver.operator.SOME", {"cpu": some})
+    operator = make_cells(rank)
+    cells = CompactCells(operator.basis, operator.coefficients)
+    grid = torch.tensor(np.random.default_rng(1).normal(size=(2, 3, 3, 4, 3, 5)))
+    u = cells.gather(grid)
+    assert float(abs(u[:, :, 2]).max()) == 0.0 and float(abs(u[..., -1]).max()) == 0.0
+    torch.testing.assert_close(cells.gather(cells.spread(u)), u, rtol=0, atol=0)
+    f = cells.multiplier()(u)
+    assert float(abs(f[:, :, 2]).max()) == 0.0 and float(abs(f[..., -1]).max()) == 0.0
+    monkeypatch.setattr("micro.voxel.solver.operator.SPARSE", 0.0)
+    whole = operator.apply(grid.permute(2, 0, 1, 3, 4, 5).contiguous()).permute(1, 2, 0, 3, 4, 5)
+    torch.testing.assert_close(cells.spread(f), whole, rtol=0, atol=1e-13)
+    torch.testing.assert_close(cells.scaled(2.0).multiplier()(u), 2 * f)
+
+
+def test_few_kinds_of_voxels_have_matrices():
+    """Phases: a matrix each, no weights; the same product."""
+    rng = np.random.default_rng(2)
+    operator = make_cells(rank=2)
+    phases = torch.tensor([[0.0, 0.0], [0.3, 0.0], [0.2, 0.7]], dtype=torch.float64)
+    c = phases[rng.integers(0, 3, (3, 4, 3, 5))].permute(0, 4, 1, 2, 3).contiguous()
+    cells = CompactCells(operator.basis, c)
+    assert cells.weights is None and len(cells.matrices) == 2
+    u = torch.tensor(rng.normal(size=(1, 3, 3, 4, 3, 5)))
+    whole = VoxelOperator(operator.basis, c).apply(u.permute(2, 0, 1, 3, 4, 5).contiguous())
+    f = cells.spread(cells.multiplier()(cells.gather(u)))
+    torch.testing.assert_close(f.permute(2, 0, 1, 3, 4, 5), whole, rtol=0, atol=1e-13)

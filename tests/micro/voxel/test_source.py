@@ -8,11 +8,10 @@ import pytest
 from micro import generate
 from micro.data.dataset import read_arrays
 from micro.voxel import sets
-from micro.voxel.cells.draw import FAMILIES, draw, pieces, whole
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.tpms import SURFACES, make_tpms
 from micro.voxel.solver.homogeniser import Homogeniser
-from micro.voxel.source import VoxelSource
+from micro.voxel.source import FAMILIES, VoxelSource, draw, pieces, whole
 
 
 def make(path, **options):
@@ -166,6 +165,7 @@ def test_bad_options(tmp_path, caplog, options, sentence):
 
 
 def test_cells_that_cannot_be_are_told(monkeypatch):
-    monkeypatch.setattr("micro.voxel.cells.draw.TRIES", 3)
-    with pytest.raises(ValueError, match="grid with 8 voxels a side is never one piece of .* and a radius in"):
+    monkeypatch.setattr("micro.voxel.source.TRIES", 3)
+    sentence = "grid with 8 voxels per side is never one connected piece with .* and a radius in"
+    with pytest.raises(ValueError, match=sentence):
         draw("frame", 8, 0, 0, radius=(0.01, 0.02))

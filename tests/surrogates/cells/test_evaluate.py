@@ -9,8 +9,8 @@ import torch
 from micro import generate
 from surrogates.cells import data as cells
 from surrogates.cells import evaluate
-from surrogates.cells.errors import relative_error
-from surrogates.cells.network import Shape, load_network, make_network, predict, save_network
+from surrogates.cells.evaluate import predict, relative_error
+from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.evaluate import main
 
 

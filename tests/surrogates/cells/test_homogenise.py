@@ -9,8 +9,8 @@ import torch
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.solver.element import isotropic
 from micro.voxel.solver.homogeniser import Homogeniser
-from surrogates.cells.network import CellNetwork, Shape, make_network, save_network
-from surrogates.homogenise import effective, main
+from surrogates.cells.networks.file import CellNetwork, Shape, make_network, save_network
+from surrogates.homogenise import effective, main, run
 
 
 def exact(rho):
@@ -102,7 +102,7 @@ def test_the_command_writes_tensor_bounds_and_picture(tmp_path, monkeypatch, cap
     assert said["constants"]["E_1"] == pytest.approx(1 / np.linalg.inv(tensor)[0, 0])
     assert said["iterations"] == int(effective(cell[None], 1e-2, network=network).iterations[0])
     assert set(said["seconds"]) == {"network", "solver", "bounds"}
-    assert (tmp_path / "cell_stiffness.png").stat().st_size > 10_000
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cell.npy", "n.json", "n.pt", "out.json"]
     assert "lower" in capsys.readouterr().out
     assert {"accuracy", "reached", "voxels", "spacing", "modulus", "poisson"} <= set(said)
     np.save("many.npy", np.stack([np.zeros((8, 8, 8)), 255 * cell]).astype(np.uint8))
@@ -124,6 +124,27 @@ def test_the_command_writes_tensor_bounds_and_picture(tmp_path, monkeypatch, cap
     assert steel["constants"]["nu_12"] == pytest.approx(said["constants"]["nu_12"], rel=1e-3)
     assert main(["cell.npy", "--solver-only", "--picture", "p.svg"]) == 0
     assert (tmp_path / "p.svg").is_file()
+    assert main(["cell.npy", "--solver-only", "--picture", "p.png"]) == 0
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_run_is_the_command_from_python(tmp_path, monkeypatch, capsys):
+    """The same answer from a file and from an array; nothing is written unless a file is named."""
+    monkeypatch.chdir(tmp_path)
+    cell = make_frame("tesseract", 8, 0.2)
+    np.save("cell.npy", cell)
+    answers = [run(source, 1e-2, network=None, poisson=0.2) for source in ("cell.npy", cell)]
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.npy"]
+    assert main(["cell.npy", "--accuracy", "1e-2", "--poisson", "0.2", "--solver-only", "--json", "out.json"]) == 0
+    written = json.loads((tmp_path / "out.json").read_text())
+    for answer in answers:
+        for name in ("tensor", "lower", "upper", "constants", "iterations", "reached"):
+            assert answer[name] == written[name]
+    assert answers[0]["cell"] == "cell.npy" and not capsys.readouterr().err
+    with pytest.raises(ValueError, match="shape must not be given for an array"):
+        run(cell, network=None, shape=(8, 8, 8))
+    with pytest.raises(ValueError, match="spacing must be three positive numbers, from 1e-30 to 1e.30, got"):
+        run(cell, network=None, spacing=(1e-320, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +172,7 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no numbers")
     np.save(tmp_path / "cell.npy", np.ones((4, 4, 4)))
     for words, sentence in (
-        (["missing.npy"], "is not there"),
+        (["missing.npy"], "does not exist"),
         ([str(tmp_path / "text.npy")], "not a .npy file"),
         ([str(tmp_path / "cell.npy"), "--accuracy", "0"], "accuracy must be positive"),
         ([str(tmp_path / "cell.npy"), "--accuracy", "nan"], "accuracy must be positive"),
@@ -163,7 +184,7 @@ def test_a_file_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
         ([str(tmp_path / "cell.npy"), "--spacing", "1", "0", "1"], "spacing must be three positive numbers"),
         ([str(tmp_path / "cell.npy"), "--json", str(tmp_path / "no" / "out.json")], "json must be a file in a folder"),
         ([str(tmp_path / "cell.npy"), "--picture", str(tmp_path / "out.xyz")], "picture must end in one of"),
-        ([str(tmp_path / "cell.npy"), "--network", str(tmp_path / "no.pt")], "is not there"),
+        ([str(tmp_path / "cell.npy"), "--network", str(tmp_path / "no.pt")], "does not exist"),
         ([str(tmp_path / "cell.npy"), "--network", str(tmp_path / "text.npy")], "not a voxel network"),
     ):
         assert main(words + ([] if "--network" in words else ["--solver-only"])) == 2

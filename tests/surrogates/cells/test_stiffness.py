@@ -5,8 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from micro.voxel.solver.element import isotropic
-from surrogates.cells.stiffness import compliance, directional_stiffness, engineering_constants
-from surrogates.cells.stiffness_picture import write_picture
+from surrogates.cells.stiffness import compliance, directional_stiffness, engineering_constants, write_picture
 
 
 def test_an_isotropic_material_gives_its_constants_back():

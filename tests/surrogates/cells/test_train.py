@@ -10,10 +10,10 @@ import torch
 from surrogates.cells import data as cells
 from surrogates.cells import train as voxels
 from surrogates.cells.energy import CellEnergy
-from surrogates.cells.errors import energy_error, relative_error
-from surrogates.cells.network import Shape, load_network, make_network, predict, save_network
+from surrogates.cells.evaluate import energy_error, predict, relative_error
+from surrogates.cells.networks.equivariant import signed_permutations
+from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.paper import PaperNetwork, TensorNetwork
-from surrogates.cells.networks.signed_permutations import signed_permutations
 from surrogates.train import main
 
 SMALL = ["--width", "1", "--features", "2", "--steps", "1", "--held-out", "2", "--batch", "3"]

@@ -8,8 +8,8 @@ import torch
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.tpms import make_tpms
 from surrogates.cells.data import Cells, solve
-from surrogates.cells.errors import energy_error, relative_error
-from surrogates.cells.network import PRETRAINED, load_network, predict
+from surrogates.cells.evaluate import energy_error, predict, relative_error
+from surrogates.cells.networks.file import PRETRAINED, load_network
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,18 @@
 """One cell for the command line: every kind of file gives the same cell, surfaces are filled, the rest is refused."""
 
-import argparse
-
 import h5py
 import numpy as np
 import pytest
 
 from micro.voxel.cells.frames import make_frame
-from surrogates.cells.file import add_arguments, read_cell
+from surrogates.cells.data import read_cell
+from surrogates.homogenise import make_parser
 
 
 def read(*words):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return read_cell(parser.parse_args([str(word) for word in words]))
+    options = vars(make_parser().parse_args([str(word) for word in words]))
+    names = ("threshold", "dataset", "sample", "shape", "dtype", "spacing", "resolution", "box")
+    return read_cell(options["cell"], **{name: options[name] for name in names})
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_what_does_not_fit_is_refused(tmp_path, cell):
     for name in ("a.h5", "b.stl", "a.txt"):
         (tmp_path / name).write_text("nothing")
     for words, sentence in (
-        (["no.npy"], "no.npy is not there"),
+        (["no.npy"], "no.npy does not exist"),
         (["a.txt"], "must be a folder of images or end in"),
         (["a.h5"], "not an HDF5 file"),
         (["b.npy"], "is an archive"),
@@ -85,15 +84,15 @@ def test_what_does_not_fit_is_refused(tmp_path, cell):
         (["a.stl"], "resolution must be given for a surface"),
         (["a.stl", "--resolution", 4, 4], "resolution must be one positive number of voxels or three, got"),
         (["a.stl", "--resolution", 0], "resolution must be one positive number"),
-        (["a.stl", "--resolution", 4, "--box", 0, 0, 0, 1, 1, 0], "box must be two corners"),
+        (["a.stl", "--resolution", 4, "--box", 0, 0, 0, 1, 1, 0], "box must be two finite corners"),
         (["many.npy"], "sample must be given, .* holds 2 cells"),
         (["many.npy", "--sample", 2], "sample must lie between 0 and 1, got 2"),
         (["a.npy", "--sample", 0], "sample must not be given"),
-        (["grey.npy"], r"unless cut by --threshold, must lie between 0 \(void\) and 1 \(solid\), got 0 to 255"),
+        (["grey.npy"], r"unless a threshold is given, must lie between 0 \(void\) and 1 \(solid\), got 0 to 255"),
         (["grey.npy", "--threshold", "nan"], "threshold must be finite"),
         (["a.raw"], "shape and dtype must be given"),
         (["a.raw", "--shape", 4, 5, 6, "--dtype", "q9"], "dtype must be a type of NumPy"),
-        (["a.raw", "--shape", 4, 5, 7, "--dtype", "u1"], "must hold 140 numbers of u1, it holds 120"),
+        (["a.raw", "--shape", 4, 5, 7, "--dtype", "u1"], "must hold 140 numbers of u1, 140 bytes, it holds 120 bytes"),
         (["a.npy", "--resolution", 8], "resolution must not be given for .*a.npy, it belongs to .stl, .msh"),
         (["a.npy", "--dtype", "u1"], "dtype must not be given for .*a.npy, it belongs to .raw"),
         (["a.stl", "--resolution", 4, "--spacing", 1, 1, 1], "spacing must not be given for .*a.stl, it follows"),
