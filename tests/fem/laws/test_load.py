@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 from fem.laws import FINITE, SETS, SMALL, as_law, load_law
 from fem.laws.johnson_cook import read_parameters
 from fem.laws.neo_hookean import NeoHookean
@@ -176,7 +176,7 @@ def test_a_law_of_ones_own_is_exported_and_runs_the_same(own, gradients, tmp_pat
 
 
 def test_a_solver_takes_a_law_of_ones_own(own, cells):
-    press = [Prescribed("foot", i) for i in range(3)] + [Prescribed("top", 2, lambda x, t: -0.1 * t + 0 * x[0])]
+    press = [Dirichlet("foot", i) for i in range(3)] + [Dirichlet("top", 2, lambda x, t: -0.1 * t + 0 * x[0])]
     found = []
     for law in (EXACT, load_law(f"{own}:Rubber")):
         solver = ImplicitSolver(cells("hexahedron", 2), law, prescribed=press)
