@@ -31,10 +31,10 @@ from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, 
 from fem.discretisation.quadrature import Points, explicit_points
 from fem.errors import SolverError
 from fem.explicit import contact, energy_balance, rebound
-from fem.explicit.contact import RigidPlane
+from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
-from fem.explicit.initial import Field, fill
+from fem.explicit.initial import Field, check_numbers, fill
 from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
 from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
@@ -116,9 +116,9 @@ class ExplicitSolver:
         with fail_together(self.comm):
             self.law = law = as_law(law)
             self.density = law.density if density is None else float(density)
-            _check_numbers(self.density, hourglass, safety)
+            check_numbers(self.density, hourglass, safety)
             check_fit(law, "explicit", ("finite",), 3)
-            self.contact = _planes(contact)
+            self.contact = rigid_planes(contact)
         self.output = Path(output) if output is not None else None
         V = dolfinx.fem.functionspace(self.domain.mesh, ("Lagrange", 1, (3,)))
         self.u, self.velocity = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V, name="velocity")
@@ -495,20 +495,3 @@ class ExplicitSolver:
     def total_points(self) -> int:
         """Law evaluations of all ranks so far."""
         return int(self.comm.allreduce(self.points_evaluated))
-
-
-def _check_numbers(density: float, hourglass: float, safety: float) -> None:
-    if not 0.0 < safety <= 1.0:
-        raise ValueError(f"safety must be in (0, 1], got {safety}.")
-    if not (np.isfinite(density) and density > 0.0):
-        raise ValueError(f"density must be positive, got {density}.")
-    if not (np.isfinite(hourglass) and hourglass >= 0.0):
-        raise ValueError(f"hourglass must not be negative, got {hourglass}.")
-
-
-def _planes(given: Sequence[RigidPlane]) -> tuple[RigidPlane, ...]:
-    planes = (given,) if isinstance(given, RigidPlane) else tuple(given)
-    for plane in planes:
-        if not isinstance(plane, RigidPlane):
-            raise ValueError(f"contact must be a list of RigidPlane, got {type(plane).__name__}.")
-    return planes
