@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem.errors import CHECKPOINT, SolverError
+from fem.errors import SolverError
+from fem.failure import CHECKPOINT
 from micro.lattice.bars import IsotropicBar, KinematicBar
 
 pytestmark = pytest.mark.mpi
