@@ -76,7 +76,7 @@ class Equilibrium:
             self._lifted = dolfinx.fem.form(lifted)
         except Exception as error:  # UFL and FFCx fail in many ways, on all ranks alike
             raise ValueError(
-                "solver.internal or solver.external cannot be compiled (the stress P exists inside of cells, under solver.dx): "
+                "solver.internal or solver.external cannot be compiled (the stress P exists inside of cells only): "
                 f"{' '.join(str(error).split()) or type(error).__name__}"
             ) from error
         self._vector = dolfinx.la.vector(V.dofmap.index_map, V.dofmap.index_map_bs)

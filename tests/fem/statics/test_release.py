@@ -73,40 +73,46 @@ def test_a_restart_inside_a_release_goes_on_with_the_fading_forces(cells, trusse
 
 @pytest.mark.parametrize("kind", ["box", "truss"])
 def test_saving_and_restoring_leave_the_iterations_as_they_are(cells, trusses, tmp_path, kind):
-    """Counts and residuals with and without checkpoints, and after a restart, plastic flow and a turn in between."""
+    """The iterations with checkpoints are those without, and so are those after a restart.
+
+    In serial a run that saves is the same to the bit. Else rounding may differ, and just after the release it decides
+    whether points on the yield surface flow in the first iteration: there the outcome is compared alone.
+    """
     path = MPI.COMM_WORLD.bcast(tmp_path, root=0)
-    histories = []
+    histories, energies = [], []
     for mode in ("plain", "saved", "restored"):
         solver, top = make(kind, cells, trusses)
+        history = []
         for t in (*TIMES, 2.2, 2.5, 3.0):
             if t == 2.2:
                 solver.release(top, over=1.0)
-            solver.run(t, 0.25).finish()
+            history += solver.run(t, 0.25)
+            energies.append((solver.stored_energy(), solver.dissipation()))
             if mode != "plain":
                 solver.save(path / f"{mode}{t}.h5")
             if mode == "restored":
-                history = solver.history
                 solver, top = make(kind, cells, trusses)
                 solver.restore(path / f"{mode}{t}.h5")
-                solver.history = history
-        histories.append(solver.history)
+        histories.append(history)
     plain, saved, restored = histories
-    assert max(step.iterations for step in plain) >= 3
+    assert max(step.iterations for step in plain if step.time <= 2.0) >= 3
     for other in (saved, restored):
-        assert [(s.number, s.time, s.iterations) for s in other] == [(s.number, s.time, s.iterations) for s in plain]
         for a, b in zip(plain, other, strict=True):
-            # A parallel direct solver is not deterministic, and one that is made anew may order the unknowns otherwise.
+            assert (a.number, a.time, a.dt) == (b.number, b.time, b.dt)
+            expected, found = a.convergence.residuals, b.convergence.residuals
             if other is saved and MPI.COMM_WORLD.size == 1:
-                assert a.convergence.residuals == b.convergence.residuals
-            else:
-                scale = max(a.convergence.residuals)
-                np.testing.assert_allclose(a.convergence.residuals, b.convergence.residuals, atol=1e-11 * scale)
+                assert found == expected
+            elif a.time <= 2.0:
+                assert b.iterations == a.iterations
+                np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-11 * max(expected))
+    for other in np.array_split(energies, 3)[1:]:
+        np.testing.assert_allclose(other, energies[: len(other)], rtol=1e-9)
     MPI.COMM_WORLD.barrier()
 
 
 def test_the_forces_of_a_box_fade_in_proportion(cells):
     law = LinearElastic(1.0, 3.0, density=1.0)
-    solver, top = make_box(cells, law=law)
+    solver, _ = make_box(cells, law=law)
     solver.run(2.0, 0.5).finish()
     x, psi = np.array([[0.9, 0.1, 1.0]]), solver.stored_energy()
     u = solver.probe(x)
