@@ -50,9 +50,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from micro.crystal.hcp import slip_systems, twin_systems, twinned
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
+from micro.crystal.systems import slip_systems, twin_systems, twinned
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory

@@ -34,7 +34,7 @@ import torch
 from fem.laws import load
 from micro.data.cli import Parser
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
 

@@ -5,16 +5,20 @@ creating a claim, a file that only one rank can create, so that no rank has to h
 directory of this run alone: what a killed run left behind claims nothing.
 """
 
+import fcntl
 import logging
 import os
 import shutil
+import socket
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from micro.data.lock import Lock
 from micro.data.manifest import (
     FILE,
     block_count,
@@ -27,13 +31,85 @@ from micro.data.manifest import (
     shard_files,
     write_manifest,
 )
-from micro.data.progress import Progress
 from micro.data.ranks import Ranks
 from micro.data.shards import content_hash, shard_name, write_shard
 from micro.data.source import Source
 
 logger = logging.getLogger(__name__)
 STOP = "stop"
+LOG_PAUSE = 15.0  # s between log lines where stderr is no terminal
+
+
+class Lock:
+    """Keeps a second job out of a directory; the system frees it however this process ends.
+
+    Args:
+        directory: what to keep others out of.
+
+    Raises:
+        ValueError: another job is in.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.file: IO[str] | None = open(directory / ".lock", "a+", encoding="utf-8")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.seek(0)
+            owner = self.file.read().strip() or "another process"
+            self.release()
+            raise ValueError(f"output {directory} is in use by another job ({owner}).") from None
+        except OSError as error:
+            logger.warning("The file system has no locks (%s): start no second job on %s.", error, directory)
+        self.file.truncate(0)
+        self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self.file.flush()
+
+    def release(self) -> None:
+        """Let others in."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class Progress:
+    """Blocks done by all ranks, on rank 0: a bar on a terminal, a log line now and then elsewhere.
+
+    Args:
+        directory: where the shards appear.
+        total: blocks of the finished set.
+        todo: blocks that were missing at the start.
+        block: samples a block.
+    """
+
+    def __init__(self, directory: Path, total: int, todo: int, block: int) -> None:
+        self.directory, self.total, self.block = directory, total, block
+        self.done = self.begun = total - todo
+        self.start, self.last, self.bar = time.monotonic(), 0.0, None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=self.done, unit="block", desc="samples", dynamic_ncols=True)
+
+    def update(self, last: bool = False) -> None:
+        """Count the shards that are there."""
+        now = time.monotonic()
+        if now - self.last < (0.5 if self.bar is not None else LOG_PAUSE) and not last:
+            return
+        self.last, done = now, min(len(shard_files(self.directory)), self.total)
+        if self.bar is not None:
+            self.bar.update(done - self.done)
+        elif done > self.done or last:
+            rate = (done - self.begun) / max(now - self.start, 1e-9)
+            left = f", {(self.total - done) / rate / 60:.1f} min left" if rate > 0 and done < self.total else ""
+            logger.info("%d of %d blocks, %.3g samples/s%s", done, self.total, rate * self.block, left)
+        self.done = done
+
+    def close(self) -> None:
+        """End the bar."""
+        self.update(last=True)
+        if self.bar is not None:
+            self.bar.close()
 
 
 def open_set(directory: Path, manifest: dict) -> tuple[list[int], dict]:

@@ -15,8 +15,8 @@ from micro.data.cli import as_range
 from micro.data.source import Block, Field, Source
 from micro.lattice.bars import LAWS, IsotropicBar, KinematicBar
 from micro.lattice.cell_problem import LatticeCell
+from micro.lattice.data import lattice_parameters
 from micro.lattice.geometry import make_cell
-from micro.lattice.parameters import lattice_parameters
 from micro.tensors import ORDERS, from_components, to_components
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.tann.data import Walks
 from surrogates.tann.mandel import basis
 

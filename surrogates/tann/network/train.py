@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from micro.lattice.condensation import condense
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.artifact.export import Material
 from surrogates.tann.data import Walks, load_walks
 from surrogates.tann.errors import recall_errors

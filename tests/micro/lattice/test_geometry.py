@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from micro.lattice.geometry import custom_cell, make_cell
-from micro.lattice.perturbation import SHORTEST, SLIVER, corners
+from micro.lattice.geometry import SHORTEST, SLIVER, corners, custom_cell, make_cell
 
 REGULAR = ["square-1", "square-2", "square-4", "square-6", "cube-1", "cube-2"]
 PERTURBED = ["square-2", "square-4", "square-6", "cube-2"]

@@ -5,7 +5,7 @@ import torch
 
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.condensation import condense
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.tann.directions import most_frequent, repeated, single_directions
 from surrogates.tann.identify import discover, elastic_decoder, given, identify, rank, spectrum
 from surrogates.tann.merge import k_means, merge

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.tann.data import join, split
 from surrogates.tann.errors import compare, cycles, divided, recall, solved
 from surrogates.tann.exact import lattice_law
