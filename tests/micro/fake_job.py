@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from micro import generate
-from micro.data import shards
+from micro.data import files
 from micro.data.source import Block, Field, Source
 
 
@@ -66,14 +66,14 @@ class FakeSource(Source):
 
 def die_at(name: str) -> None:
     """Let the process kill itself when it has written a shard and not yet named it."""
-    publish = shards.publish
+    publish = files.publish
 
     def deadly(part: Path, path: Path) -> None:
         if path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
         publish(part, path)
 
-    shards.publish = deadly
+    files.publish = deadly
 
 
 if __name__ == "__main__":

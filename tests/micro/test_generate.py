@@ -64,7 +64,7 @@ def manifest(path):
 
 
 def leftovers(path):
-    return [*path.glob(".*.part"), *path.glob(".claims-*")]
+    return [*path.glob(".*.part*"), *path.glob(".claims-*")]
 
 
 def said_once(sentence, caplog):
@@ -123,7 +123,7 @@ def test_stopped_by_the_user(tmp_path, fake_job, number):
     job.send_signal(number)
     output = job.communicate(timeout=60)[0]
     assert job.returncode == 130
-    assert "Stopped; the same command goes on from here." in output
+    assert "Stopped; the same command continues from here." in output
     assert "Traceback" not in output
     assert leftovers(tmp_path / "set") == []
 
