@@ -88,7 +88,7 @@ def parse(size: int) -> argparse.Namespace:
     p.add_argument("--strain", type=float, default=0.5, help="largest strain U_max")
     p.add_argument("--duration", type=float, default=1e-6, help="duration of a walk, s")
     p.add_argument("--seed", type=int, default=0, help="seed of the walks")
-    p.add_argument("--threads", type=int, default=1, help="threads a rank, of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=1, help="threads per rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/crystal_study", help="folder for the results")
     o = p.parse_args()
     for name in ("walks", "grains", "points", "threads"):
@@ -133,7 +133,7 @@ def change(stress: Tensor, reference: Tensor) -> list[float]:
 
 
 def measure(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
-    """Everything that is measured on this rank's walks, in lists of one entry a walk."""
+    """Everything that is measured on this rank's walks, in lists of one entry per walk."""
     mine = range(ranks.rank, o.walks, ranks.size)
     walk = random_walk(mine, o.seed, strain=o.strain, steps=o.points, duration=(o.duration, o.duration))
     U, dt = from_components(torch.from_numpy(walk.U)), torch.from_numpy(walk.duration) / o.points

@@ -5,7 +5,7 @@
 # well as it can be: here by Newton with the consistent tangent, a distributed block matrix, and either a direct solver
 # (MUMPS, Cholesky) or conjugate gradients with algebraic multigrid (GAMG with rigid-body modes).
 #
-# **Problem.** A box 10 x 10 x 10 of n cells a side, each with 28 bars (shared ones counted once), linear kinematic
+# **Problem.** A box 10 x 10 x 10 of n cells per side, each with 28 bars (shared ones counted once), linear kinematic
 # hardening with E = 1, H = 0.1, k = 1/3, area (10/n)^2. Loads of section V of the paper:
 # lcU: top u_z = -5, bottom u_z = 0, sides free; lcC: bottom fixed, top u_z = -5; lcT: bottom fixed, top turned by
 # 60 degrees about the vertical axis.
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
 def parse() -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Cost of the finite lattice.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--n", nargs="+", type=int, default=[4, 8, 12, 16, 20], help="cells a side")
+    p.add_argument("--n", nargs="+", type=int, default=[4, 8, 12, 16, 20], help="cells per side")
     p.add_argument("--case", choices=("lcU", "lcC", "lcT"), default="lcC", help="load")
     p.add_argument("--steps", type=int, default=5, help="load steps")
     p.add_argument("--direct-to", type=int, default=16, help="largest n for which the direct solver runs as well")
@@ -213,7 +213,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in (left, right):
         axis.set_xticks(ticks, [str(k) for k in ticks])
         axis.minorticks_off()
-        axis.set(xlabel="cells a side n")
+        axis.set(xlabel="cells per side n")
         axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     left.set(ylabel="seconds of the load")

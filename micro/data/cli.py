@@ -34,6 +34,14 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value:g}.")
 
 
+def check_count(name: str, value: int, most: int = 10**12) -> None:
+    """Check that a whole number is at least 1 and at most `most`; ValueError where it is not."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
 def size_in_words(size: float) -> str:
     """Return a number of bytes as people write it, "3.2 GB"."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
@@ -95,8 +103,8 @@ def check_disk(what: str, needed: float, directory: Path) -> None:
     """
     directory = directory.absolute()
     there = next(path for path in (directory, *directory.parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed > free:
+    total, _, free = shutil.disk_usage(there)
+    if total > 0 and needed > free:  # a file system without a size cannot be asked
         raise ValueError(
             f"{what} need about {size_in_words(needed)} in {directory}, but only {size_in_words(free)} are free."
         )

@@ -14,12 +14,29 @@ import numpy as np
 from micro.data.files import write_whole
 from micro.data.source import Field
 
+#: What stands between the end of a shard and the hash of its bytes.
+TRAILER = b"\nsha256 of the bytes above: "
 SCHEMA = 1
 OWN_FIELDS = {
     "sample": Field("1", (), "sample id"),
     "status": Field("1", (), "0 ok, 1 failed"),
     "reason": Field("", (), "why the sample failed, empty where it is ok"),
 }
+
+#: Reads every array and attribute of the files that it is told, and tells which are done.
+PROBE = """
+import sys, h5py
+def read(name, item):
+    list(item.attrs.items())
+    if isinstance(item, h5py.Dataset):
+        item[()]
+for path in sys.stdin.read().splitlines():
+    with h5py.File(path, "r") as file:
+        read("", file)
+        file.visititems(read)
+    print(path, flush=True)
+"""
+PROBE_SECONDS, PROBE_SPEED = 20.0, 5e6  # to begin with, and bytes/s at least
 
 
 def shard_name(number: int) -> str:
@@ -66,8 +83,8 @@ def content_hash(shards: Iterable[dict[str, np.ndarray]]) -> str:
 def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Field], parameter_hash: str) -> str:
     """Write a shard whole or not at all.
 
-    The file is made in memory: the HDF5 library ends the process where it cannot write to a full disk. Its metadata
-    have checksums (format of HDF5 1.10), so that the library finds damage in place of following it.
+    The file is made in memory, because the HDF5 library ends the process where it cannot write to a full disk. The
+    hash of its bytes follows behind its end, where the library does not look: see `probe`.
 
     Args:
         path: the shard's file.
@@ -82,58 +99,51 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Fie
         OSError: the disk is full, or cannot be written to.
     """
     digest, image = content_hash([arrays]), io.BytesIO()
-    with h5py.File(image, "w", libver=("v110", "v110")) as file:
+    with h5py.File(image, "w") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["parameter_hash"] = parameter_hash
         file.attrs["hash"] = digest
         for name, array in arrays.items():
             field = (OWN_FIELDS | fields)[name]
             if name == "reason":
-                texts = [str(text).encode() for text in array]
-                kind = h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
-                data = file.create_dataset(name, data=np.array(texts, dtype=kind))
+                data = file.create_dataset(name, data=[str(text) for text in array], dtype=h5py.string_dtype())
             else:
                 data = file.create_dataset(name, data=array)
             data.attrs["units"] = field.units
             data.attrs["shape"] = np.asarray(array.shape, dtype=np.int64)
             data.attrs["axes"] = f"sample, {field.axes}" if field.shape else "sample"
-    write_whole(path, image.getvalue())
+    write_whole(path, image.getvalue() + TRAILER + hashlib.sha256(image.getbuffer()).hexdigest().encode())
     return digest
 
 
-#: Reads every array and attribute of the files that it is told, and tells which are done.
-PROBE = """
-import sys, h5py
-def read(name, item):
-    list(item.attrs.items())
-    if isinstance(item, h5py.Dataset):
-        item[()]
-for path in sys.stdin.read().splitlines():
-    with h5py.File(path, "r") as file:
-        read("", file)
-        file.visititems(read)
-    print(path, flush=True)
-"""
-PROBE_SECONDS, PROBE_SPEED = 20.0, 5e6  # to begin with, and bytes/s at least
+def has_hash(path: Path) -> bool:
+    """Return whether the hash of its bytes follows behind a shard, as in those that `write_shard` writes.
 
-
-def has_checksums(path: Path) -> bool:
-    """Return whether the HDF5 library itself finds damage in a file: not in those of its first format."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return len(start) < 9 or start[8] >= 2  # the version of the superblock
+    Raises:
+        ValueError: it does, and the bytes have changed.
+    """
+    content = path.read_bytes()
+    end = content.rfind(TRAILER)
+    if end < 0:
+        return False
+    if hashlib.sha256(memoryview(content)[:end]).hexdigest().encode() != content[end + len(TRAILER) :]:
+        raise ValueError(f"{path.name} is damaged: its bytes are not those that were written.")
+    return True
 
 
 def probe(paths: Sequence[Path]) -> None:
-    """Read files without checksums in a process of its own: damage can end the HDF5 library, or let it run for ever.
+    """Check that the bytes of shards are those that were written, before the HDF5 library reads them.
+
+    Damage can end the process in that library, or let it run for ever. Files without a hash, of earlier versions, are
+    therefore read in a process of their own first.
 
     Args:
         paths: shards.
 
     Raises:
-        ValueError: a file cannot be read; one sentence says which.
+        ValueError: a file is damaged; one sentence says which.
     """
-    old = [path for path in paths if path.is_file() and not has_checksums(path)]
+    old = [path for path in paths if path.is_file() and not has_hash(path)]
     if not old:
         return
     seconds = PROBE_SECONDS + sum(path.stat().st_size for path in old) / PROBE_SPEED
@@ -149,7 +159,7 @@ def probe(paths: Sequence[Path]) -> None:
     done = set(said.splitlines())
     for path in old:
         if str(path.absolute()) not in done:
-            raise ValueError(f"{path.name} is damaged and cannot be read.")
+            raise ValueError(f"{path.name} is damaged, truncated or not an HDF5 file.")
 
 
 def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: range) -> dict[str, np.ndarray]:

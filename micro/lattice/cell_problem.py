@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.data.cli import check_memory
 from micro.lattice.bars import BarLaw
 from micro.lattice.geometry import Cell
 
@@ -109,10 +110,10 @@ class LatticeCell:
         bar: The law of its bars.
         device: Torch device.
         tolerance: Largest nodal force out of balance, relative to the largest elastic force of a bar in the step.
-        iterations: Newton iterations a step.
+        iterations: Newton iterations per step.
 
     Raises:
-        ValueError: The cell has mechanisms: fluctuations that strain no bar.
+        ValueError: The cell has mechanisms, fluctuations that strain no bar, or is too large for the memory.
     """
 
     def __init__(
@@ -126,6 +127,9 @@ class LatticeCell:
     ) -> None:
         self.cell, self.bar = cell, bar
         self.tolerance, self.iterations = tolerance, iterations
+        (_, d), b, n = cell.nodes.shape, len(cell.bars), len(np.unique(cell.master))
+        entries = (n + b) * d**2  # of the stiffness, at most
+        check_memory(f"cells of {b} bars such as {cell.name}", 24.0 * b * (n * d + entries), str(device))
         independent, index = np.unique(cell.master, return_inverse=True)
         index = index.reshape(-1)
         B = fluctuation_strains(cell, index)

@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from micro.data.cli import check_memory
+
 #: Shortest bar, in edges of a unit.
 SHORTEST = 0.3
 #: Smallest signed volume of the edges that meet in a corner of a unit; 1 in a regular unit, less than this a sliver.
@@ -110,6 +112,15 @@ def bar_images(bars: np.ndarray, master: np.ndarray, offset: np.ndarray) -> tupl
     return order[inverse.reshape(-1)], offset[head]
 
 
+def check_size(name: str, nodes: int, d: int) -> None:
+    """Check that the periodic images among the nodes of a cell can be found in the memory that there is.
+
+    Raises:
+        ValueError: they cannot; the sentence holds the estimate.
+    """
+    check_memory(f"cells of {nodes} nodes such as {name}", 30.0 * d * float(nodes) ** 2)
+
+
 def find_masters(nodes: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Return for each node the first node of which it is a periodic image, itself if there is none before it (m,).
 
@@ -160,6 +171,7 @@ def custom_cell(
         raise ValueError(f"bars must join two nodes, bar {np.argmax(bars[:, 0] == bars[:, 1])} joins one to itself.")
     if len(np.unique(np.sort(bars, axis=1), axis=0)) < len(bars):
         raise ValueError("bars must be listed once each, one pair of nodes comes twice.")
+    check_size(name, *nodes.shape)
     master = find_masters(nodes, box)
     lonely = np.setdiff1d(master, master[bars])
     if len(lonely):
@@ -213,12 +225,12 @@ def perturb(reference: np.ndarray, bars: np.ndarray, master: np.ndarray, deviati
     Raises:
         ValueError: There is one independent node only, or the deviation is out of range.
     """
-    if not deviation > 0:
-        raise ValueError(f"perturbation must not be negative, got {deviation}.")
+    if not 0 < deviation <= 1:
+        raise ValueError(f"perturbation must lie between 0 and 1, in edges of a unit, got {deviation}.")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}.")
     if len(np.unique(master)) == 1:
-        raise ValueError("perturbation of a cell of one independent node only shifts it; take 2 units a side.")
+        raise ValueError("perturbation of a cell of one independent node only shifts it; take 2 units per side.")
     rng = np.random.Generator(np.random.Philox(key=seed))
     units = corners(np.rint(reference).astype(int))
     displacement = deviation * rng.standard_normal(reference.shape)
@@ -234,7 +246,7 @@ def perturb(reference: np.ndarray, bars: np.ndarray, master: np.ndarray, deviati
 
 
 def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
-    """Make a cell of the paper: k units of edge 1 a side; each node is joined to all neighbours in its units.
+    """Make a cell of the paper: k units of edge 1 per side; each node is joined to all neighbours in its units.
 
     In two dimensions a unit has 4 edges and 2 diagonals that cross without touching, in three 12 edges, 12 face
     diagonals and 4 body diagonals; what units share is listed once. All cross-sections are 1.
@@ -255,6 +267,7 @@ def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
     if not match:
         raise ValueError(f"name must be square-k or cube-k, for instance square-6, got {name!r}.")
     d, k = 2 if match[1] == "square" else 3, int(match[2])
+    check_size(name, (k + 1) ** d, d)
     grid = np.stack(np.meshgrid(*[np.arange(k + 1)] * d, indexing="ij"), axis=-1).reshape(-1, d)
     stride = (k + 1) ** np.arange(d - 1, -1, -1)
     bars = []

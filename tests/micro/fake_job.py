@@ -1,11 +1,13 @@
 """A cheap source of strain paths, and the data job with it; run by tests in processes of their own.
 
 The environment asks for trouble: FAKE_PIDS, a directory for the processes' numbers; FAKE_DIE, the shard at which the
-process kills itself between writing the file and giving it its name.
+process kills itself between writing the file and giving it its name; FAKE_LIMIT, bytes beyond which no file grows, as
+on a full disk.
 """
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import time
@@ -45,6 +47,8 @@ class FakeSource(Source):
     def from_arguments(cls, arguments: argparse.Namespace) -> "FakeSource":
         if arguments.steps < 1:
             raise ValueError(f"steps must be at least 1, got {arguments.steps}.")
+        if "FAKE_LIMIT" in os.environ:  # not before: MPI has files of its own
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FAKE_LIMIT"]),) * 2)
         return cls(arguments.seed, arguments.steps, arguments.stiffness, arguments.delay, arguments.crash)
 
     def solve(self, ids: np.ndarray) -> Block:
