@@ -8,6 +8,9 @@ export OMPI_MCA_rmaps_base_oversubscribe=${OMPI_MCA_rmaps_base_oversubscribe-1}
 # One machine: ranks talk through shared memory. Open MPI would try TCP too and warn about pairs it cannot reach.
 export OMPI_MCA_btl=${OMPI_MCA_btl-self,sm}
 
+# MPI does not start without a home; the image can be run by a user without one.
+[ -d "${HOME-}" ] || export HOME=/tmp
+
 # The packages of the clone, wherever the command stands.
 case ":${PYTHONPATH-}:" in
     *":$ANVILX_PROJECT:"*) ;;
