@@ -25,10 +25,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +37,9 @@ from mpi4py import MPI
 
 from fem.parallel import abort_when_uncaught, plan_threads
 from fem.truss.solver import TrussSolver
+from micro.data.cli import check_memory
+from micro.data.files import write_whole
+from micro.data.ranks import world
 from micro.lattice.bars import KinematicBar
 from micro.lattice.geometry import make_cell
 from micro.lattice.tiling import Truss, tile
@@ -46,6 +48,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 EDGE = 10.0
+BYTES = 100.0  # of a lattice, per node and bar of its cells, at least
 ELASTIC = 101.1617146683  # stored energy of lcU at u_z = -3, for every n
 
 # %% [markdown]
@@ -64,7 +67,7 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Cost of the finite lattice.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--n", nargs="+", type=int, default=[4, 8, 12, 16, 20], help="cells per side")
@@ -74,14 +77,16 @@ def parse() -> argparse.Namespace:
     p.add_argument("--cell", default="cube-1", help="cell: cube-1, cube-2")
     p.add_argument("--perturbation", type=float, default=0.0, help="standard deviation of its nodes, in its units")
     p.add_argument("--output", default="results/bench_lattice", help="folder for the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     if min(o.n) < 1 or len(set(o.n)) < len(o.n):
         raise ValueError(f"--n must be different positive integers, got {o.n}.")
     if o.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {o.steps}.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
-    make_cell(o.cell, perturbation=o.perturbation)  # refuses what it cannot make
+    cell = make_cell(o.cell, perturbation=o.perturbation)  # refuses what it cannot make
+    n = max(o.n)
+    check_memory(f"lattices of {n} x {n} x {n} cells", BYTES * float(n) ** 3 * (len(cell.nodes) + len(cell.bars)))
     return o
 
 
@@ -253,21 +258,22 @@ def run(o: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         draw(rows, folder / "cost.png")
         summary = {"plan": str(plan), **summarise(rows, elastic, o)}
-        part = folder / ".summary.json.part"
-        part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        os.replace(part, folder / "summary.json")
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def main() -> int:
-    """Run the benchmark; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code: 2 for bad input, 1 where a check fails."""
+    ranks, code = world(), 2
     try:
-        run(parse())
+        o = ranks.together(lambda: parse(arguments))
+        code = 1
+        run(o)
     except ValueError as error:  # raised on all ranks together
         if MPI.COMM_WORLD.rank == 0:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
         MPI.COMM_WORLD.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
-        return 1
+        return code
     return 0
 
 

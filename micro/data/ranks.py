@@ -71,11 +71,6 @@ class Ranks:
                 raise found
         return value
 
-    def abort(self, code: int) -> None:
-        """End all ranks now, where there are others that could wait for this one for ever."""
-        if self.comm is not None and self.size > 1:
-            self.comm.Abort(code)
-
 
 def world() -> Ranks:
     """Return the ranks this process was started with; mpi4py is loaded only here.

@@ -93,6 +93,13 @@ CASES = [
     Case("micro.generate", ("taylor", "--output", "/dev/full", "--samples", "4"), "output must be a directory"),
     Case("micro.generate", ("taylor", "--output", "/proc/set", "--samples", "4"), "cannot be read or written", code=1),
     Case("micro.generate", (*TAYLOR, "--grains", "0"), "grains must be at least 1, got 0", ranks=3),
+    Case("demos/crystal_study.py", ("--grains", "1000000000"), f"1000000000 grains {NEED} of memory"),
+    Case("demos/crystal_study.py", ("--threads", "100000"), "--threads must be at most"),
+    Case("demos/crystal_study.py", ("--duration", "nan"), "--duration must lie between 1e-12 and 1e[+]09, got nan"),
+    Case("demos/crystal_study.py", ("--walks", "0"), "--walks must be at least 1, got 0"),
+    Case("demos/benchmarks/bench_lattice.py", ("--n", "20000"), f"20000 x 20000 x 20000 cells {NEED} of memory"),
+    Case("demos/benchmarks/bench_lattice.py", ("--n", "0"), "--n must be different positive integers"),
+    Case("demos/benchmarks/bench_lattice.py", ("--cell", "cube-60"), f"such as cube-60 {NEED} of memory"),
     # Damaged sets.
     Case("micro.data.dataset", SET, "is not a directory"),
     Case("micro.data.dataset", (), "arguments are required: DIR"),
