@@ -35,11 +35,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from micro.threads import asked_threads, limit_threads, use_threads
+from micro.threads import asked_threads, check_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy and PyTorch are loaded
@@ -50,10 +51,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from micro.crystal.hcp import slip_systems, twin_systems, twinned
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
+from micro.crystal.source import CRYSTAL_BYTES, POINT_BYTES
+from micro.crystal.systems import slip_systems, twin_systems, twinned
 from micro.crystal.taylor import TaylorPolycrystal
+from micro.data.cli import Parser, check_between, check_count, check_memory
+from micro.data.files import write_whole
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
 from micro.tensors import determinant, deviator, from_components, matmul, random_rotations
@@ -72,14 +76,7 @@ WITHOUT_TWINS = CrystalParameters().with_tau_0(twin=1e6)
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises, so that all ranks end alike."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-
-def parse(size: int) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, size: int) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Trust in the polycrystal.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--walks", type=int, default=8, help="random walks, shared among the ranks")
@@ -88,12 +85,16 @@ def parse(size: int) -> argparse.Namespace:
     p.add_argument("--strain", type=float, default=0.5, help="largest strain U_max")
     p.add_argument("--duration", type=float, default=1e-6, help="duration of a walk, s")
     p.add_argument("--seed", type=int, default=0, help="seed of the walks")
-    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads a rank, of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads per rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/crystal_study", help="folder for the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     for name in ("walks", "grains", "points", "threads"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
+    check_threads(o.threads, "--threads")
+    check_between("--strain", o.strain, 1e-9, 100.0)
+    check_between("--duration", o.duration, 1e-12, 1e9)
+    needed = -(-o.walks // size) * (o.grains * CRYSTAL_BYTES + o.points * POINT_BYTES)
+    check_memory(f"{o.walks} walks of {o.points} points and {o.grains} grains", needed)
     if o.walks < size:
         raise ValueError(f"--walks must be at least the number of ranks, {size}, got {o.walks}.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
@@ -133,7 +134,7 @@ def change(stress: Tensor, reference: Tensor) -> list[float]:
 
 
 def measure(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
-    """Everything that is measured on this rank's walks, in lists of one entry a walk."""
+    """Everything that is measured on this rank's walks, in lists of one entry per walk."""
     mine = range(ranks.rank, o.walks, ranks.size)
     walk = random_walk(mine, o.seed, strain=o.strain, steps=o.points, duration=(o.duration, o.duration))
     U, dt = from_components(torch.from_numpy(walk.U)), torch.from_numpy(walk.duration) / o.points
@@ -259,7 +260,7 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
 
 
 def check(summary: dict[str, Any]) -> None:
-    """Hold the numbers to what is known without the crystal law.
+    """Compare the numbers with what is known without the crystal law.
 
     Raises:
         ValueError: naming the check that fails.
@@ -347,9 +348,7 @@ def run(o: argparse.Namespace, ranks: Ranks) -> None:
     if ranks.rank == 0:
         folder = Path(o.output)
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / ".summary.json.part"
-        unfinished.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        os.replace(unfinished, folder / "summary.json")
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
         draw(summary, parts[0], folder / "crystal_study.png")
         for n, row in summary["error_against_steps"].items():
             slip = summary["error_without_twins"][n]["mean"]
@@ -362,15 +361,17 @@ def run(o: argparse.Namespace, ranks: Ranks) -> None:
     check(summary)
 
 
-def main() -> int:
-    """Run the study; returns the exit status."""
-    ranks = world()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study and return the exit code: 2 for bad input, 1 where a check fails."""
+    ranks, code = world(), 2
     try:
-        run(parse(ranks.size), ranks)
+        o = ranks.together(lambda: parse(arguments, ranks.size))
+        code = 1
+        run(o, ranks)
     except ValueError as error:  # raised on all ranks together
         if ranks.rank == 0:
             sys.stderr.write(f"{error}\n")
-        return 1
+        return code
     return 0
 
 

@@ -10,6 +10,8 @@ export OMPI_MCA_btl=${OMPI_MCA_btl-self,sm}
 
 # Threads of OpenMP that wait sleep (see micro/threads.py): also where a command loads PyTorch before our packages.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY-passive}
+# MPI does not start without a home; the image can be run by a user without one.
+[ -d "${HOME-}" ] || export HOME=/tmp
 
 # The packages of the clone, wherever the command stands.
 case ":${PYTHONPATH-}:" in

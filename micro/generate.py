@@ -1,8 +1,8 @@
-"""The data job: ``mpirun -n N python3 -m micro.generate taylor --output DIR --samples N --seed S ...``.
+"""Data sets of the micro solvers: ``mpirun -n N python3 -m micro.generate taylor --output DIR --samples N ...``.
 
-Blocks of samples are shared among the ranks; without mpi4py the job is one process. Stop it or kill it at any moment
-and give the same command again, on any number of ranks: it goes on, and ends with the same content. Give it with
-more samples and the set grows.
+Blocks of samples are shared among the ranks; without mpi4py the job is one process. It may be stopped or killed at any
+moment: the same command, on any number of ranks, continues it and ends with the same content. The same command with
+more samples extends the set. `run` does from Python what the command does.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from micro.threads import check_threads, limit_threads
 
@@ -34,7 +34,7 @@ logger = logging.getLogger("micro.generate")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises where argparse would end the process, so that all ranks end alike."""
+    """Argument parser that raises where argparse would end the process, so that all ranks end alike."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the complaint as ValueError."""
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def standard_sources() -> list[type[Source]]:
-    """Return the sources of this package; loaded late, torch takes its time."""
+    """Return the sources of this package; imported late, because PyTorch takes its time."""
     from micro.crystal.source import TaylorSource
     from micro.lattice.source import LatticeSource
     from micro.voxel.source import VoxelSource
@@ -51,7 +51,7 @@ def standard_sources() -> list[type[Source]]:
 
 
 def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
-    """Return the parser, with one subcommand a source."""
+    """Return the parser, with one subcommand per source."""
     parser = Parser(prog="micro.generate", description=(__doc__ or "").split("\n\n", 1)[1])
     commands = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for source in sources:
@@ -63,8 +63,8 @@ def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
         sub.set_defaults(make=source)
         sub.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory of the data set")
         sub.add_argument("--samples", required=True, type=int, metavar="N", help="number of samples")
-        sub.add_argument("--seed", default=0, type=int, metavar="S", help="seed; one random stream a sample")
-        sub.add_argument("--block", default=16, type=int, metavar="N", help="samples solved at a time, and a shard")
+        sub.add_argument("--seed", default=0, type=int, metavar="S", help="seed; each sample has a stream of its own")
+        sub.add_argument("--block", default=16, type=int, metavar="N", help="samples per shard, solved together")
         sub.add_argument(
             "--threads", default=1, type=int, metavar="N", help="threads per rank; they decide the content"
         )
@@ -91,6 +91,8 @@ def check(arguments: argparse.Namespace) -> None:
     for name in ("samples", "block"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(arguments, name)}.")
+        if getattr(arguments, name) >= 2**63:
+            raise ValueError(f"{name} must be below 2**63, got {getattr(arguments, name)}.")
     check_threads(arguments.threads)
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"seed must lie between 0 and 2**63 - 1, got {arguments.seed}.")
@@ -105,7 +107,7 @@ def place(device: str, local: int) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch finds no cuda device here.")
+        raise ValueError("device is cuda, but PyTorch finds no CUDA device here.")
     return f"cuda:{local % torch.cuda.device_count()}"
 
 
@@ -136,8 +138,14 @@ def make_manifest(arguments: argparse.Namespace, source: Source) -> dict:
     return manifest | {"parameter_hash": parameter_hash(manifest)}
 
 
-def generate(argv: Sequence[str] | None, sources: Sequence[type[Source]], ranks: Ranks) -> None:
-    """Parse the options and do the job; collective."""
+def prepare(
+    argv: Sequence[str] | None, sources: Sequence[type[Source]], ranks: Ranks
+) -> tuple[argparse.Namespace, Source]:
+    """Parse and check the options and make the source, on this rank.
+
+    Raises:
+        ValueError: an option is unknown or does not fit.
+    """
     with contextlib.ExitStack() as stack:
         if ranks.rank > 0:  # --help once is enough
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -147,13 +155,74 @@ def generate(argv: Sequence[str] | None, sources: Sequence[type[Source]], ranks:
     device, arguments.device = arguments.device, place(arguments.device, ranks.local)
     source = arguments.make.from_arguments(arguments)
     arguments.device = device
+    return arguments, source
+
+
+def generate(argv: Sequence[str] | None, sources: Sequence[type[Source]], ranks: Ranks) -> dict:
+    """Parse the options and make the set; collective.
+
+    Returns:
+        The manifest of the finished set.
+    """
+    arguments, source = ranks.together(lambda: prepare(argv, sources, ranks))
     manifest = ranks.on_first(lambda: make_manifest(arguments, source))
     manifest = job.run(source, arguments.output, manifest, ranks)
     logger.info("%d samples, %d failed, hash %s", manifest["samples"], manifest["failed"], manifest["hash"])
+    return manifest
+
+
+def words(options: dict[str, Any]) -> Iterator[str]:
+    """Write options as the words of a command line: names by keyword, several values as a list or tuple."""
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, list | tuple):
+            yield from (option, *map(str, value))
+        else:
+            yield f"{option}={value}"
+
+
+def run(
+    source: str,
+    *,
+    output: str | Path,
+    samples: int,
+    seed: int = 0,
+    sources: Sequence[type[Source]] | None = None,
+    **options: Any,
+) -> dict:
+    """Make a data set from Python; the same options as those of the command give the same content.
+
+    Collective: under mpirun all ranks call it with the same arguments. A set that was begun is continued.
+
+    Args:
+        source: name of the source, "taylor", "lattice" or "voxels".
+        output: directory of the set.
+        samples: number of samples.
+        seed: seed; each sample has a random stream of its own.
+        sources: sources to choose from; by default those of this package.
+        options: further options of the command by name, with underscores, for instance ``grains=16``,
+            ``strain=(0.1, 0.5)`` or ``grain_seed=3``.
+
+    Returns:
+        The manifest of the finished set; ``micro.data.dataset.read_dataset(output)`` reads it.
+
+    Raises:
+        ValueError: an option is unknown or does not fit, or the directory holds another set.
+        OSError: a file cannot be written.
+        RuntimeError: a rank failed.
+    """
+    import torch
+
+    argv = [source, *words({"output": output, "samples": samples, "seed": seed} | options)]
+    threads = torch.get_num_threads()
+    try:
+        return generate(argv, standard_sources() if sources is None else sources, world())
+    finally:
+        torch.set_num_threads(threads)  # a source takes what the set asks for
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory: giving it back after every tensor operation took half of a solve's time."""
+    """Let glibc keep freed memory: to return it after every tensor operation took half of the time of a solve."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
@@ -163,6 +232,13 @@ def keep_memory() -> None:
 def interrupt(*_: object) -> NoReturn:
     """Treat the launcher's SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def sentence(error: BaseException) -> str:
+    """Return what an error says, in one sentence."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
+    return " ".join(str(error).split()) or f"{type(error).__name__}."
 
 
 def main(argv: Sequence[str] | None = None, sources: Sequence[type[Source]] | None = None) -> int:
@@ -177,13 +253,13 @@ def main(argv: Sequence[str] | None = None, sources: Sequence[type[Source]] | No
             logging.getLogger("micro").setLevel(logging.CRITICAL)  # all ranks fail alike, one of them says why
         generate(argv, standard_sources() if sources is None else sources, ranks)
     except ValueError as error:
-        logger.error("%s", error)
+        logger.error("%s", sentence(error))
         return 2
-    except (OSError, RuntimeError) as error:
-        logger.error("%s", error)
+    except (OSError, RuntimeError, MemoryError) as error:
+        logger.error("%s", sentence(error))
         return 1
     except KeyboardInterrupt:
-        logger.error("Stopped; the same command goes on from here.")
+        logger.error("Stopped; the same command continues from here.")
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)

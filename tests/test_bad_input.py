@@ -105,7 +105,8 @@ def run_here(case: Case, arguments: list[str]) -> tuple[int, str]:
     try:
         with watchdog(SECONDS), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             name = "demo_" + Path(case.entry).stem
-            module = load(ROOT / case.entry, name) if case.entry.endswith(".py") else importlib.import_module(case.entry)
+            path = ROOT / case.entry
+            module = load(path, name) if case.entry.endswith(".py") else importlib.import_module(case.entry)
             try:
                 code = module.main(arguments)
             except SystemExit as stop:
@@ -142,6 +143,7 @@ def test_one_sentence(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     arguments = [word.replace("{folder}", str(tmp_path)) for word in case.arguments]
     apart = case.own_process or case.ranks > 1
     code, said = run_apart(case, arguments, tmp_path) if apart else run_here(case, arguments)
+    said = re.sub(r"-{60,}\n(prterun|mpirun|Primary job)\b.*?-{60,}\n", "", said, flags=re.DOTALL)  # the launcher's own
     assert "Traceback" not in said, said
     assert re.search(case.sentence, said), said
     assert code == case.code, said

@@ -5,7 +5,7 @@
 # well as it can be: here by Newton with the consistent tangent, a distributed block matrix, and either a direct solver
 # (MUMPS, Cholesky) or conjugate gradients with algebraic multigrid (GAMG with rigid-body modes).
 #
-# **Problem.** A box 10 x 10 x 10 of n cells a side, each with 28 bars (shared ones counted once), linear kinematic
+# **Problem.** A box 10 x 10 x 10 of n cells per side, each with 28 bars (shared ones counted once), linear kinematic
 # hardening with E = 1, H = 0.1, k = 1/3, area (10/n)^2. Loads of section V of the paper:
 # lcU: top u_z = -5, bottom u_z = 0, sides free; lcC: bottom fixed, top u_z = -5; lcT: bottom fixed, top turned by
 # 60 degrees about the vertical axis.
@@ -25,10 +25,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +39,9 @@ from fem.discretisation.dirichlet import Dirichlet
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from fem.truss.solver import TrussSolver
+from micro.data.cli import check_memory
+from micro.data.files import write_whole
+from micro.data.ranks import world
 from micro.lattice.bars import KinematicBar
 from micro.lattice.geometry import make_cell
 from micro.lattice.tiling import Truss, tile
@@ -48,6 +50,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 EDGE = 10.0
+BYTES = 100.0  # of a lattice, per node and bar of its cells, at least
 ELASTIC = 101.1617146683  # stored energy of lcU at u_z = -3, for every n
 
 # %% [markdown]
@@ -66,24 +69,26 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Cost of the finite lattice.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--n", nargs="+", type=int, default=[4, 8, 12, 16, 20], help="cells a side")
+    p.add_argument("--n", nargs="+", type=int, default=[4, 8, 12, 16, 20], help="cells per side")
     p.add_argument("--case", choices=("lcU", "lcC", "lcT"), default="lcC", help="load")
     p.add_argument("--steps", type=int, default=5, help="load steps")
     p.add_argument("--direct-to", type=int, default=16, help="largest n for which the direct solver runs as well")
     p.add_argument("--cell", default="cube-1", help="cell: cube-1, cube-2")
     p.add_argument("--perturbation", type=float, default=0.0, help="standard deviation of its nodes, in its units")
     p.add_argument("--output", default="results/bench_lattice", help="folder for the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     if min(o.n) < 1 or len(set(o.n)) < len(o.n):
         raise ValueError(f"--n must be different positive integers, got {o.n}.")
     if o.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {o.steps}.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
-    make_cell(o.cell, perturbation=o.perturbation)  # refuses what it cannot make
+    cell = make_cell(o.cell, perturbation=o.perturbation)  # refuses what it cannot make
+    n = max(o.n)
+    check_memory(f"lattices of {n} x {n} x {n} cells", BYTES * float(n) ** 3 * (len(cell.nodes) + len(cell.bars)))
     return o
 
 
@@ -216,7 +221,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in (left, right):
         axis.set_xticks(ticks, [str(k) for k in ticks])
         axis.minorticks_off()
-        axis.set(xlabel="cells a side n")
+        axis.set(xlabel="cells per side n")
         axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     left.set(ylabel="seconds of the load")
@@ -256,21 +261,22 @@ def run(o: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         draw(rows, folder / "cost.png")
         summary = {"plan": str(plan), **summarise(rows, elastic, o)}
-        part = folder / ".summary.json.part"
-        part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        os.replace(part, folder / "summary.json")
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def main() -> int:
-    """Run the benchmark; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code: 2 for bad input, 1 where a check fails."""
+    ranks, code = world(), 2
     try:
-        run(parse())
+        o = ranks.together(lambda: parse(arguments))
+        code = 1
+        run(o)
     except ValueError as error:  # raised on all ranks together
         if MPI.COMM_WORLD.rank == 0:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
         MPI.COMM_WORLD.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
-        return 1
+        return code
     return 0
 
 

@@ -35,7 +35,7 @@ import torch
 from fem.laws import load_law
 from micro.data.cli import Parser
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.artifact import shipped
 
 # %% [markdown]

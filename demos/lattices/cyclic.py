@@ -60,7 +60,7 @@ from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from meshes.box import KINDS, box
 from meshes.session import session
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from micro.lattice.tiling import tile
 from surrogates.tann.exact import exact_law
 

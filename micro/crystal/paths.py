@@ -13,7 +13,7 @@ from scipy.interpolate import PchipInterpolator
 from micro.tensors import from_components
 
 #: Draws of one path before its strain counts as too large for the margin (at strain 2 it takes some 700).
-DRAWS = 100_000
+DRAWS = 10_000
 
 
 @dataclass(frozen=True)

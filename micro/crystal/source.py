@@ -14,11 +14,16 @@ import torch
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.data.cli import as_range
+from micro.data.cli import as_range, check_between, check_count, check_memory
 from micro.data.source import Block, Field, Source
 from micro.tensors import PATH_ORDER
 
 COMPONENTS = f"component {PATH_ORDER.names}"
+
+#: Memory of a block in bytes, measured: per crystal in a step, per stored point of a path, per knot.
+CRYSTAL_BYTES, POINT_BYTES, KNOT_BYTES = 10_000, 500, 1000
+#: Solver steps of a path, beyond which it would take days.
+MOST_STEPS = 10**7
 
 
 class TaylorSource(Source):
@@ -27,14 +32,14 @@ class TaylorSource(Source):
     Args:
         seed: seed of the paths.
         strain: range of the largest strain of a path, drawn evenly in the logarithm.
-        steps: stored steps a path.
-        knots: range of the number of intervals a path.
+        steps: stored steps per path.
+        knots: range of the number of intervals per path.
         intervals: "random" or "fixed".
         duration: range of durations, s, drawn evenly in the logarithm.
         margin: smallest principal stretch allowed.
         grains: grains of the polycrystal.
         grain_seed: seed of their orientations.
-        substeps: solver steps a stored step.
+        substeps: solver steps per stored step.
         device: torch device.
         threads: torch threads.
 
@@ -95,22 +100,34 @@ class TaylorSource(Source):
         add = parser.add_argument
         add("--strain", default=[0.5], type=float, nargs="+", metavar="X", help="largest strain U_max, or its range")
         add("--duration", default=[1e-6, 1e-4], type=float, nargs="+", metavar="X", help="duration in s, or its range")
-        add("--steps", default=200, type=int, metavar="N", help="stored steps a path")
-        add("--knots", default=[10], type=int, nargs="+", metavar="N", help="intervals a path, or their range")
+        add("--steps", default=200, type=int, metavar="N", help="stored steps per path")
+        add("--knots", default=[10], type=int, nargs="+", metavar="N", help="intervals per path, or their range")
         add("--intervals", default="random", choices=("random", "fixed"), help="lengths of the intervals")
         add("--margin", default=0.2, type=float, metavar="X", help="smallest principal stretch allowed")
         add("--grains", default=128, type=int, metavar="N", help="grains of the polycrystal")
         add("--grain-seed", default=0, type=int, metavar="S", help="seed of their orientations")
-        add("--substeps", default=1, type=int, metavar="N", help="solver steps a stored step")
+        add("--substeps", default=1, type=int, metavar="N", help="solver steps per stored step")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> "TaylorSource":
         """Make the source from parsed options."""
         for name in ("steps", "grains", "substeps"):
-            if getattr(arguments, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(arguments, name)}.")
-        if arguments.grain_seed < 0:
-            raise ValueError(f"grain-seed must not be negative, got {arguments.grain_seed}.")
+            check_count(name, getattr(arguments, name))
+        if not 0 <= arguments.grain_seed < 2**63:
+            raise ValueError(f"grain-seed must lie between 0 and 2**63 - 1, got {arguments.grain_seed}.")
+        for strain in as_range("strain", arguments.strain):
+            check_between("strain", strain, 1e-9, 100.0)
+        for duration in as_range("duration", arguments.duration):
+            check_between("duration", duration, 1e-12, 1e9)
+        for knots in arguments.knots:
+            check_count("knots", knots)
+        check_count("steps times substeps", arguments.steps * arguments.substeps, MOST_STEPS)
+        sample = arguments.grains * CRYSTAL_BYTES + arguments.steps * POINT_BYTES + max(arguments.knots) * KNOT_BYTES
+        check_memory(
+            f"blocks of {arguments.block} samples, {arguments.grains} grains and {arguments.steps} steps",
+            min(arguments.block, arguments.samples) * sample,
+            arguments.device,
+        )
         return cls(
             arguments.seed,
             strain=as_range("strain", arguments.strain),

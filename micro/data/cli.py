@@ -1,7 +1,10 @@
-"""Command lines: what more than one data job or demo needs."""
+"""What more than one data job or demo needs of a command line: a parser that raises, ranges, and what fits."""
 
 import argparse
 import math
+import os
+import shutil
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -19,3 +22,89 @@ def as_range(name: str, values: list) -> tuple:
         given = " ".join(f"{value:g}" for value in values)
         raise ValueError(f"{name} must be one positive number or two that increase, got {given}.")
     return values[0], values[-1]
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Check that an option lies in a range beyond which no sensible number lies.
+
+    Raises:
+        ValueError: it does not, or is not a number.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value:g}.")
+
+
+def check_count(name: str, value: int, most: int = 10**12) -> None:
+    """Check that a whole number is at least 1 and at most `most`; ValueError where it is not."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
+def size_in_words(size: float) -> str:
+    """Return a number of bytes as people write it, "3.2 GB"."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+def available_memory(device: str = "cpu") -> float:
+    """Return the memory in bytes that a process may still take on a device, "cpu" or "cuda:N"."""
+    if device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    group = Path("/sys/fs/cgroup")  # what a container or a batch system allows
+    second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    for limit, used in (second, [f"memory/{name}" for name in first]):
+        try:
+            free = min(free, float((group / limit).read_text()) - float((group / used).read_text()))
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue
+    return max(free, 0.0)
+
+
+def check_memory(what: str, needed: float, device: str = "cpu") -> None:
+    """Refuse work that cannot fit, before it begins.
+
+    Args:
+        what: what needs the memory, the subject of the sentence, plural.
+        needed: estimated bytes.
+        device: where they are needed, "cpu" or "cuda:N".
+
+    Raises:
+        ValueError: the estimate exceeds what is available.
+    """
+    available = available_memory(device)
+    if needed > available:
+        raise ValueError(
+            f"{what} need about {size_in_words(needed)} of memory, but only {size_in_words(available)} are available."
+        )
+
+
+def check_disk(what: str, needed: float, directory: Path) -> None:
+    """Refuse data that cannot fit on a disk, before they are made.
+
+    Args:
+        what: what needs the space, the subject of the sentence, plural.
+        needed: estimated bytes.
+        directory: where they are to go; it need not be there yet.
+
+    Raises:
+        ValueError: the estimate exceeds what is free.
+    """
+    directory = directory.absolute()
+    there = next(path for path in (directory, *directory.parents) if path.is_dir())
+    total, _, free = shutil.disk_usage(there)
+    if total > 0 and needed > free:  # a file system without a size cannot be asked
+        raise ValueError(
+            f"{what} need about {size_in_words(needed)} in {directory}, but only {size_in_words(free)} are free."
+        )

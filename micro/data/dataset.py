@@ -3,8 +3,8 @@
 ``python3 -m micro.data.dataset DIR`` checks a set and says what it holds.
 """
 
-import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from micro.data.cli import Parser
 from micro.data.manifest import block_count, fields_of, read_blocks, read_manifest, shard_entry, shard_files
-from micro.data.shards import OWN_FIELDS, content_hash, shard_name
+from micro.data.shards import OWN_FIELDS, content_hash, is_shard_of, shard_name, shard_number
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +58,24 @@ def check_shards(directory: Path, manifest: dict, allow_partial: bool) -> list[i
     Raises:
         ValueError: the set is not finished, or a shard is missing or one too many.
     """
-    names, there = [shard_name(number) for number in range(block_count(manifest))], shard_files(directory)
-    if there - set(names):
-        raise ValueError(f"{min(there - set(names))} in {directory} is not part of the data set.")
+    count, there = block_count(manifest), shard_files(directory)
+    numbers = sorted(shard_number(name) for name in there)
+    extra = [name for name in sorted(there) if not is_shard_of(name, count)]
+    if extra:
+        raise ValueError(f"{extra[0]} in {directory} is not part of the data set.")
     if not manifest["complete"]:
         if not allow_partial:
             raise ValueError(
-                f"{directory} is not finished: {len(there)} of {len(names)} shards are there; "
-                "give the command that began it again."
+                f"{directory} is not finished: {len(there)} of {count} shards are there; "
+                "run the command that began it again."
             )
-        return [number for number, name in enumerate(names) if name in there]
-    listed = [entry.get("file") for entry in manifest["shards"]]
-    if listed != names:
-        raise ValueError(f"shards in {directory}/dataset.json must list {names[0]} to {names[-1]} in order.")
-    for name in names:
-        if name not in there:
-            raise ValueError(f"{name} is missing in {directory}.")
-    return list(range(len(names)))
+        return numbers
+    for number, entry in enumerate(manifest["shards"]):  # as many as there are blocks, `read_manifest` has checked
+        if entry["file"] != shard_name(number):
+            raise ValueError(f"shards in {directory}/dataset.json must list {shard_name(number)}, got {entry['file']}.")
+        if entry["file"] not in there:
+            raise ValueError(f"{entry['file']} is missing in {directory}.")
+    return numbers
 
 
 def read_arrays(path: str | Path, *, allow_partial: bool = False) -> tuple[dict[str, np.ndarray], dict, str]:
@@ -165,7 +167,7 @@ def read_dataset(path: str | Path, *, allow_partial: bool = False) -> Dataset:
 def summary(path: str | Path, allow_partial: bool = False) -> str:
     """Return what a set holds, in a few lines; every check of the reader has been made."""
     arrays, manifest, digest = read_arrays(path, allow_partial=allow_partial)
-    good, finished = arrays["status"] == 0, "finished" if manifest["complete"] else "not finished"
+    good, finished = arrays["status"] == 0, "finished" if manifest["complete"] else "unfinished"
     lines = [
         f"source    {manifest['source']}, seed {manifest['seed']}, code {manifest['code']['version']}",
         f"samples   {len(good)} of {manifest['samples']}, {int((~good).sum())} failed, {finished}",
@@ -180,16 +182,27 @@ def summary(path: str | Path, allow_partial: bool = False) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check a set from the command line and say what it holds; 2 where it is refused."""
-    parser = argparse.ArgumentParser(prog="micro.data.dataset", description="Check a data set and say what it holds.")
+    """Check a set from the command line and say what it holds; return 2 if it is refused, 1 if the machine fails."""
+    parser = Parser(prog="micro.data.dataset", description="Check a data set and say what it holds.")
     parser.add_argument("path", type=Path, metavar="DIR", help="directory of the data set")
-    parser.add_argument("--allow-partial", action="store_true", help="take a set that is not finished")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--allow-partial", action="store_true", help="read the finished shards of an unfinished set")
     try:
-        sys.stdout.write(summary(arguments.path, arguments.allow_partial) + "\n")
+        arguments = parser.parse_args(argv)
+        text = summary(arguments.path, arguments.allow_partial)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except (OSError, MemoryError) as error:
+        sys.stderr.write(f"The data set cannot be read: {error or 'memory is exhausted'}.\n")
+        return 1
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python tries to write once more when it ends
+        sys.stderr.write(f"The summary cannot be written: {error.strerror}.\n")
+        return 1
     return 0
 
 

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from micro.data.shards import SCHEMA, part_name, publish, read_shard, shard_name
+from micro.data.files import write_whole
+from micro.data.shards import SCHEMA, probe, read_shard, shard_name
 from micro.data.source import Field
 
 FILE = "dataset.json"
@@ -17,7 +19,20 @@ SHARD = re.compile(r"shard-\d{4,}\.h5")
 
 # What decides the content of a sample, bit for bit; the number of samples does not, so a set may grow.
 DECIDES = ("schema", "source", "seed", "block", "device", "threads", "parameters", "tolerances", "arrays")
-KEYS = (*DECIDES, "samples", "code", "environment", "command", "parameter_hash", "complete", "hash", "failed", "shards")
+
+# The entries of a manifest, or of a part of it, with their types.
+ENTRIES: dict[str, tuple[type, ...]] = {
+    "schema": (int,), "source": (str,), "seed": (int,), "block": (int,), "device": (str,), "threads": (int,),
+    "parameters": (dict,), "tolerances": (dict,), "arrays": (dict,), "samples": (int,), "code": (dict,),
+    "environment": (dict,), "command": (str,), "parameter_hash": (str,), "complete": (bool,),
+    "hash": (str, type(None)), "failed": (int, type(None)), "shards": (list,),
+}  # fmt: skip
+CODE: dict[str, tuple[type, ...]] = {"version": (str,), "hash": (str,), "modules": (dict,)}
+ARRAY: dict[str, tuple[type, ...]] = {"units": (str,), "shape": (list,), "axes": (str,)}
+SHARD_ENTRY: dict[str, tuple[type, ...]] = {
+    "file": (str,), "first": (int,), "samples": (int,), "failed": (int,), "hash": (str,),
+}  # fmt: skip
+WORDS = {int: "an integer", str: "a text", dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
 
 
 def parameter_hash(manifest: dict) -> str:
@@ -27,21 +42,66 @@ def parameter_hash(manifest: dict) -> str:
 
 
 def write_manifest(directory: Path, manifest: dict) -> None:
-    """Write ``dataset.json`` in one stroke."""
-    path = directory / FILE
-    part = part_name(path)
-    try:
-        part.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        publish(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write ``dataset.json`` whole or not at all; OSError where it cannot be written."""
+    write_whole(directory / FILE, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def check_entries(path: Path, where: str, found: Any, wanted: dict[str, tuple[type, ...]]) -> None:
+    """Check that an object of a manifest has its entries, each of its type.
+
+    Args:
+        path: the file, for the sentence.
+        where: which object it is, for instance "code"; empty for the manifest itself.
+        found: the object.
+        wanted: types by name of the entry.
+
+    Raises:
+        ValueError: one sentence names the entry that is missing or of another type.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} in {path} must be an object, got {found!r:.40}.")
+    for name, types in wanted.items():
+        full = f"{where}.{name}" if where else name
+        if name not in found:
+            raise ValueError(f"{full} is missing in {path}.")
+        value = found[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            kinds = " or ".join(WORDS[kind] for kind in types)
+            raise ValueError(f"{full} in {path} must be {kinds}, got {value!r:.40}.")
+
+
+def check_manifest(path: Path, manifest: Any) -> None:
+    """Check the entries of a manifest and their types.
+
+    Raises:
+        ValueError: one sentence names the entry that does not fit.
+    """
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise ValueError(f"schema in {path} is {found!r:.40}, this reader knows {SCHEMA}.")
+    check_entries(path, "", manifest, ENTRIES)
+    check_entries(path, "code", manifest["code"], CODE)
+    for name in ("samples", "block"):
+        if manifest[name] < 1:
+            raise ValueError(f"{name} in {path} must be positive, got {manifest[name]}.")
+    for name, entry in manifest["arrays"].items():
+        check_entries(path, f"arrays.{name}", entry, ARRAY)
+        if not all(type(n) is int and n >= 0 for n in entry["shape"]):
+            raise ValueError(f"arrays.{name}.shape in {path} must hold integers, got {entry['shape']!r:.40}.")
+    for number, entry in enumerate(manifest["shards"]):
+        check_entries(path, f"shards[{number}]", entry, SHARD_ENTRY)
+    if manifest["complete"] and len(manifest["shards"]) != block_count(manifest):
+        raise ValueError(
+            f"shards in {path} must list the {block_count(manifest)} shards of {manifest['samples']} samples, "
+            f"it lists {len(manifest['shards'])}."
+        )
 
 
 def read_manifest(directory: Path) -> dict:
     """Read ``dataset.json`` and check that it is one.
 
     Raises:
-        ValueError: it is missing, damaged, or of a schema this reader does not know.
+        ValueError: it is missing, damaged, edited, or of a schema this reader does not know.
     """
     path = directory / FILE
     if not directory.is_dir():
@@ -50,23 +110,10 @@ def read_manifest(directory: Path) -> dict:
         raise ValueError(f"{directory} is not a data set: it has no {FILE}.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not valid JSON.") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise ValueError(f"schema in {path} is {found}, this reader knows {SCHEMA}.")
-    for key in KEYS:
-        if key not in manifest:
-            raise ValueError(f"{key} is missing in {path}.")
-    for key in ("samples", "block"):
-        if not isinstance(manifest[key], int) or manifest[key] < 1:
-            raise ValueError(f"{key} in {path} must be a positive integer, got {manifest[key]!r}.")
-    try:
-        fields_of(manifest)
-        computed = parameter_hash(manifest)
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError(f"arrays or code in {path} is malformed.") from None
-    if computed != manifest["parameter_hash"]:
+    check_manifest(path, manifest)
+    if parameter_hash(manifest) != manifest["parameter_hash"]:
         raise ValueError(f"parameter_hash in {path} is not that of its parameters: the file was edited.")
     return manifest
 
@@ -84,10 +131,10 @@ def block_count(manifest: dict) -> int:
     return -(-manifest["samples"] // manifest["block"])
 
 
-def block_ids(manifest: dict, number: int) -> np.ndarray:
-    """Return the sample ids of a block (s,)."""
+def block_ids(manifest: dict, number: int) -> range:
+    """Return the sample ids of a block."""
     first = number * manifest["block"]
-    return np.arange(first, min(first + manifest["block"], manifest["samples"]), dtype=np.int64)
+    return range(first, min(first + manifest["block"], manifest["samples"]))
 
 
 def shard_files(directory: Path) -> set[str]:
@@ -104,20 +151,21 @@ def shard_entry(number: int, arrays: dict[str, np.ndarray], digest: str) -> dict
     }  # fmt: skip
 
 
-def read_blocks(directory: Path, manifest: dict, numbers: list[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Read blocks of a set one after another, each held to the manifest."""
+def read_blocks(directory: Path, manifest: dict, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Read blocks of a set one after another, each compared with the manifest."""
     fields = fields_of(manifest)
+    probe([directory / shard_name(number) for number in numbers])
     for number in numbers:
         ids = block_ids(manifest, number)
         yield number, read_shard(directory / shard_name(number), fields, manifest["parameter_hash"], ids)
 
 
 def first_difference(begun: dict, asked: dict) -> str | None:
-    """Say in one sentence what keeps a job from going on with a set, None where nothing does.
+    """Return in one sentence what keeps a job from continuing a set, None where nothing does.
 
     Args:
         begun: manifest of the set in the directory.
-        asked: manifest of the job that wants to go on with it.
+        asked: manifest of the job that wants to continue it.
     """
     for key in DECIDES:
         old, new, name = begun[key], asked[key], key
@@ -131,7 +179,8 @@ def first_difference(begun: dict, asked: dict) -> str | None:
     if begun["code"]["hash"] != asked["code"]["hash"]:
         modules, now = begun["code"]["modules"], asked["code"]["modules"]
         changed = [name for name in sorted(modules.keys() | now.keys()) if modules.get(name) != now.get(name)]
-        return f"code of {', '.join(changed)} is not the code the set was begun with ({begun['code']['version']})."
+        named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more modules" if len(changed) > 3 else "")
+        return f"code of {named} is not the code the set was begun with ({begun['code']['version']})."
     if asked["samples"] < begun["samples"]:
         return f"samples is {asked['samples']}, but the set was begun with {begun['samples']} and cannot shrink."
     return None

@@ -52,17 +52,24 @@ class Ranks:
         if self.rank == 0:
             try:
                 value = function()
-            except (ValueError, OSError, RuntimeError) as caught:
+            except (ValueError, OSError, RuntimeError, MemoryError) as caught:
                 error = caught
         error = self.bcast(error)
         if error is not None:
             raise error
         return self.bcast(value)
 
-    def abort(self, code: int) -> None:
-        """End all ranks now, where there are others that could wait for this one for ever."""
-        if self.comm is not None and self.size > 1:
-            self.comm.Abort(code)
+    def together(self, function: Callable[[], Any]) -> Any:
+        """Call a function on all ranks and return its value, or raise the error of the first that failed on all."""
+        value, error = None, None
+        try:
+            value = function()
+        except (ValueError, OSError, RuntimeError, MemoryError) as caught:
+            error = caught
+        for found in self.allgather(error):
+            if found is not None:
+                raise found
+        return value
 
 
 def world() -> Ranks:
@@ -76,7 +83,8 @@ def world() -> Ranks:
     except ImportError:
         started = max((int(os.environ.get(name, "1")) for name in WORLD_SIZES), default=1)
         if started > 1:
-            raise ValueError(f"mpi4py is needed to share the job among {started} processes, it is not here.") from None
+            text = f"mpi4py is needed to share the job among {started} processes, but it is not installed."
+            raise ValueError(text) from None
         return Ranks()
     comm = MPI.COMM_WORLD
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)

@@ -1,17 +1,21 @@
 """Shard: one HDF5 file with the samples of one block, whole or not there."""
 
 import hashlib
-import os
-import socket
-from collections.abc import Iterable
+import io
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from micro.data.files import write_whole
 from micro.data.source import Field
 
+#: What stands between the end of a shard and the hash of its bytes.
+TRAILER = b"\nsha256 of the bytes above: "
 SCHEMA = 1
 OWN_FIELDS = {
     "sample": Field("1", (), "sample id"),
@@ -19,35 +23,35 @@ OWN_FIELDS = {
     "reason": Field("", (), "why the sample failed, empty where it is ok"),
 }
 
+#: Reads every array and attribute of the files that it is told, and tells which are done.
+PROBE = """
+import sys, h5py
+def read(name, item):
+    list(item.attrs.items())
+    if isinstance(item, h5py.Dataset):
+        item[()]
+for path in sys.stdin.read().splitlines():
+    with h5py.File(path, "r") as file:
+        read("", file)
+        file.visititems(read)
+    print(path, flush=True)
+"""
+PROBE_SECONDS, PROBE_SPEED = 20.0, 5e6  # to begin with, and bytes/s at least
+
 
 def shard_name(number: int) -> str:
     """Return the file name of a shard."""
     return f"shard-{number:04d}.h5"
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a crash of the machine."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def shard_number(name: str) -> int:
+    """Return the number of a shard by its file name."""
+    return int(name.removeprefix("shard-").removesuffix(".h5"))
 
 
-def part_name(path: Path) -> Path:
-    """Return the name under which this process writes a file until it is whole."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-
-
-def publish(part: Path, path: Path) -> None:
-    """Give a finished file its name: it is on disk before the name is, so a name means a whole file."""
-    handle = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(part, path)
-    sync_directory(path.parent)
+def is_shard_of(name: str, count: int) -> bool:
+    """Return whether a file name is that of one of the first `count` shards."""
+    return shard_number(name) < count and name == shard_name(shard_number(name))
 
 
 def array_bytes(array: np.ndarray) -> bytes:
@@ -77,7 +81,10 @@ def content_hash(shards: Iterable[dict[str, np.ndarray]]) -> str:
 
 
 def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Field], parameter_hash: str) -> str:
-    """Write a shard in one stroke: either the whole file has its name, or the name is not there.
+    """Write a shard whole or not at all.
+
+    The file is made in memory, because the HDF5 library ends the process where it cannot write to a full disk. The
+    hash of its bytes follows behind its end, where the library does not look: see `probe`.
 
     Args:
         path: the shard's file.
@@ -87,36 +94,82 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Fie
 
     Returns:
         The content hash of the shard.
+
+    Raises:
+        OSError: the disk is full, or cannot be written to.
     """
-    digest, part = content_hash([arrays]), part_name(path)
-    try:
-        with h5py.File(part, "w") as file:
-            file.attrs["schema"] = SCHEMA
-            file.attrs["parameter_hash"] = parameter_hash
-            file.attrs["hash"] = digest
-            for name, array in arrays.items():
-                field = (OWN_FIELDS | fields)[name]
-                if name == "reason":
-                    data = file.create_dataset(name, data=[str(text) for text in array], dtype=h5py.string_dtype())
-                else:
-                    data = file.create_dataset(name, data=array)
-                data.attrs["units"] = field.units
-                data.attrs["shape"] = np.asarray(array.shape, dtype=np.int64)
-                data.attrs["axes"] = f"sample, {field.axes}" if field.shape else "sample"
-        publish(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    digest, image = content_hash([arrays]), io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["schema"] = SCHEMA
+        file.attrs["parameter_hash"] = parameter_hash
+        file.attrs["hash"] = digest
+        for name, array in arrays.items():
+            field = (OWN_FIELDS | fields)[name]
+            if name == "reason":
+                data = file.create_dataset(name, data=[str(text) for text in array], dtype=h5py.string_dtype())
+            else:
+                data = file.create_dataset(name, data=array)
+            data.attrs["units"] = field.units
+            data.attrs["shape"] = np.asarray(array.shape, dtype=np.int64)
+            data.attrs["axes"] = f"sample, {field.axes}" if field.shape else "sample"
+    write_whole(path, image.getvalue() + TRAILER + hashlib.sha256(image.getbuffer()).hexdigest().encode())
     return digest
 
 
-def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Read a shard and hold it to what the set says of it.
+def has_hash(path: Path) -> bool:
+    """Return whether the hash of its bytes follows behind a shard, as in those that `write_shard` writes.
+
+    Raises:
+        ValueError: it does, and the bytes have changed.
+    """
+    content = path.read_bytes()
+    end = content.rfind(TRAILER)
+    if end < 0:
+        return False
+    if hashlib.sha256(memoryview(content)[:end]).hexdigest().encode() != content[end + len(TRAILER) :]:
+        raise ValueError(f"{path.name} is damaged: its bytes are not those that were written.")
+    return True
+
+
+def probe(paths: Sequence[Path]) -> None:
+    """Check that the bytes of shards are those that were written, before the HDF5 library reads them.
+
+    Damage can end the process in that library, or let it run for ever. Files without a hash, of earlier versions, are
+    therefore read in a process of their own first.
+
+    Args:
+        paths: shards.
+
+    Raises:
+        ValueError: a file is damaged; one sentence says which.
+    """
+    old = [path for path in paths if path.is_file() and not has_hash(path)]
+    if not old:
+        return
+    seconds = PROBE_SECONDS + sum(path.stat().st_size for path in old) / PROBE_SPEED
+    names = "".join(f"{path.absolute()}\n" for path in old)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROBE], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
+    )
+    try:
+        said, _ = process.communicate(names, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, _ = process.communicate()
+    done = set(said.splitlines())
+    for path in old:
+        if str(path.absolute()) not in done:
+            raise ValueError(f"{path.name} is damaged, truncated or not an HDF5 file.")
+
+
+def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: range) -> dict[str, np.ndarray]:
+    """Read a shard and compare it with what the set says of it; `probe` must have let it pass.
 
     Args:
         path: the shard's file.
         fields: what the source's arrays are.
         parameter_hash: hash of the parameters of the set.
-        ids: the sample ids that belong in the shard (s,).
+        ids: the sample ids that belong in the shard.
 
     Returns:
         Arrays by name, with ``sample``, ``status`` and ``reason``.
@@ -133,19 +186,20 @@ def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: n
     with file:
         try:
             return _read_open_shard(file, path.name, OWN_FIELDS | fields, parameter_hash, ids)
-        except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path.name} is damaged and cannot be read ({error}).") from None
+        except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError, AttributeError, MemoryError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path.name} is damaged and cannot be read ({why}).") from None
 
 
 def _read_open_shard(
-    file: h5py.File, label: str, fields: dict[str, Field], parameter_hash: str, ids: np.ndarray
+    file: h5py.File, label: str, fields: dict[str, Field], parameter_hash: str, ids: range
 ) -> dict[str, np.ndarray]:
     if file.attrs.get("schema") != SCHEMA:
         raise ValueError(f"{label} has schema {file.attrs.get('schema')}, this reader knows {SCHEMA}.")
     if file.attrs.get("parameter_hash") != parameter_hash:
         raise ValueError(f"{label} was made with other parameters than this set (parameter_hash differs).")
     if set(file) != set(fields):
-        wanted, found = ", ".join(sorted(fields)), ", ".join(sorted(file)) or "nothing"
+        wanted, found = ", ".join(sorted(fields)), ", ".join(sorted(map(str, file))) or "nothing"
         raise ValueError(f"{label} must hold {wanted}, it holds {found}.")
     arrays: dict[str, np.ndarray] = {}
     for name, field in fields.items():
@@ -156,8 +210,8 @@ def _read_open_shard(
         if data.shape != shape or stated != shape:
             raise ValueError(f"{name} in {label} must have shape {shape}, got {data.shape} (stated {stated}).")
         arrays[name] = data.asstr()[()] if name == "reason" else data[()]
-    if not np.array_equal(arrays["sample"], ids):
-        raise ValueError(f"sample in {label} must hold the ids {ids[0]} to {ids[-1]} in order.")
+    if not np.array_equal(arrays["sample"], np.arange(ids.start, ids.stop)):
+        raise ValueError(f"sample in {label} must hold the ids {ids.start} to {ids.stop - 1} in order.")
     if content_hash([arrays]) != file.attrs.get("hash"):
         raise ValueError(f"{label} does not have the content it was written with (hash differs).")
     return arrays

@@ -42,7 +42,7 @@ class Source(ABC):
 
     Attributes:
         name: name of the source, its subcommand in ``micro.generate``.
-        seed: seed of the random streams, one stream a sample id.
+        seed: seed of the random streams, one stream per sample id.
         parameters: what determines the content beside the seed, JSON.
         tolerances: solver tolerances, JSON.
         fields: the arrays it makes, by name.

@@ -8,17 +8,85 @@ References:
     Masi and Stefanou (2022), equations (14), (16), (17) and appendix A, doi:10.1016/j.cma.2022.115190.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from micro.data.cli import check_memory
 from micro.lattice.bars import BarLaw
 from micro.lattice.geometry import Cell
-from micro.lattice.step import LatticeHistory, LatticeState, LatticeStep
 from micro.threads import small_batches
 
 #: Slope of the energy at the end of a line search, relative to that at its start.
 SLOPE = 1e-4
+
+
+@dataclass(frozen=True)
+class LatticeState:
+    """State of a batch of cells.
+
+    Attributes:
+        bar: State of the bar law (n, b, k); the first number is the plastic strain.
+        fluctuation: Periodic displacement w of the independent nodes (n, i, d), m, of zero mean; where the next
+            iteration begins, the solution does not depend on it.
+    """
+
+    bar: Tensor
+    fluctuation: Tensor
+
+
+@dataclass(frozen=True)
+class LatticeStep:
+    """A batch of cells at the end of a step; all numbers of a cell that failed are nan.
+
+    Attributes:
+        stress: Average stress (n, d, d), Pa.
+        psi: Free energy per volume of the cell (n,), J/m^3.
+        dissipation: Dissipated in the step per volume of the cell (n,), J/m^3.
+        displacement: Displacement of each node (n, m, d), m.
+        force: Force of each whole bar (n, b), N, tension positive.
+        modulus: Tangent of each bar (n, b), Pa.
+        state: State at the end of the step; of a cell that failed that of the start.
+        ok: Whether the cell is in equilibrium (n,), bool.
+        reason: Why not, empty where it is; n strings.
+    """
+
+    stress: Tensor
+    psi: Tensor
+    dissipation: Tensor
+    displacement: Tensor
+    force: Tensor
+    modulus: Tensor
+    state: LatticeState
+    ok: Tensor
+    reason: list[str]
+
+
+@dataclass(frozen=True)
+class LatticeHistory:
+    """A batch of cells along strain paths; from the step that failed on, all numbers of a path are nan.
+
+    Attributes:
+        stress: Average stress (s, T, d, d), Pa.
+        psi: Free energy per volume (s, T), J/m^3.
+        dissipation: Dissipated since the point before (s, T), J/m^3.
+        displacement: Displacement of each node (s, T, m, d), m.
+        force: Force of each whole bar (s, T, b), N.
+        bar: State of the bars (s, T, b, k).
+        ok: Whether the path was solved (s,), bool.
+        reason: Why not, empty where it was; s strings.
+    """
+
+    stress: Tensor
+    psi: Tensor
+    dissipation: Tensor
+    displacement: Tensor
+    force: Tensor
+    bar: Tensor
+    ok: Tensor
+    reason: list[str]
 
 
 def fluctuation_strains(cell: Cell, index: np.ndarray) -> np.ndarray:
@@ -43,10 +111,10 @@ class LatticeCell:
         bar: The law of its bars.
         device: Torch device.
         tolerance: Largest nodal force out of balance, relative to the largest elastic force of a bar in the step.
-        iterations: Newton iterations a step.
+        iterations: Newton iterations per step.
 
     Raises:
-        ValueError: The cell has mechanisms: fluctuations that strain no bar.
+        ValueError: The cell has mechanisms, fluctuations that strain no bar, or is too large for the memory.
     """
 
     def __init__(
@@ -60,6 +128,9 @@ class LatticeCell:
     ) -> None:
         self.cell, self.bar = cell, bar
         self.tolerance, self.iterations = tolerance, iterations
+        (_, d), b, n = cell.nodes.shape, len(cell.bars), len(np.unique(cell.master))
+        entries = (n + b) * d**2  # of the stiffness, at most
+        check_memory(f"cells of {b} bars such as {cell.name}", 24.0 * b * (n * d + entries), str(device))
         independent, index = np.unique(cell.master, return_inverse=True)
         index = index.reshape(-1)
         B = fluctuation_strains(cell, index)

@@ -1,14 +1,51 @@
-"""Lattice set: read what ``micro.generate lattice`` wrote, with the cell and the law of the bars that made it."""
+"""Lattice set: the parameters that a set of ``micro.generate lattice`` states, and the reader of such a set."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from micro.data.dataset import good_samples, read_arrays
-from micro.lattice.bars import BarLaw
-from micro.lattice.geometry import Cell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.bars import LAWS, BarLaw
+from micro.lattice.geometry import Cell, make_cell
+
+
+def lattice_parameters(cell: Cell, bar: BarLaw, *, perturbation: float, seed: int) -> dict[str, Any]:
+    """What tells a cell of `micro.lattice.make_cell` and its bars apart from all others.
+
+    Args:
+        cell: The cell.
+        bar: The law of its bars.
+        perturbation: What it was made with.
+        seed: What it was made with.
+    """
+    return {
+        "cell": {
+            "name": cell.name,
+            "perturbation": perturbation,
+            "seed": seed,
+            "nodes": cell.nodes.tolist(),
+            "bars": cell.bars.tolist(),
+            "box": cell.box.tolist(),
+        },
+        "bar": {"name": bar.name, **dataclasses.asdict(bar)},  # type: ignore[call-overload]
+    }
+
+
+def lattice_of(parameters: dict[str, Any]) -> tuple[Cell, BarLaw]:
+    """Cell and bar law that `lattice_parameters` told.
+
+    Raises:
+        ValueError: There is no such cell or bar law.
+    """
+    told, bar = parameters["cell"], dict(parameters["bar"])
+    kind = bar.pop("name")
+    if kind not in LAWS:
+        raise ValueError(f"bar must be one of {', '.join(LAWS)}, got {kind!r}.")
+    # The numbers that were written, not the seed: a stream may change from one version of NumPy to the next.
+    return dataclasses.replace(make_cell(told["name"]), nodes=np.array(told["nodes"])), LAWS[kind](**bar)
 
 
 @dataclass(frozen=True, eq=False)

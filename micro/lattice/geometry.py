@@ -12,7 +12,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from micro.lattice.perturbation import perturb
+from micro.data.cli import check_memory
+
+#: Shortest bar, in edges of a unit.
+SHORTEST = 0.3
+#: Smallest signed volume of the edges that meet in a corner of a unit; 1 in a regular unit, less than this a sliver.
+SLIVER = 0.1
+#: Rounds of drawing again before the perturbation counts as too large.
+ROUNDS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +112,15 @@ def bar_images(bars: np.ndarray, master: np.ndarray, offset: np.ndarray) -> tupl
     return order[inverse.reshape(-1)], offset[head]
 
 
+def check_size(name: str, nodes: int, d: int) -> None:
+    """Check that the periodic images among the nodes of a cell can be found in the memory that there is.
+
+    Raises:
+        ValueError: they cannot; the sentence holds the estimate.
+    """
+    check_memory(f"cells of {nodes} nodes such as {name}", 30.0 * d * float(nodes) ** 2)
+
+
 def find_masters(nodes: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Return for each node the first node of which it is a periodic image, itself if there is none before it (m,).
 
@@ -155,6 +171,7 @@ def custom_cell(
         raise ValueError(f"bars must join two nodes, bar {np.argmax(bars[:, 0] == bars[:, 1])} joins one to itself.")
     if len(np.unique(np.sort(bars, axis=1), axis=0)) < len(bars):
         raise ValueError("bars must be listed once each, one pair of nodes comes twice.")
+    check_size(name, *nodes.shape)
     master = find_masters(nodes, box)
     lonely = np.setdiff1d(master, master[bars])
     if len(lonely):
@@ -165,8 +182,71 @@ def custom_cell(
     return Cell(name, nodes, bars, weight, np.broadcast_to(areas, len(bars)).copy(), box, master, nodes.copy())
 
 
+def corners(grid: np.ndarray) -> np.ndarray:
+    """Return the corners of the units of a grid of nodes.
+
+    Args:
+        grid: Integer positions of the nodes (m, d), last index fastest, from 0 to k.
+
+    Returns:
+        Corners (c, 1 + d): a node and its d neighbours along the edges of one unit, in an order such that their
+        vectors have a positive determinant.
+    """
+    d, k = grid.shape[1], int(grid.max())
+    stride = (k + 1) ** np.arange(d - 1, -1, -1)
+    rows = []
+    for sign in itertools.product((1, -1), repeat=d):
+        inside = ((grid + sign >= 0) & (grid + sign <= k)).all(axis=1)
+        node = grid[inside] @ stride
+        near = [node + sign[i] * stride[i] for i in range(d)]
+        if np.prod(sign) < 0:
+            near[0], near[1] = near[1], near[0]
+        rows.append(np.column_stack([node, *near]))
+    return np.concatenate(rows)
+
+
+def perturb(reference: np.ndarray, bars: np.ndarray, master: np.ndarray, deviation: float, seed: int) -> np.ndarray:
+    """Displace the independent nodes of a regular cell at random, their images alike.
+
+    The displacements are normal. A bar shorter than 0.3 edges of a unit, or a corner of a unit that is turned inside
+    out or nearly flat (signed volume of its edges below 0.1), is not kept: the nodes that make it are drawn again,
+    from the same stream, until none is left. To draw all nodes again would take for ever in a large cell.
+
+    Args:
+        reference: Regular positions (m, d), integers, last index fastest.
+        bars: Nodes of each bar (b, 2).
+        master: Independent node of each node (m,).
+        deviation: Standard deviation of each component of a displacement, in edges of a unit.
+        seed: Seed of the one stream.
+
+    Returns:
+        Positions (m, d).
+
+    Raises:
+        ValueError: There is one independent node only, or the deviation is out of range.
+    """
+    if not 0 < deviation <= 1:
+        raise ValueError(f"perturbation must lie between 0 and 1, in edges of a unit, got {deviation}.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}.")
+    if len(np.unique(master)) == 1:
+        raise ValueError("perturbation of a cell of one independent node only shifts it; take 2 units per side.")
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    units = corners(np.rint(reference).astype(int))
+    displacement = deviation * rng.standard_normal(reference.shape)
+    for _ in range(ROUNDS):
+        nodes = reference + displacement[master]
+        short = np.linalg.norm(nodes[bars[:, 1]] - nodes[bars[:, 0]], axis=1) < SHORTEST
+        sliver = np.linalg.det(nodes[units[:, 1:]] - nodes[units[:, :1]]) < SLIVER
+        bad = np.unique(master[np.concatenate([bars[short].ravel(), units[sliver].ravel()])])
+        if not len(bad):
+            return nodes
+        displacement[bad] = deviation * rng.standard_normal((len(bad), reference.shape[1]))
+    raise ValueError(f"perturbation must be smaller, {deviation} leaves slivers after {ROUNDS} draws.")
+
+
 def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
-    """Make a cell of the paper: k units of edge 1 a side; each node is joined to all neighbours in its units.
+    """Make a cell of the paper: k units of edge 1 per side; each node is joined to all neighbours in its units.
 
     In two dimensions a unit has 4 edges and 2 diagonals that cross without touching, in three 12 edges, 12 face
     diagonals and 4 body diagonals; what units share is listed once. All cross-sections are 1.
@@ -174,7 +254,7 @@ def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
     Args:
         name: "square-k" or "cube-k": "square-6", "cube-1".
         perturbation: Standard deviation of the normal displacements of the independent nodes, in edges of a unit; see
-            `micro.lattice.perturbation.perturb`.
+            `perturb`.
         seed: Seed of the displacements.
 
     Returns:
@@ -187,6 +267,7 @@ def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
     if not match:
         raise ValueError(f"name must be square-k or cube-k, for instance square-6, got {name!r}.")
     d, k = 2 if match[1] == "square" else 3, int(match[2])
+    check_size(name, (k + 1) ** d, d)
     grid = np.stack(np.meshgrid(*[np.arange(k + 1)] * d, indexing="ij"), axis=-1).reshape(-1, d)
     stride = (k + 1) ** np.arange(d - 1, -1, -1)
     bars = []

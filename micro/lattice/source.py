@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.data.cli import as_range
+from micro.data.cli import as_range, check_between, check_count, check_memory
 from micro.data.source import Block, Field, Source
 from micro.lattice.bars import LAWS, IsotropicBar, KinematicBar
 from micro.lattice.cell_problem import LatticeCell
+from micro.lattice.data import lattice_parameters
 from micro.lattice.geometry import make_cell
-from micro.lattice.parameters import lattice_parameters
 from micro.tensors import ORDERS, from_components, to_components
 
 
@@ -53,7 +53,7 @@ class LatticeSource(Source):
         perturbation: Standard deviation of the nodes' displacements.
         cell_seed: Its seed.
         bar: Law of the bars.
-        steps: Increments a path.
+        steps: Increments per path.
         increment: Range of the size of a path's increments.
         zero: Probability of a zero increment.
         device: Torch device.
@@ -120,14 +120,14 @@ class LatticeSource(Source):
         """Add the options of cell, bars and walks."""
         add = parser.add_argument
         parser.set_defaults(block=64)
-        add("--cell", default="square-2", metavar="NAME", help="square-k or cube-k, k units a side")
+        add("--cell", default="square-2", metavar="NAME", help="square-k or cube-k, k units per side")
         add("--perturbation", default=0.0, type=float, metavar="X", help="standard deviation of the nodes, in units")
         add("--cell-seed", default=0, type=int, metavar="S", help="seed of the perturbation")
         add("--bar", default="kinematic", choices=tuple(LAWS), help="hardening of the bars")
         add("--modulus", default=KinematicBar.modulus, type=float, metavar="X", help="Young's modulus E, Pa")
         add("--hardening", default=KinematicBar.hardening, type=float, metavar="X", help="hardening modulus H, Pa")
         add("--strength", default=KinematicBar.strength, type=float, metavar="X", help="yield strength k, Pa")
-        add("--steps", default=50, type=int, metavar="N", help="increments a path")
+        add("--steps", default=50, type=int, metavar="N", help="increments per path")
         add("--increment", default=[0.1], type=float, nargs="+", metavar="X", help="largest increment, or its range")
         add("--zero", default=0.2, type=float, metavar="X", help="probability of a zero increment")
 
@@ -136,7 +136,12 @@ class LatticeSource(Source):
         """Make the source from parsed options."""
         if not math.isfinite(arguments.perturbation):
             raise ValueError(f"perturbation must be finite, got {arguments.perturbation}.")
-        return cls(
+        check_count("steps", arguments.steps)
+        for name in ("modulus", "hardening", "strength"):
+            check_between(name, getattr(arguments, name), 1e-30, 1e30)
+        for increment in as_range("increment", arguments.increment):
+            check_between("increment", increment, 1e-12, 1e6)
+        source = cls(
             arguments.seed,
             cell=arguments.cell,
             perturbation=arguments.perturbation,
@@ -148,6 +153,14 @@ class LatticeSource(Source):
             device=arguments.device,
             threads=arguments.threads,
         )
+        numbers = sum(math.prod(field.shape) for field in source.fields.values())
+        unknowns = source.lattice.cell.nodes.size
+        check_memory(
+            f"blocks of {arguments.block} samples of {arguments.steps} steps",
+            min(arguments.block, arguments.samples) * (24 * numbers + 32 * unknowns**2),
+            arguments.device,
+        )
+        return source
 
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from micro.threads import small_batches
 from surrogates.tann.data import LatticePaths
 from surrogates.tensors import ORDERS, mandel_basis

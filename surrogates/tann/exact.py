@@ -17,8 +17,8 @@ import torch
 from micro.lattice.bars import LAWS, BarLaw, KinematicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.condensation import condense
+from micro.lattice.data import lattice_of, lattice_parameters
 from micro.lattice.geometry import Cell, make_cell
-from micro.lattice.parameters import lattice_of, lattice_parameters
 from surrogates.artifact.export import Material, Origin, write_law
 from surrogates.artifact.load import read_manifest
 from surrogates.artifact.schema import Observable
@@ -80,7 +80,7 @@ def write_lattice_law(
 
     Args:
         output: the `.pt` file; the manifest goes beside it.
-        told: cell and bars, as `micro.lattice.parameters.lattice_parameters` gives them.
+        told: cell and bars, as `micro.lattice.data.lattice_parameters` gives them.
         name: of the law; empty for that of the file.
         strain_max: largest strain that is certified, in strains of yield.
         command: what made it.

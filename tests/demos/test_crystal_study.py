@@ -21,10 +21,8 @@ def study():
 def result(study, tmp_path_factory):
     """Exit code and folder of a run with two walks of ten points."""
     folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        size = ["--walks", "2", "--grains", "3", "--points", "10", "--strain", "0.1", "--output", str(folder)]
-        patch.setattr("sys.argv", ["crystal_study.py", *size])
-        return study.main(), folder
+    size = ["--walks", "2", "--grains", "3", "--points", "10", "--strain", "0.1", "--output", str(folder)]
+    return study.main(size), folder
 
 
 def test_tables_are_whole(study, result):
@@ -74,8 +72,7 @@ def test_a_wrong_number_is_seen(study, result, change, sentence):
 def test_bad_input_is_one_sentence_and_no_file(study, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr("sys.argv", ["crystal_study.py", "--output", "out", *arguments])
-    assert study.main() == 1
+    assert study.main(["--output", "out", *arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert said.err.endswith(".\n")

@@ -63,6 +63,41 @@ def test_packages_of_the_clone_come_first_and_mpi_may_oversubscribe(run: Runner)
     assert done.stdout == f"{PROJECT}:/mine|1|:oversubscribe|tcp,self\n"
 
 
+@pytest.mark.parametrize("home", ["", "relative", "/not/there"])
+def test_a_home_that_is_no_directory_is_replaced_by_that_of_the_account(
+    run: Runner, environment: dict[str, str], stub: Stub, tmp_path: Path, home: str
+) -> None:
+    (tmp_path / "account").mkdir()
+    stub("getent", f"echo name:x:0:0::{tmp_path}/account:/bin/bash")
+    (tmp_path / "relative").mkdir()
+    done = run("--engine", "current", "bash", "-c", "echo $HOME", HOME=home)
+    assert done.stdout == f"{tmp_path}/account\n"
+    stub("getent", "exit 2")
+    assert run("--engine", "current", "bash", "-c", "echo $HOME", HOME=home).stdout == "/tmp\n"
+    assert run("--engine", "current", "bash", "-c", "echo $HOME", HOME=str(tmp_path)).stdout == f"{tmp_path}\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"XDG_CACHE_HOME": "odd"}, "XDG_CACHE_HOME must be an absolute path, got odd."),
+        ({"XDG_CACHE_HOME": "", "HOME": "odd"}, "there is no home directory for the cache folder"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/not/there"}, "there is no home directory for the cache folder"),
+    ],
+)
+def test_no_environment_is_made_in_an_odd_place(
+    run: Runner, stub: Stub, tmp_path: Path, extra: dict[str, str], sentence: str
+) -> None:
+    stub("getent", "exit 2")
+    stub("mmdebstrap", f"touch {tmp_path}/made")
+    for engine in ([], ["--engine", "rootfs"]):
+        done = run(*engine, "true", **extra)
+        assert done.returncode == 125
+        assert done.stderr.startswith(f"docker/run: {sentence}")
+        assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stubs"]
+
+
 def test_current_environment_is_tried_once(
     run: Runner, environment: dict[str, str], stub: Stub, tmp_path: Path
 ) -> None:

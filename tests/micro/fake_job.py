@@ -1,11 +1,13 @@
 """A cheap source of strain paths, and the data job with it; run by tests in processes of their own.
 
 The environment asks for trouble: FAKE_PIDS, a directory for the processes' numbers; FAKE_DIE, the shard at which the
-process kills itself between writing the file and giving it its name.
+process kills itself between writing the file and giving it its name; FAKE_LIMIT, bytes beyond which no file grows, as
+on a full disk.
 """
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from micro import generate
-from micro.data import shards
+from micro.data import files
 from micro.data.source import Block, Field, Source
 
 
@@ -45,6 +47,8 @@ class FakeSource(Source):
     def from_arguments(cls, arguments: argparse.Namespace) -> "FakeSource":
         if arguments.steps < 1:
             raise ValueError(f"steps must be at least 1, got {arguments.steps}.")
+        if "FAKE_LIMIT" in os.environ:  # not before: MPI has files of its own
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FAKE_LIMIT"]),) * 2)
         return cls(arguments.seed, arguments.steps, arguments.stiffness, arguments.delay, arguments.crash)
 
     def solve(self, ids: np.ndarray) -> Block:
@@ -66,14 +70,14 @@ class FakeSource(Source):
 
 def die_at(name: str) -> None:
     """Let the process kill itself when it has written a shard and not yet named it."""
-    publish = shards.publish
+    publish = files.publish
 
     def deadly(part: Path, path: Path) -> None:
         if path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
         publish(part, path)
 
-    shards.publish = deadly
+    files.publish = deadly
 
 
 if __name__ == "__main__":

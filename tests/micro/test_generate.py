@@ -9,7 +9,9 @@ import sys
 import time
 
 import pytest
+import torch
 
+from micro import generate
 from micro.data import provenance
 from micro.data.dataset import read_dataset
 from micro.data.ranks import world
@@ -64,7 +66,7 @@ def manifest(path):
 
 
 def leftovers(path):
-    return [*path.glob(".*.part"), *path.glob(".claims-*")]
+    return [*path.glob(".*.part*"), *path.glob(".claims-*")]
 
 
 def said_once(sentence, caplog):
@@ -123,7 +125,7 @@ def test_stopped_by_the_user(tmp_path, fake_job, number):
     job.send_signal(number)
     output = job.communicate(timeout=60)[0]
     assert job.returncode == 130
-    assert "Stopped; the same command goes on from here." in output
+    assert "Stopped; the same command continues from here." in output
     assert "Traceback" not in output
     assert leftovers(tmp_path / "set") == []
 
@@ -266,3 +268,49 @@ def test_manifest_tells_how_the_set_was_made(reference):
     assert [entry["samples"] for entry in told["shards"]] == [4] * 5
     assert sum(entry["failed"] for entry in told["shards"]) == told["failed"] == 2
     assert told["code"]["version"]
+
+
+def test_run_from_python_makes_what_the_command_makes(tmp_path):
+    options = {"steps": 4, "perturbation": 0.1, "increment": (0.01, 0.1), "cell_seed": 2, "block": 2}
+    before = torch.get_num_threads()
+    made = generate.run("lattice", output=tmp_path / "python", samples=4, seed=3, **options)
+    assert torch.get_num_threads() == before
+    words = "--samples 4 --seed 3 --steps 4 --perturbation 0.1 --increment 0.01 0.1 --cell-seed 2 --block 2"
+    assert generate.main(["lattice", "--output", str(tmp_path / "command"), *words.split()]) == 0
+    told = manifest(tmp_path / "command")
+    assert manifest(tmp_path / "python") == told
+    assert made["hash"] == told["hash"] and made["complete"]
+    with pytest.raises(ValueError, match="unrecognized arguments: --stepz=1"):
+        generate.run("lattice", output=tmp_path / "none", samples=4, stepz=1)
+    with pytest.raises(ValueError, match="invalid choice: 'latice'"):
+        generate.run("latice", output=tmp_path / "none", samples=4)
+
+
+@needs_mpirun
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_full_disk_ends_all_ranks_with_one_sentence_and_loses_nothing(
+    tmp_path, reference, fake_job, make_set, ranks
+):
+    """No file may grow beyond 6000 bytes: the manifest can be written, a shard cannot."""
+    output = tmp_path / "set"
+    job = start(fake_job, output, ranks=ranks, extra={"FAKE_LIMIT": "6000"})
+    said = job.communicate(timeout=120)[0]
+    assert job.returncode == 1, said
+    assert said.count("cannot be written to") == 1, said
+    assert f"{output}: File too large." in said
+    assert "Traceback" not in said
+    assert shards(output) == leftovers(output) == []
+    assert make_set(output) == 0
+    assert read_dataset(output).hash == read_dataset(reference).hash
+
+
+def test_samples_that_do_not_fit_on_the_disk_are_refused_with_an_estimate(tmp_path, make_set, caplog):
+    assert make_set(tmp_path / "set", samples=10**15, block=10**10) == 2
+    assert said_once("samples 1000000000000000 need about", caplog)
+    assert not (tmp_path / "set").exists()
+
+
+def test_an_argument_that_the_source_refuses_for_a_sample_is_bad_input(tmp_path, caplog):
+    words = "taylor --samples 1 --grains 1 --steps 20 --strain 90".split()
+    assert generate.main([*words, f"--output={tmp_path / 'set'}"]) == 2
+    assert said_once("strain 90 is too large: no path of sample 0 keeps the margin", caplog)

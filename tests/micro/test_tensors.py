@@ -116,3 +116,14 @@ def test_cofactor_polar_rotation_and_rational_strain() -> None:
     torch.testing.assert_close(tensors.polar_rotation(F_bar), R)
     strain = vectors @ torch.diag_embed(torch.tanh(values.log() / 2)) @ vectors.mT
     torch.testing.assert_close(tensors.rational_strain(F_bar), strain)
+
+
+def test_packages_that_may_not_import_each_other_list_components_in_the_same_order() -> None:
+    """The macroscale writes its orders down once more: both must be those of this package."""
+    von_mises = pytest.importorskip("fem.laws.von_mises")
+    assert tuple(map(tuple, von_mises._PAIRS.tolist())) == tensors.PATH_ORDER.pairs
+    anisotropic = pytest.importorskip("fem.laws.anisotropic")
+    symmetric = (A + A.mT).numpy()
+    components = tensors.to_components(symmetric, tensors.ENGINEERING_ORDER)
+    factors = [1.0 if i == j else 2.0 for i, j in tensors.ENGINEERING_ORDER.pairs]
+    np.testing.assert_allclose(anisotropic.strain(np.eye(3) + symmetric), factors * components, atol=1e-15)

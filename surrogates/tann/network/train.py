@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from micro.threads import small_batches
 from surrogates.tann.data import DATA, LatticePaths, load_paths
 from surrogates.tann.errors import recall_errors

@@ -9,8 +9,8 @@ import pytest
 from mpi4py import MPI
 
 from micro.lattice.bars import KinematicBar
+from micro.lattice.data import lattice_parameters
 from micro.lattice.geometry import make_cell
-from micro.lattice.parameters import lattice_parameters
 from surrogates.artifact import replace_manifest
 from surrogates.artifact.load import read_json
 from surrogates.tann.exact import write_lattice_law

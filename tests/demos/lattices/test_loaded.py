@@ -12,8 +12,8 @@ from fem.mesh import read_mesh
 from meshes.box import box
 from meshes.session import session
 from micro.lattice.bars import KinematicBar
+from micro.lattice.data import lattice_parameters
 from micro.lattice.geometry import make_cell
-from micro.lattice.parameters import lattice_parameters
 from micro.lattice.tiling import tile
 from surrogates.tann.exact import write_lattice_law
 

@@ -8,8 +8,8 @@ import pytest
 from mpi4py import MPI
 
 from micro.lattice.bars import KinematicBar
+from micro.lattice.data import lattice_parameters
 from micro.lattice.geometry import make_cell
-from micro.lattice.parameters import lattice_parameters
 from surrogates.tann.exact import write_lattice_law
 
 ROOT = Path(__file__).resolve().parents[3]

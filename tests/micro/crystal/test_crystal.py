@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from micro.crystal.hcp import slip_systems, twin_systems
 from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
+from micro.crystal.systems import slip_systems, twin_systems
 from micro.tensors import determinant, deviator, matmul, rotation_about
 
 EYE = torch.eye(3, dtype=torch.float64)

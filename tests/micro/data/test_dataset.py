@@ -3,14 +3,17 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from micro.data import dataset
+from micro.data import dataset, shards
 from micro.data.dataset import read_dataset
-from micro.data.shards import content_hash
+from micro.data.shards import TRAILER, content_hash
+
+BEFORE = Path(__file__).with_name("before_the_move")
 
 
 @pytest.fixture(scope="module")
@@ -168,4 +171,77 @@ def test_command_line(copy, capsys):
     (copy / "shard-0000.h5").write_bytes(b"")
     assert dataset.main([str(copy)]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "shard-0000.h5 is truncated or not an HDF5 file.\n"
+    assert captured.err == "shard-0000.h5 is damaged, truncated or not an HDF5 file.\n"
+
+
+def overturn(path, position):
+    """Change all bits of a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.09, 0.2, 0.5, 0.8, 0.97])
+def test_refuses_overturned_bytes_before_hdf5_reads_them(copy, place, monkeypatch):
+    path = copy / "shard-0001.h5"
+    overturn(path, int(place * path.read_bytes().rindex(TRAILER)))
+
+    def never(*_):
+        raise AssertionError("the HDF5 library must not see a damaged file")
+
+    monkeypatch.setattr(shards, "read_shard", never)
+    with pytest.raises(ValueError, match=r"shard-0001\.h5 is damaged: its bytes are not those that were written"):
+        read_dataset(copy)
+
+
+@pytest.mark.parametrize("position", [726, 913, 1914, 1947])
+def test_overturned_bytes_of_a_shard_without_hash_end_only_the_probe(tmp_path, position, monkeypatch):
+    """These bytes give keys that are no text, a crash of the HDF5 library, an unknown encoding, and an endless loop."""
+    monkeypatch.setattr(shards, "PROBE_SECONDS", 10.0)
+    path = shutil.copytree(BEFORE, tmp_path / "set")
+    overturn(path / "shard-0001.h5", position)
+    with pytest.raises(ValueError, match=r"shard-0001\.h5 (is damaged|must hold)"):
+        read_dataset(path)
+
+
+def test_a_set_from_before_the_modules_moved_is_read(tmp_path):
+    data = read_dataset(BEFORE)
+    assert data.hash == "cf1b13d09dc0006232e4c66cc71f89801616c163f70c288e2e4a0580fc99ecdf"
+    assert data.U.shape == data.stress.shape == (2, 3, 6)
+    assert "taylor_source" in data.meta["code"]["modules"]
+    path = shutil.copytree(BEFORE, tmp_path / "begun")  # as it was after the first of its two blocks
+    edit_manifest(path, complete=False, hash=None, failed=None, shards=[])
+    (path / "shard-0001.h5").unlink()
+    with pytest.raises(ValueError, match="not finished: 1 of 2 shards"):
+        read_dataset(path)
+    begun = read_dataset(path, allow_partial=True)
+    np.testing.assert_array_equal(begun.stress, data.stress[:1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"shards": None}, r"shards in .* must be a list, got None"),
+        ({"shards": [1, 2, 3, 4, 5]}, r"shards\[0\] in .* must be an object, got 1"),
+        ({"shards": [{"file": 1, "first": 0, "samples": 4, "failed": 0, "hash": ""}]}, r"file in .* must be a text"),
+        ({"samples": 10**15}, r"shards in .* must list the 250000000000000 shards"),
+        ({"samples": 10**15, "complete": False}, r"is not finished: 5 of 250000000000000 shards"),
+        ({"samples": "20"}, r"samples in .* must be an integer, got '20'"),
+        ({"samples": True}, r"samples in .* must be an integer, got True"),
+        ({"code": {"hash": "0", "modules": {}}}, r"code\.version is missing"),
+        ({"code": None}, r"code in .* must be an object, got None"),
+        ({"arrays": {"U": 1}}, r"arrays\.U in .* must be an object, got 1"),
+        ({"complete": 1}, r"complete in .* must be true or false, got 1"),
+        ({"hash": 7}, r"hash in .* must be a text or null, got 7"),
+    ],
+)
+def test_refuses_a_manifest_with_entries_of_another_type(copy, changes, sentence):
+    edit_manifest(copy, **changes)
+    with pytest.raises(ValueError, match=sentence):
+        read_dataset(copy)
+
+
+def test_refuses_a_manifest_that_is_nested_without_end(copy):
+    (copy / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="not valid JSON"):
+        read_dataset(copy)

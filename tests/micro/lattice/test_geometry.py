@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from micro.lattice.geometry import custom_cell, make_cell
-from micro.lattice.perturbation import SHORTEST, SLIVER, corners
+from micro.lattice.geometry import SHORTEST, SLIVER, corners, custom_cell, make_cell
 
 REGULAR = ["square-1", "square-2", "square-4", "square-6", "cube-1", "cube-2"]
 PERTURBED = ["square-2", "square-4", "square-6", "cube-2"]
@@ -140,7 +139,7 @@ def test_bad_struts(arguments, sentence):
         ("hexagon-2", {}, "name must be square-k or cube-k, for instance square-6, got 'hexagon-2'."),
         ("square-0", {}, "name must be square-k"),
         ("cube-1", {"perturbation": 0.2}, "perturbation of a cell of one independent node only shifts it"),
-        ("square-2", {"perturbation": -0.2}, "perturbation must not be negative, got -0.2."),
+        ("square-2", {"perturbation": -0.2}, "perturbation must lie between 0 and 1, in edges of a unit, got -0.2."),
         ("square-2", {"perturbation": 0.2, "seed": -1}, "seed must not be negative, got -1."),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.artifact import Law, load_law
 from surrogates.tann.errors import compare, cycle_errors, divided, recall, solved
 

@@ -5,7 +5,7 @@ import torch
 
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.condensation import condense
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.tann.internal_variables import (
     discover,
     elastic_decoder,

@@ -9,7 +9,7 @@ import torch
 
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.artifact import load_law
 from surrogates.artifact.schema import Observable
 from surrogates.artifact.tangent import difference, differences

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from micro.lattice.cell_problem import LatticeCell
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.tann import data as data_module
 from surrogates.tann.data import join
 from surrogates.tann.errors import compare, cycles, divided, recall, solved

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from micro.crystal import hcp
+from micro.crystal.systems import Systems, slip_systems, twin_shear, twin_systems, twinned
 
 SIX_FOLD = torch.tensor([[0.5, -(3**0.5) / 2, 0.0], [3**0.5 / 2, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
@@ -19,29 +19,29 @@ def same_systems(a: torch.Tensor, b: torch.Tensor, *, signed: bool) -> bool:
 
 
 def test_families_have_the_known_number_of_systems() -> None:
-    assert Counter(hcp.slip_systems().family) == {"basal": 3, "prismatic": 3, "pyramidal": 6}
-    assert len(hcp.twin_systems().family) == 6
+    assert Counter(slip_systems().family) == {"basal": 3, "prismatic": 3, "pyramidal": 6}
+    assert len(twin_systems().family) == 6
 
 
-@pytest.mark.parametrize("systems", [hcp.slip_systems(), hcp.twin_systems()])
-def test_directions_lie_in_their_planes(systems: hcp.Systems) -> None:
+@pytest.mark.parametrize("systems", [slip_systems(), twin_systems()])
+def test_directions_lie_in_their_planes(systems: Systems) -> None:
     torch.testing.assert_close((systems.s * systems.m).sum(-1), torch.zeros(len(systems.s), dtype=torch.float64))
     for vectors in (systems.s, systems.m):
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors), dtype=torch.float64))
 
 
 def test_six_fold_symmetry_maps_the_systems_onto_themselves() -> None:
-    for systems, signed in ((hcp.slip_systems(), False), (hcp.twin_systems(), True)):
+    for systems, signed in ((slip_systems(), False), (twin_systems(), True)):
         turned = SIX_FOLD @ systems.schmid @ SIX_FOLD.T
         assert same_systems(turned, systems.schmid, signed=signed)
 
 
 def test_twins_extend_the_c_axis() -> None:
-    assert bool((hcp.twin_systems().schmid[:, 2, 2] > 0).all())
-    shear = hcp.twin_shear(1.624)
+    assert bool((twin_systems().schmid[:, 2, 2] > 0).all())
+    shear = twin_shear(1.624)
     assert shear == pytest.approx(0.1289, abs=5e-5)
     # The twin shear makes of the lattice its own mirror image: (I + g s m) maps c onto the twinned c axis.
-    twins = hcp.twin_systems()
+    twins = twin_systems()
     turn = 2 * twins.m[0][:, None] * twins.m[0][None] - torch.eye(3, dtype=torch.float64)
     c = torch.tensor([0.0, 0.0, 1.624], dtype=torch.float64)
     basal = torch.tensor([[1.0, 0.0, 0.0], [-0.5, 3**0.5 / 2, 0.0]], dtype=torch.float64)
@@ -53,8 +53,8 @@ def test_twins_extend_the_c_axis() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.7, 1.0])
 def test_a_partly_twinned_crystal_keeps_five_independent_slips(fraction: float) -> None:
-    slip, twin = hcp.slip_systems(), hcp.twin_systems()
-    inside = hcp.twinned(slip, twin)
+    slip, twin = slip_systems(), twin_systems()
+    inside = twinned(slip, twin)
     for b in range(6):
         mixed = (1 - fraction) * slip.schmid + fraction * inside[:, b]
         symmetric = (mixed + mixed.mT).flatten(1) / 2
