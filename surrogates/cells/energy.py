@@ -1,7 +1,7 @@
 """Energy of displacement fields in periodic voxel cells, for networks to lower: a finite-element basis, no labels.
 
 Lengths are in voxels and moduli those of a solid with E = 1, so that a network sees the same numbers at any resolution.
-The fluctuation u of a unit strain e_k (the paper's is -u) is a node's displacement less the affine one; with K the
+The fluctuation u of a unit strain e_k (the paper's is -u) is the displacement minus the affine one; with K the
 stiffness of the elements, f_k the forces of e_k and V the volume,
 
     U_kl = (sum of K_A + f_k.u_l + u_k.f_l + u_k.K u_l) / V                                              Eq. (25)
@@ -93,7 +93,7 @@ def relative_loss(cells: CellEnergy, u: Tensor) -> Tensor:
     """Return the mean of log det U: the energy, each cell and each strain measured by its own.
 
     Its gradient is that of tr(U^-1 dU). Thin frames and soft strains (C44 of a grid is 2 % of its C11) count as much
-    as stiff ones, which the plain sum of energies forgets. det U >= det C, since U - C is never negative.
+    as stiff ones, unlike in the plain sum of energies. det U >= det C, since U - C is never negative.
     """
     U = cells.tensor(u)
     floor = 1e-5 * cells.voigt.diagonal(dim1=1, dim2=2).mean(1) + 1e-12  # strains that a cell hardly resists
@@ -108,7 +108,7 @@ def weak_loss(cells: CellEnergy, u: Tensor) -> Tensor:
 def displacement_loss(cells: CellEnergy, u: Tensor, label: Tensor) -> Tensor:
     """Return the mean square of the difference to displacements given, Eq. (36), per volume.
 
-    Translations and the nodes that no solid touches are left out: the energy does not know them.
+    Translations and the nodes that no solid touches are left out: the energy does not depend on them.
     """
     solid = (cells.operator.diagonal().diagonal(dim1=-2, dim2=-1).sum(-1) > 0).to(u)[:, None, None]
     count = solid.sum((-3, -2, -1), keepdim=True).clamp(min=1)  # a void cell has no such node, and no loss
@@ -121,7 +121,7 @@ def preconditioned_loss(cells: CellEnergy, u: Tensor) -> Tensor:
     """Return a number whose gradient by u is M^-1 (K u + f) / V, M^-1 the homogeniser's preconditioner.
 
     Descent of the energy moves fields against K u + f = K (u - u*), whose condition number grows as the square of the
-    resolution: what is smooth is learned last. What is steepest depends on the norm. In the norm |v|^2 = v.M v the
+    resolution: smooth parts are learned last. The steepest direction depends on the norm. In the norm |v|^2 = v.M v the
     gradient of the same energy is g = M^-1 (K u + f), because dE = (K u + f).v = (M g).v. It vanishes where the other
     does, M^-1 being positive definite, and its condition number is that of M^-1 K, bounded by the contrast whatever the
     resolution; with M = K it is u - u*, the gradient that labels would give, without a label. Where u is a network's

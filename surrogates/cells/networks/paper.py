@@ -1,9 +1,9 @@
 """The paper's convolutional networks: density to the 18 displacement components, or to nine components of the tensor.
 
 The text gives four blocks (1, 9), (9, 18), (18, 36), (36, 72), each batch normalisation, two convolutions, batch
-normalisation, leaky ReLU, one convolution; two convolutions more, 14 in all; 437 642 parameters. It does not give the
-widths inside; with the narrowest inside the blocks and 46 between the last two there are 436 522. Padding is periodic,
-not zero as in the paper: a periodic cell has no boundary, and zeros there break the symmetry under shifts.
+normalisation, leaky ReLU, one convolution; then two more convolutions, 14 in all; 437 642 parameters. It does not give
+the widths inside; with the narrowest inside the blocks and 46 between the last two there are 436 522. Padding is
+periodic, not zero as in the paper: a periodic cell has no boundary, and zeros there break the symmetry under shifts.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -17,7 +17,7 @@ from torch.nn.functional import leaky_relu, max_pool3d
 from surrogates.cells.energy import CellEnergy
 
 CHANNELS = ((1, 9), (9, 18), (18, 36), (36, 72))
-#: Components that the tensor network gives: 11, 22, 33, 12, 13, 23, 44, 55, 66.
+#: Components that the tensor network predicts: 11, 22, 33, 12, 13, 23, 44, 55, 66.
 COMPONENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2), (3, 3), (4, 4), (5, 5))
 
 
@@ -51,20 +51,20 @@ class PaperNetwork(torch.nn.Module):
 
 
 class TensorNetwork(torch.nn.Module):
-    """Density to the tensor, figure 11 of the paper: no field, no bound, one resolution only.
+    """Density to the tensor, figure 11 of the paper: without a field or a bound, for one resolution.
 
     Args:
-        side: Voxels a side of the cells it is for.
-        seed: Of the first weights.
+        side: Voxels per side of the cells that it is for.
+        seed: Of the initial weights.
 
     Raises:
-        ValueError: Cells so small that the three halvings of their grid leave nothing.
+        ValueError: The cells are too small for three halvings of their grid.
     """
 
     def __init__(self, side: int, seed: int = 0) -> None:
         super().__init__()
         if side < 8:
-            raise ValueError(f"cells of a tensor network must have at least 8 voxels a side, got {side}.")
+            raise ValueError(f"cells of a tensor network must have at least 8 voxels per side, got {side}.")
         self.side = side
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -76,7 +76,7 @@ class TensorNetwork(torch.nn.Module):
         """Return the tensors (cells, 6, 6).
 
         Raises:
-            ValueError: The cells are not of the resolution that the network is for.
+            ValueError: The cells have another resolution than the network.
         """
         rho = cells.density
         if tuple(rho.shape[1:]) != (self.side,) * 3:

@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_spares_the_weights(mon
 
 
 def test_a_tensor_network_for_cells_that_its_halvings_use_up_is_refused():
-    with pytest.raises(ValueError, match="at least 8 voxels a side, got 7"):
+    with pytest.raises(ValueError, match="at least 8 voxels per side, got 7"):
         TensorNetwork(7)
 
 
