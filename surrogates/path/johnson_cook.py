@@ -247,7 +247,7 @@ def write(
     output: Path, law: JohnsonCookFit, train: Samples, config: JohnsonCookConfig, record: Record
 ) -> dict[str, Any]:
     """Write the constants with their units, errors and origin as JSON."""
-    constants = [*law.best.tolist(), RATE_0, law.shear, law.bulk / 2, crystal_constant(train, "density", DENSITY)]
+    constants = [*law.best.tolist(), RATE_0, law.shear, law.bulk, crystal_constant(train, "density", DENSITY)]
     content: dict[str, Any] = {
         "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
         "parameters": dict(zip(UNITS, constants, strict=True)),

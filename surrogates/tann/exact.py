@@ -56,7 +56,7 @@ def lattice_material(C: np.ndarray, strain_max: float, microstructure: dict[str,
     Args:
         C: elastic stiffness (c, c) on Mandel vectors, Pa.
         strain_max: largest norm of the strain that the law is meant for.
-        microstructure: cell and bars, as `micro.lattice.parameters.lattice_parameters` tells them.
+        microstructure: cell and bars, as `micro.lattice.data.lattice_parameters` gives them.
     """
     d = 2 if len(C) == 3 else 3
     volume = np.zeros(len(C))
@@ -173,8 +173,8 @@ def fit(
     model: TannLaw, train: None, held_out: None, config: ExactConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Nothing to train; returns the lattice."""
-    return {"lattice": config.lattice()}
+    """Nothing to train."""
+    return {}
 
 
 def export(model: TannLaw, train: None, config: ExactConfig) -> TannLaw:

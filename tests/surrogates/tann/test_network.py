@@ -321,7 +321,7 @@ def test_the_pretrained_networks_err_as_they_say_and_dissipate(name, conjugate_p
     state, F = random_states(law.module, 50000)
     with torch.no_grad():
         new = law.module.forward(F, state, 1.0)[1]
-    done, terms = conjugate_power(law.module, law.manifest["state"]["fields"], F, state, new)
+    done, terms = conjugate_power(law.module, law.stored["state"]["fields"], F, state, new)
     assert bool(((new[:, -1] - done).abs() <= 1e-6 * terms).all())
     assert bool((done >= -1e-6 * terms).all())
     assert float((terms > 0).double().mean()) > 0.1
