@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused(strained):
     with pytest.raises(ValueError, match="is not in the mesh"):
         TwoScale(solver, cell, far, 5.0)
     plain = ImplicitSolver(solver.domain, LinearElastic(1.0, 2.0, density=1.0))
-    with pytest.raises(ValueError, match="does not tell the"):
+    with pytest.raises(ValueError, match="does not provide the"):
         TwoScale(plain, cell, lattice, 5.0)
 
 
