@@ -37,7 +37,7 @@ def press(depth=0.1):
 
 
 def moody(cells, mood="raises", limit=0.055, **options):
-    law = Moody(0.02, 0.1, shear_modulus=1.0, bulk_modulus=3.0)
+    law = Moody(0.02, 0.1, shear_modulus=1.0, bulk_modulus=3.0, density=1.0)
     law.mood, law.limit = mood, limit
     return ImplicitSolver(cells("tetrahedron", 3), law, prescribed=press(), **options)
 
