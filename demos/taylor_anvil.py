@@ -344,8 +344,9 @@ class Range:
     LIMITS = ("strain_max", "rate_max", "jacobian_min", "jacobian_max", "time_window")
 
     def __init__(self, solver: ExplicitSolver) -> None:
-        manifest = getattr(solver.law, "manifest", None) or {}
-        self.limits = {k: v for k, v in manifest.get("range", {}).items() if k in self.LIMITS and v is not None}
+        manifest = getattr(solver.law, "manifest", None)
+        limits = {} if manifest is None else {name: getattr(manifest.range, name) for name in self.LIMITS}
+        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
         self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}
         F = np.array(solver.F)
