@@ -228,7 +228,7 @@ class Range:
 
     def __init__(self, solver: ExplicitSolver) -> None:
         manifest = getattr(solver.law, "manifest", None)
-        limits = {name: getattr(manifest.range, name) for name in self.LIMITS} if manifest is not None else {}
+        limits = {} if manifest is None else {name: getattr(manifest.range, name) for name in self.LIMITS}
         self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
         self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}

@@ -63,10 +63,16 @@ LAYERS: dict[str, dict[str, set[str]]] = {
 ABOVE = {"micro.voxel.sets": {"generate"}}
 # What fem loads with a law: needs nothing but torch, and brings no training code along.
 LIGHT: dict[str, set[str]] = {
-    "surrogates": set(),
+    "surrogates": {"surrogates.artifact"},
     "surrogates.artifact.schema": set(),
+    "surrogates.artifact.shipped": set(),
     "surrogates.artifact": {"surrogates.artifact"},
-    "surrogates.artifact.load": {"torch", "surrogates.artifact.schema"},
+    "surrogates.artifact.load": {"torch", "surrogates.artifact"},
+    "surrogates.artifact.contract": {"torch", "surrogates.artifact.schema"},
+    "surrogates.artifact.tangent": {"torch"},
+    "surrogates.artifact.patch_test": {"torch", "numpy"},
+    "surrogates.artifact.certify": {"torch", "numpy", "surrogates.artifact"},
+    "surrogates.artifact.export": {"torch", "surrogates.artifact"},
 }
 
 

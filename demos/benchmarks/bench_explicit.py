@@ -163,8 +163,10 @@ def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[st
     seconds = {phase: after.get(phase, 0.0) - before.get(phase, 0.0) for phase in PHASES}
     points = solver.total_points() - points
     scale = 1e6 * comm.size / points  # core time of one point and step
+    manifest = getattr(law, "manifest", None)
     return {
-        "law": law.name, "network": getattr(law, "manifest", {}).get("dtype", ""), "ranks": comm.size, "points": points,
+        "law": name if name in fem.laws.FINITE else law.name, "network": "" if manifest is None else manifest.dtype,
+        "ranks": comm.size, "points": points,
         "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
         "share": {phase: value / elapsed for phase, value in seconds.items()},
         "microseconds_per_point": {"law": scale * seconds["law"], "step": scale * elapsed},

@@ -122,7 +122,7 @@ def complete(law: torch.nn.Module) -> torch.nn.Module:
     """
     if not hasattr(law, "initial_state"):
         raise ValueError(f"{type(law).__name__}: the module has no method initial_state.")
-    if hasattr(law, "tangent") and hasattr(law, "observe"):
+    if isinstance(law, Completed) or (hasattr(law, "tangent") and hasattr(law, "observe")):
         return law
     return Completed(law)
 
@@ -133,7 +133,8 @@ def describe(law: Any) -> Description:
     Raises:
         ValueError: an attribute is missing or does not fit.
     """
-    law = law.law if isinstance(law, Completed) else law
+    while isinstance(law, Completed):
+        law = law.law
     label = type(law).__name__
     for attribute in ATTRIBUTES:
         if not hasattr(law, attribute):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit.frontend import FrontendError
 
 from surrogates.artifact.certify import certify, settings
-from surrogates.artifact.contract import complete, describe
+from surrogates.artifact.contract import Completed, describe
 from surrogates.artifact.load import MANIFEST_FILE, check_manifest_of, content_hash, switch_fusion_off, telling
 from surrogates.artifact.schema import SCHEMA, UNITS, Observable, Range, parse_manifest
 
@@ -133,10 +134,12 @@ def export_law(output: str | Path, law: torch.nn.Module, *, kind: str = "own", n
     Raises:
         ValueError: the law lacks an attribute or method, cannot be scripted, or cannot be certified.
     """
-    output, told, whole = Path(output), describe(law), complete(law)
+    output, told = Path(output), describe(law)
+    # TorchScript leaves out methods that are neither called nor marked: the wrapper calls them all.
+    whole = law if isinstance(law, torch.jit.ScriptModule) else Completed(law)
     try:
         torch.jit.script(whole)
-    except (RuntimeError, NotImplementedError) as error:  # what TorchScript raises for code that it does not accept
+    except (RuntimeError, OSError, TypeError, FrontendError) as error:  # code that TorchScript does not accept
         raise ValueError(f"{told.name}: TorchScript does not accept the law: {telling(error)}") from error
     layout = {"size": told.state_size, "fields": []}
     entries = {"state": layout, "observe": list(told.observables), "time_window": None}
