@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 SUMMARY = "Check the environment and report missing or broken parts."
-SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS reaches about 1, an optimised one 10 and more per core
+SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS reaches about 1, an optimised one 10 per core
 SMALL_SHM = 256 * 2**20  # bytes; the ranks of one machine exchange messages through /dev/shm
 PRODUCT = 768  # rows of the matrices of the timed product
 RENDER = (
