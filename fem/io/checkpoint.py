@@ -254,10 +254,10 @@ def _file(path: Path) -> Any:
 
 def _sentence(path: Path, error: Exception) -> Exception:
     """An error as one sentence; HDF5 and h5py raise nearly anything for a file that is damaged."""
-    if isinstance(error, (ValueError, FileNotFoundError)) and str(path) in str(error):
-        return error
-    if isinstance(error, OSError) and error.strerror and error.errno:
-        return ValueError(f"The checkpoint {path} cannot be read: {error.strerror}.")
+    if isinstance(error, (ValueError, FileNotFoundError)) and str(path) in str(error) and not getattr(error, "errno", 0):
+        return error  # one of this module
+    if isinstance(error, OSError) and error.errno:
+        return ValueError(f"The checkpoint {path} cannot be read: {os.strerror(error.errno)}.")
     return ValueError(f"The checkpoint {path} is damaged: {' '.join(str(error).split())}.")
 
 
