@@ -102,7 +102,7 @@ class Writer:
         functions: Sequence[Any],
         *,
         time: Callable[[], float],
-        refresh: Callable[[], None],
+        refresh: Callable[[], object],
         row: Callable[[], Mapping[str, float]],
         every: float | None = None,
     ) -> None:
