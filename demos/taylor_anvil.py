@@ -34,67 +34,44 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import math
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import dolfinx
 import numpy as np
-import ufl
-from dolfinx.fem import Function, assemble_vector, form, functionspace
-from dolfinx.io import VTXWriter, XDMFFile
-from dolfinx.la import InsertMode
 from mpi4py import MPI
 from tqdm import tqdm
 
-import fem.laws
-from fem.discretisation.quadrature import cell_average
-from fem.discretisation.strain_measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
-from fem.explicit import ExplicitSolver, Fixed, SolverError
-from fem.explicit.contact import PlaneWall
-from fem.io.checkpoint import restore, save
-from fem.mesh import read_mesh
-from fem.parallel import abort_when_uncaught, plan_threads, raise_together
+from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
+from fem.command import Parser, Stop, finish, remove, together, write_text
+from fem.laws import FINITE
+from fem.parallel import abort_when_uncaught, plan_threads
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_LAW = ROOT / "surrogates" / "pretrained" / "recurrent.pt"
+DENSITIES = (1e-3, 1e6)  # kg/m^3, of anything solid
+FRAMES = 100_000  # at most: a series of more would fill any disk
 
 # %% [markdown]
 # ## Parameters
 # SI units. Every option is checked on every rank before anything is written; a bad one is one sentence from rank 0
-# and a non-zero exit everywhere.
+# and the exit code 2 everywhere.
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that speaks on rank 0 only, and in sentences."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-    def print_help(self, file: Any = None) -> None:
-        if MPI.COMM_WORLD.rank == 0:
-            super().print_help(file)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--law", default=str(DEFAULT_LAW), help=f"artifact (.pt) or one of {', '.join(fem.laws.FINITE)}")
+    p.add_argument("--law", default="magnesium-recurrent", help=f"shipped law, artifact (.pt), {', '.join(FINITE)}")
     p.add_argument("--parameters", help="constants of --law johnson-cook (.json)")
     p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")
     p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
     p.add_argument("--diameter", type=float, default=1e-3, help="diameter of the bar, m")
     p.add_argument("--cells", type=int, default=10, help="cells across the diameter, even, at least 4")
-    p.add_argument("--grading", type=float, default=1.0, help="top over foot layer height; above 1 refines the foot")
+    p.add_argument("--grading", type=float, default=1.0, help="top over foot layer; above 1 refines the foot")
     p.add_argument("--until", default="rebound", help="end time, s; or 'rebound', at most 40 bar transit times")
     p.add_argument("--panels", default="0.5e-6,1e-6,3e-6,10e-6", help="times of the figure's columns before the end, s")
     p.add_argument("--frames", type=int, default=40, help="frames of the ParaView series up to the latest end")
@@ -106,7 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
-    p.add_argument("--restart", help="checkpoint (checkpoint.npz of a former run) to go on from")
+    p.add_argument("--restart", help="checkpoint (checkpoint.h5 of a former run) to go on from")
     o = p.parse_args(arguments)
     for name in ("velocity", "length", "diameter", "grading", "density"):
         value = getattr(o, name)
@@ -121,6 +98,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, least in (("frames", 0), ("every", 1)):
         if getattr(o, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(o, name)}.")
+    if o.density is not None and not DENSITIES[0] <= o.density <= DENSITIES[1]:
+        low, high = DENSITIES
+        raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
+    if o.frames > FRAMES:
+        raise ValueError(f"--frames must be at most {FRAMES}, got {o.frames}.")
     if o.until != "rebound":
         o.until = times("until", o.until, one=True)[0]
     o.panels = times("panels", o.panels)
@@ -150,27 +132,6 @@ def times(name: str, text: str, *, one: bool = False) -> list[float]:
 
 
 # %%
-class Stop(Exception):
-    """The run cannot be, for a reason that all ranks know: one sentence."""
-
-
-def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:
-    """Do local work on every rank (or on rank 0 only); if it fails anywhere, all ranks raise the same error."""
-    result, error = None, None
-    if comm.rank == 0 or not root:
-        try:
-            result = work()
-        except OSError as caught:
-            error = ValueError(f"{caught.strerror or caught}: {caught.filename}.")
-        except (ValueError, RuntimeError) as caught:
-            error = ValueError(str(caught))
-    try:
-        raise_together(comm, error)
-    except ValueError as shared:
-        raise Stop(str(shared)) from error
-    return result
-
-
 def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
     """Mesh the bar on rank 0 and distribute it."""
 
@@ -196,104 +157,35 @@ def closed_form_volume(o: argparse.Namespace) -> float:
 
 
 # %% [markdown]
-# ## Output
-# One ParaView series (`fields.bp`: open with the ADIOS2VTXReader, Warp By Vector): the displacement, and every field as
-# the volume-weighted nodal mean of its cell values. The figure wants the cells that touch the plane y = 0 from
-# y > 0: their faces in that plane are an axial section whose nodes stay in the plane.
+# ## Section
+# `solver.writer` makes the ParaView series (`fields.bp`: ADIOS2VTXReader, Warp By Vector) and the history.
+# The figure wants the cells that touch the plane y = 0 from y > 0: their faces in that plane are an axial section whose
+# nodes stay in the plane.
 
 
 # %%
-def remove(path: Path) -> None:
-    """Delete a file or a folder of results, if there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+class Section:
+    """The axial section of the bar, with the value of each cell and the nodal means."""
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
-
-
-class Fields:
-    """Fields of the run: nodal means for ParaView, the axial section for the figure."""
-
-    def __init__(self, solver: ExplicitSolver, folder: Path, diameter: float) -> None:
-        self.solver = solver
+    def __init__(self, solver: ExplicitSolver, diameter: float) -> None:
+        self.solver, self.comm = solver, solver.comm
         V = solver.u.function_space
-        mesh = V.mesh
-        self.comm = mesh.comm
-        self.cell = Function(functionspace(mesh, ("DG", 0)))
-        W = functionspace(mesh, ("Lagrange", 1))
-        w = ufl.TestFunction(W)
-        self.weight, self.load = form(w * ufl.dx(mesh)), form(self.cell * w * ufl.dx)
-        self.mass = assemble_vector(self.weight)
-        self.mass.scatter_reverse(InsertMode.add)
-        names = ["von_mises", "e_d", "e_d_isochoric", "e_v", *solver.law.observed]
-        self.nodal = {name: Function(W, name=name) for name in names}
-        self.own = mesh.topology.index_map(3).size_local
-        self.quads, self.inside = self._section(W, 1e-9 * diameter)
-        self.x = W.tabulate_dof_coordinates()
-        functions = [solver.u, *self.nodal.values()]
-        solver.u.name = "displacement"
-        self.path = folder / ("fields.bp" if dolfinx.has_adios2 else "fields.xdmf")
-        self.part = self.path.with_name(f"fields.part{self.path.suffix}")
-        if dolfinx.has_adios2:
-            self.file = VTXWriter(self.comm, self.part, functions, engine="BP4")
-            self._write = self.file.write
-        else:
-            self.file = XDMFFile(self.comm, self.part, "w")
-            self.file.write_mesh(mesh)
-            self._write = lambda t: [self.file.write_function(f, t) for f in functions]
-
-    def _section(self, W: Any, near: float) -> tuple[np.ndarray, np.ndarray]:
-        """Owned cells at y > 0 with a face in y = 0: nodes (m, 4) of the face, in order round it, and cells (m,)."""
-        dofs = W.dofmap.list[: self.own]
-        x = W.tabulate_dof_coordinates()[dofs]
-        flat = np.abs(x[..., 1]) < near
-        cells = np.flatnonzero((flat.sum(axis=1) == 4) & (x[..., 1].mean(axis=1) > 0.0))
-        quads = dofs[cells][flat[cells]].reshape(-1, 4)
-        return quads[:, [0, 1, 3, 2]], cells  # nodes of a face come in tensor-product order
-
-    def update(self) -> dict[str, np.ndarray]:
-        """Fields at the current step: cell values (owned cells,), and the nodal functions filled (collective)."""
-        s = self.solver
-        sigma = cauchy_stress(s.F, s.P)
-        values = {
-            "von_mises": von_mises(sigma),
-            "e_d": deviatoric_strain(s.F, exponent=2.0),
-            "e_d_isochoric": deviatoric_strain(s.F, exponent=2.0 / 3.0),
-            "e_v": volume_strain(s.F),
-        }
-        values |= dict(zip(s.law.observed, np.asarray(s.law.observe(s.state)).T, strict=True))
-        cells = {name: cell_average(s.points, value) for name, value in values.items()}
-        for name, value in cells.items():
-            self.cell.x.array[self.cell.function_space.dofmap.list[: self.own, 0]] = value
-            self.cell.x.scatter_forward()
-            b = assemble_vector(self.load)
-            b.scatter_reverse(InsertMode.add)
-            nodal = self.nodal[name].x
-            n = nodal.index_map.size_local
-            nodal.array[:n] = b.array[:n] / self.mass.array[:n]
-            nodal.scatter_forward()
-        return cells
-
-    def write(self) -> None:
-        """Append the current step to the ParaView series (collective)."""
-        self.update()
-        self._write(self.solver.time)
+        dofs = V.dofmap.list[: V.mesh.topology.index_map(3).size_local]
+        self.x = V.tabulate_dof_coordinates()
+        x = self.x[dofs]
+        flat = np.abs(x[..., 1]) < 1e-9 * diameter
+        self.inside = np.flatnonzero((flat.sum(axis=1) == 4) & (x[..., 1].mean(axis=1) > 0.0))
+        # Corners of the faces, (m, 4), in order round each; nodes of a face come in tensor-product order.
+        self.quads = dofs[self.inside][flat[self.inside]].reshape(-1, 4)[:, [0, 1, 3, 2]]
 
     def panel(self) -> dict[str, Any] | None:
-        """The axial section now, gathered on rank 0 (None elsewhere; collective)."""
-        cells = self.update()
+        """The section now, gathered on rank 0 (None elsewhere; collective)."""
+        cells, nodal = self.solver.project(), self.solver.projected.nodal
         u = self.solver.u.x.array.reshape(-1, 3)
         part = {
             "x": (self.x + u)[self.quads][..., [0, 2]],
             "cell": {name: cells[name][self.inside] for _, name, *_ in ROWS},
-            "corner": {name: self.nodal[name].x.array[self.quads] for _, name, *_ in ROWS},
+            "corner": {name: nodal[name].x.array[self.quads] for _, name, *_ in ROWS},
         }
         parts = self.comm.gather(part, root=0)
         if parts is None:
@@ -301,34 +193,24 @@ class Fields:
         join = {key: {n: np.concatenate([p[key][n] for p in parts]) for n in part[key]} for key in ("cell", "corner")}
         return {"time": self.solver.time, "x": np.concatenate([p["x"] for p in parts]), **join}
 
-    def extremes(self) -> dict[str, dict[str, float]]:
-        """Least and largest cell value of every field over all ranks (collective)."""
-        cells, comm = self.update(), self.comm
-        return {
-            name: {
-                "min": float(comm.allreduce(value.min(initial=math.inf), MPI.MIN)),
-                "max": float(comm.allreduce(value.max(initial=-math.inf), MPI.MAX)),
-            }
-            for name, value in cells.items()
-        }
 
-    def close(self, *, whole: bool) -> None:
-        """Close the series; only a whole one gets its final name (collective)."""
-        self.file.close()
-        self.comm.barrier()
-        if whole and self.comm.rank == 0:
-            remove(self.path)
-            if self.path.suffix == ".xdmf":  # the light file names its heavy one
-                os.replace(self.part.with_suffix(".h5"), self.path.with_suffix(".h5"))
-                self.part.write_text(self.part.read_text().replace("fields.part.h5", "fields.h5"))
-            os.replace(self.part, self.path)
+def extremes(solver: ExplicitSolver) -> dict[str, dict[str, float]]:
+    """Least and largest cell value of every field over all ranks (collective)."""
+    cells, comm = solver.project(), solver.comm
+    return {
+        name: {
+            "min": float(comm.allreduce(value.min(initial=math.inf), MPI.MIN)),
+            "max": float(comm.allreduce(value.max(initial=-math.inf), MPI.MAX)),
+        }
+        for name, value in cells.items()
+    }
 
 
 # %% [markdown]
 # ## Range
 # A learned law is to be trusted where it was trained. At every row of the history each point is held against the
 # manifest: strain |log U_bar| (Hencky, isochoric, Frobenius norm), rate of deformation |sym(dF F^-1)|/dt between two
-# rows, and det F. Reported is the share of points that ever left.
+# rows, and det F. Reported is the fraction of points that ever left.
 
 
 # %%
@@ -339,21 +221,22 @@ def rational_strain(F: np.ndarray, J: np.ndarray) -> np.ndarray:
 
 
 class Range:
-    """Share of points that have left the trained range; empty for laws without one."""
+    """Fraction of points that have left the trained range; empty for laws without one."""
 
     LIMITS = ("strain_max", "rate_max", "jacobian_min", "jacobian_max", "time_window")
 
     def __init__(self, solver: ExplicitSolver) -> None:
-        manifest = getattr(solver.law, "manifest", None) or {}
-        self.limits = {k: v for k, v in manifest.get("range", {}).items() if k in self.LIMITS and v is not None}
+        manifest = getattr(solver.law, "manifest", None)
+        limits = {name: getattr(manifest.range, name) for name in self.LIMITS} if manifest is not None else {}
+        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
         self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}
-        F = np.array(solver.F)
+        F = np.array(solver.points.F)
         self.E, self.time = rational_strain(F, np.linalg.det(F)), solver.time
 
     def look(self, solver: ExplicitSolver) -> None:
         """Hold the points against the limits (local)."""
-        F, dt = np.array(solver.F), solver.time - self.time
+        F, dt = np.array(solver.points.F), solver.time - self.time
         if dt <= 0.0 or not len(F):
             return
         J = np.linalg.det(F)
@@ -374,11 +257,11 @@ class Range:
             self.left[name] |= now[name](limit)
 
     def report(self, comm: MPI.Comm) -> dict[str, Any]:
-        """Extremes met, limits, and shares of points beyond them (collective)."""
+        """Extremes met, limits, and the fraction of points beyond them (collective)."""
         points = comm.allreduce(len(self.E))
         out: dict[str, Any] = {"points": points, "limits": self.limits}
         out["met"] = {k: comm.allreduce(v, MPI.MIN if k == "jacobian_low" else MPI.MAX) for k, v in self.top.items()}
-        out["share_outside"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}
+        out["fraction_outside_range"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}
         return out
 
 
@@ -476,41 +359,29 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
 
 
 # %%
-class History:
-    """Rows of the history: shape of the bar, ledger, wall force."""
+class Shape:
+    """Length and foot of the bar, and the front of the wave in it."""
 
-    def __init__(self, solver: ExplicitSolver, o: argparse.Namespace) -> None:
-        self.solver, self.rows = solver, []
-        V = solver.u.function_space
-        self.own = V.dofmap.index_map.size_local
-        self.X = V.tabulate_dof_coordinates()[: self.own]
-        self.foot = self.X[:, 2] < 1e-9 * o.length
-        self.comm = V.mesh.comm
+    def __init__(self, solver: ExplicitSolver, length: float) -> None:
+        self.solver, self.comm = solver, solver.comm
+        self.own = solver.n_nodes
+        self.X = solver.u.function_space.tabulate_dof_coordinates()[: self.own]
+        self.foot = self.X[:, 2] < 1e-9 * length
 
     def highest(self, values: np.ndarray) -> float:
         """Maximum over all ranks, of which some may hold no value (collective)."""
         return float(self.comm.allreduce(values.max() if len(values) else -math.inf, MPI.MAX))
 
-    def record(self) -> dict[str, float]:
-        """Append a row (collective)."""
-        s = self.solver
-        x = self.X + s.u.x.array.reshape(-1, 3)[: self.own]
-        shape = {
-            "steps": s.steps,
-            "dt": s.dt,
-            "length": self.highest(x[:, 2]) + self.highest(-x[:, 2]),
-            "foot_radius": self.highest(np.hypot(x[self.foot, 0], x[self.foot, 1])),
-        }
-        row = {**s.ledger().as_dict(), **shape}
-        row = {"time": s.time, **{key: value for key, value in row.items() if key != "time"}}
-        if self.rows:
-            last = self.rows[-1]
-            step = row["time"] - last["time"]
-            row["contact_force"] = (row[IMPULSE] - last[IMPULSE]) / step if step > 0.0 else last["contact_force"]
-        else:
-            row["contact_force"] = 0.0
-        self.rows.append(row)
-        return row
+    def write_row(self, out: Any) -> dict[str, float]:
+        """Append the energy balance, the shape of the bar and the force on the wall to the history (collective)."""
+        x = self.X + self.solver.u.x.array.reshape(-1, 3)[: self.own]
+        length = self.highest(x[:, 2]) + self.highest(-x[:, 2])
+        radius = self.highest(np.hypot(x[self.foot, 0], x[self.foot, 1]))
+        impulse, rows, force = self.solver.energy_balance().contact_impulse[2], out.history.rows, 0.0
+        if rows:
+            step = self.solver.time - rows[-1]["time"]
+            force = (impulse - rows[-1][IMPULSE]) / step if step > 0.0 else rows[-1]["contact_force"]
+        return out.write_row(length=length, foot_radius=radius, contact_force=force)
 
     def front(self, speed: float) -> float:
         """Highest reference z at which the material has lost 0.5 % of its speed, m (collective).
@@ -520,32 +391,29 @@ class History:
         v = self.solver.velocity.x.array.reshape(-1, 3)[: self.own, 2]
         return self.highest(self.X[v + speed > 0.005 * speed, 2])
 
-    def text(self) -> str:
-        """The rows as CSV."""
-        sheet = io.StringIO()
-        writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return sheet.getvalue()
+    def planes(self) -> np.ndarray:
+        """Heights of the node planes of the mesh (collective)."""
+        return np.unique(np.concatenate(self.comm.allgather(np.unique(self.X[:, 2]))))
 
 
 IMPULSE = "contact_impulse_z"
 
 
-def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, fields: Fields) -> Any:
-    """Run to the end; returns history, range, panels (rank 0) and the height of the elastic front (or None)."""
-    rebound, comm = o.until == "rebound", solver.u.function_space.mesh.comm
-    history, trained, panels, front = History(solver, o), Range(solver), [], None
+def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, out: Any) -> Any:
+    """Run to the end; returns shape, range, panels (rank 0) and the height of the elastic front (or None)."""
+    rebound, comm = o.until == "rebound", solver.comm
+    shape, section, trained = Shape(solver, o.length), Section(solver, o.diameter), Range(solver)
+    panels, front = [], None
     frames = set(np.linspace(0.0, limit, o.frames + 1)[1:-1].tolist()) if o.frames else set()
     shown = {t for t in o.panels if t < 0.999 * limit}
     stops = sorted(t for t in {*frames, *shown, front_time, limit} if solver.time < t <= limit)
-    history.record()
+    shape.write_row(out)
     with solver.timed("output"):
         if o.frames:
-            fields.write()
-    shape = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
+            out.write_fields()
+    layout = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
     done, patient = rebound and solver.rebounded(), 0.2 if sys.stderr.isatty() else 2.0
-    with tqdm(total=1e6 * limit, unit="us", bar_format=shape, disable=comm.rank != 0, mininterval=patient) as bar:
+    with tqdm(total=1e6 * limit, unit="us", bar_format=layout, disable=comm.rank != 0, mininterval=patient) as bar:
         bar.update(1e6 * solver.time)
         for stop in stops:
             while solver.time < stop * (1.0 - 1e-12) and not done:
@@ -554,7 +422,7 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
                 bar.update(1e6 * solver.time - bar.n)
                 if solver.steps % o.every == 0:
                     with solver.timed("output"):
-                        row = history.record()
+                        row = shape.write_row(out)
                         trained.look(solver)
                         bar.set_postfix_str(f"{solver.steps} steps, length {1e3 * row['length']:.3f} mm", refresh=False)
             if done:
@@ -562,18 +430,18 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
                 break
             with solver.timed("output"):
                 if stop == front_time:
-                    front = history.front(o.velocity)
+                    front = shape.front(o.velocity)
                 if stop in shown:
-                    panels.append(fields.panel())
+                    panels.append(section.panel())
                 if stop in frames:
-                    fields.write()
+                    out.write_fields()
     with solver.timed("output"):
-        history.record()
+        shape.write_row(out)
         trained.look(solver)
-        panels.append(fields.panel())
+        panels.append(section.panel())
         if o.frames:
-            fields.write()
-    return history, trained, panels, front
+            out.write_fields()
+    return shape, trained, panels, front
 
 
 # %% [markdown]
@@ -582,27 +450,24 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
 
 
 # %%
-def checks(summary: dict[str, Any], law: Any, o: argparse.Namespace, history: History) -> dict[str, dict[str, Any]]:
-    """Compare the run with independent numbers; every entry says what was found, what was asked and whether it held."""
+def checks(
+    summary: dict[str, Any], law: Any, o: argparse.Namespace, shape: Shape, last: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Compare the run with independent numbers: what was found, the bounds, and whether the check is passed."""
     K, G, rho = law.bulk_modulus, law.shear_modulus, summary["density"]
     bar, confined = math.sqrt(9 * K * G / (3 * K + G) / rho), math.sqrt((K + 4 * G / 3) / rho)
-    last, out = history.rows[-1], {}
+    out = {}
     front, t = summary["front"]["height"], summary["front"]["time"]
     if front is not None:
-        cell = 2 * float(np.diff(history_planes(history)).max())
+        cell = 2 * float(np.diff(shape.planes()).max())
         low, high = bar * t - cell, 1.05 * confined * t + cell
-        out["elastic_front"] = {"found": front, "low": low, "high": high, "holds": bool(low <= front <= high)}
+        out["elastic_front"] = {"found": front, "low": low, "high": high, "passed": bool(low <= front <= high)}
     momentum = rho * closed_form_volume(o) * o.velocity
     error = float(abs(last["momentum_z"] - (last[IMPULSE] - momentum)) / momentum)
-    out["momentum"] = {"found": error, "high": 1e-9, "holds": bool(error < 1e-9)}
+    out["momentum"] = {"found": error, "high": 1e-9, "passed": bool(error < 1e-9)}
     error, high = float(summary["energy_error"]), 0.01 * max(1.0, 10 / o.cells) ** 2
-    out["energy"] = {"found": error, "high": high, "holds": bool(error < high)}
+    out["energy"] = {"found": error, "high": high, "passed": bool(error < high)}
     return out
-
-
-def history_planes(history: History) -> np.ndarray:
-    """Heights of the node planes of the mesh (collective)."""
-    return np.unique(np.concatenate(history.comm.allgather(np.unique(history.X[:, 2]))))
 
 
 # %% [markdown]
@@ -617,9 +482,9 @@ def make_law(o: argparse.Namespace) -> Any:
     options: dict[str, Any] = {}
     if o.parameters is not None:
         options["parameters"] = o.parameters
-    if o.dtype and o.law not in (*fem.laws.FINITE, "johnson-cook"):  # classical laws compute in float64, always
+    if o.dtype and o.law not in (*FINITE, "johnson-cook"):  # classical laws compute in float64, always
         options["dtype"] = o.dtype
-    return fem.laws.load_law(o.law, **options)
+    return load_law(o.law, **options)
 
 
 def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
@@ -631,23 +496,21 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
     law = together(comm, lambda: make_law(o))
     domain = make_domain(comm, o)
     solver = ExplicitSolver(
-        domain, law, walls=(PlaneWall((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),),
-        fixed=(Fixed("symmetry_x", 0), Fixed("symmetry_y", 1)) if o.quarter else (),
-        velocity=(0.0, 0.0, -o.velocity), density=o.density or law.density, integration=o.integration,
-        hourglass=o.hourglass, safety=o.safety, output=o.output,
+        domain, law, contact=[RigidPlane((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))], initial_velocity=(0.0, 0.0, -o.velocity),
+        density=o.density, integration=o.integration, hourglass=o.hourglass, safety=o.safety, output=o.output,
     )  # fmt: skip
+    if o.quarter:
+        solver.prescribe("symmetry_x", component=0)
+        solver.prescribe("symmetry_y", component=1)
     if o.restart:
-        restore(solver, o.restart)
+        solver.restore(o.restart)
     return solver
 
 
 def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     """Mesh, problem, solve, check, figure (collective)."""
     start, plan, folder = time.perf_counter(), plan_threads(comm), Path(o.output)
-    try:
-        solver = make_solver(comm, o)
-    except ValueError as error:
-        raise Stop(str(error)) from error
+    solver = make_solver(comm, o)
     law, rho = solver.law, solver.density
     K, G = law.bulk_modulus, law.shear_modulus
     transit = o.length / math.sqrt(9 * K * G / (3 * K + G) / rho)
@@ -655,20 +518,21 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     front_time = min(1e-6, 0.6 * o.length / math.sqrt((K + 4 * G / 3) / rho))
     if limit <= solver.time:
         raise Stop(f"--until must lie after the checkpoint, which stands at {solver.time:g} s, got {limit:g} s.")
+    solver.check_end(limit)
     together(comm, lambda: prepare(folder), root=True)
     cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
     if comm.rank == 0:
         tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
         if hasattr(law, "summary"):  # an artifact brings its certificate
             tqdm.write(law.summary(), file=sys.stderr)
-    fields = Fields(solver, folder, o.diameter)
+    out = solver.writer(folder)
     try:
-        history, trained, panels, front = solve(solver, o, limit, front_time, fields)
-    except SolverError:  # seen by all ranks; any other error ends the job, a collective close would wait for ever
-        fields.close(whole=False)
+        shape, trained, panels, front = solve(solver, o, limit, front_time, out)
+    except (SolverError, ValueError):  # seen by all ranks; to close is collective
+        out.close(whole=False)
         raise
-    fields.close(whole=True)
-    last, seconds = history.rows[-1], solver.total_seconds()
+    out.close()
+    last, seconds = out.history.rows[-1], solver.total_seconds()
     summary = {
         "law": law.name, "law_source": o.law, "ranks": comm.size, "cells": cells,
         "points": comm.allreduce(solver.points.n), "steps": solver.steps, "dt": solver.dt, "time": solver.time,
@@ -680,14 +544,14 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         "energy_error": last["energy_error"], "momentum_error": last["momentum_error"],
         "seconds": {**seconds, "wall": time.perf_counter() - start},
         "points_per_second": solver.total_points() / max(seconds["law"], 1e-9),
-        "fields": fields.extremes(), "range": trained.report(comm), "front": {"time": front_time, "height": front},
+        "fields": extremes(solver), "range": trained.report(comm), "front": {"time": front_time, "height": front},
     }  # fmt: skip
-    summary["checks"] = checks(summary, law, o, history)
-    together(comm, lambda: finish(folder, o, summary, history, panels), root=True)
-    save(solver, folder / "checkpoint.npz")
-    failed = [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["holds"]]
+    summary["checks"] = checks(summary, law, o, shape, last)
+    together(comm, lambda: conclude(folder, o, summary, panels), root=True)
+    solver.save(folder / "checkpoint.h5")
+    failed = [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["passed"]]
     if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
 def prepare(folder: Path) -> None:
@@ -698,9 +562,8 @@ def prepare(folder: Path) -> None:
             remove(path)
 
 
-def finish(folder: Path, o: argparse.Namespace, summary: dict[str, Any], history: History, panels: list[Any]) -> None:
-    """Write history, figure and, last, the summary (rank 0)."""
-    write_text(folder / "history.csv", history.text())
+def conclude(folder: Path, o: argparse.Namespace, summary: dict[str, Any], panels: list[Any]) -> None:
+    """Write the figure and, last, the summary (rank 0)."""
     title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {summary['law']}"
     draw(panels, o, title, folder / "section.png")
     write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
@@ -714,19 +577,7 @@ def finish(folder: Path, o: argparse.Namespace, summary: dict[str, Any], history
 
 def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
     """Run the demo (collective); returns the exit status, the same on every rank."""
-    try:
-        try:
-            o = parse(arguments)
-        except ValueError as error:
-            raise Stop(str(error)) from error
-        run(comm, o)
-    except (Stop, SolverError) as error:  # raised on all ranks together; any other error ends the job
-        if comm.rank == 0:
-            sys.stderr.write(f"{error}\n")
-            sys.stderr.flush()
-        comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
-        return 1
-    return 0
+    return finish(comm, lambda: run(comm, parse(arguments)))
 
 
 if __name__ == "__main__":

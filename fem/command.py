@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from mpi4py import MPI
 
 from fem.errors import SolverError
+from fem.io.files import remove, write_text
 from fem.parallel import raise_together
+
+__all__ = ["Parser", "Stop", "finish", "remove", "together", "write_text"]
 
 
 class Stop(Exception):
-    """The run cannot be, for a reason that all ranks know: one sentence."""
+    """The run cannot be, for a reason that all ranks know: one sentence.
+
+    Args:
+        sentence: The reason.
+        code: Exit code of the program: 2 for bad input, 1 for a failure.
+    """
+
+    def __init__(self, sentence: str, code: int = 2) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,11 +69,14 @@ def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> 
 
 
 def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
-    """Run a program to its exit status, the same on every rank: 1 and a sentence where the run cannot be; collective.
+    """Run a program to its exit status, the same on every rank; collective.
+
+    0 if it is done, 2 and a sentence for bad input, 1 and a sentence for a failure.
 
     Args:
         comm: Communicator.
-        work: The program; it raises Stop, ValueError or SolverError on all ranks together, all else ends the job.
+        work: The program; it raises Stop, ValueError or SolverError on all ranks together. Any other error is one of
+            the program, which `abort_when_uncaught` ends on all ranks.
     """
     try:
         work()
@@ -73,20 +85,5 @@ def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
         comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
-        return 1
+        return error.code if isinstance(error, Stop) else 1 if isinstance(error, SolverError) else 2
     return 0
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder of results, if there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)

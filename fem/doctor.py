@@ -1,7 +1,8 @@
-"""What this environment has, how fast it is, and what is wrong with it: ``python3 -m fem.doctor``.
+"""Checks the environment and reports missing or broken parts: ``python3 -m fem.doctor``.
 
-Prints one screen and exits with 1 if something is wrong, each finding with its remedy. Under ``mpirun`` rank 0 prints.
-Nothing is needed for it to run: a package that is missing or fails to import is a finding.
+It prints the versions of the libraries, their speed, and each problem with its remedy, and exits with 1 if there is a
+problem. Under ``mpirun`` rank 0 prints. It runs in any environment: a package that is missing or cannot be imported is
+reported as a problem.
 """
 
 import argparse
@@ -12,16 +13,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-SUMMARY = "Versions, speed and what is wrong, on one screen."
-SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS makes about 1, an optimised one 10 and more a core
-SMALL_SHM = 256 * 2**20  # bytes; ranks of one machine exchange their messages through /dev/shm
+SUMMARY = "Check the environment and report missing or broken parts."
+SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS reaches about 1, an optimised one 10 and more per core
+SMALL_SHM = 256 * 2**20  # bytes; the ranks of one machine exchange messages through /dev/shm
 PRODUCT = 768  # rows of the matrices of the timed product
 RENDER = (
     "import pyvista as v; p = v.Plotter(off_screen=True); p.add_mesh(v.Cube()); assert p.screenshot(None).std() > 0"
@@ -30,7 +31,7 @@ RENDER = (
 
 @dataclass
 class Report:
-    """Lines of the screen and the findings below them, each a pair (what is wrong, remedy)."""
+    """Lines of the report, and the problems below them, each a pair (problem, remedy)."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
@@ -40,25 +41,25 @@ class Report:
         self.lines.append((name, text))
 
     def find(self, wrong: str, remedy: str) -> None:
-        """Adds one finding."""
+        """Adds one problem."""
         self.findings.append((wrong, remedy))
 
     def text(self) -> str:
-        """The whole screen."""
+        """The whole report."""
         width = max((len(name) for name, _ in self.lines), default=0)
         rows = [f"{name:<{width}}  {text}" for name, text in self.lines]
-        rows += [f"WRONG: {wrong}\n       {remedy}" for wrong, remedy in self.findings] or ["Nothing is wrong."]
+        rows += [f"PROBLEM: {wrong}\n         Remedy: {remedy}" for wrong, remedy in self.findings] or ["No problems found."]
         return "\n".join(rows)
 
 
 def load(name: str, report: Report, remedy: str) -> ModuleType | None:
-    """Imports a module, or adds a finding: missing, or broken in whatever way."""
+    """Imports a module; one that is missing or broken is added as a problem."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        report.find(f"{name} does not import: {error}.", remedy)
+        report.find(f"{name} cannot be imported: {error}.", remedy)
     except Exception as error:  # a broken library may raise anything when it is loaded
-        report.find(f"{name} fails when imported: {type(error).__name__}: {error}.", remedy)
+        report.find(f"Importing {name} fails: {type(error).__name__}: {error}.", remedy)
     return None
 
 
@@ -79,7 +80,7 @@ def version(module: ModuleType | None) -> str:
 
 
 def report_versions(report: Report) -> None:
-    """Versions of what the packages stand on."""
+    """Versions of the libraries that the packages need."""
     inside = "run it as docker/run python3 -m fem.doctor, or see environment.yml."
     found = {name: load(name, report, inside) for name in ("numpy", "scipy", "dolfinx", "petsc4py", "numba", "gmsh")}
     report.say("python", f"{platform.python_version()} ({sys.executable})")
@@ -91,7 +92,7 @@ def report_versions(report: Report) -> None:
 
 
 def report_mpi(report: Report) -> Any:
-    """MPI library, ranks, threads a rank; collective. Returns the communicator of all ranks, None without mpi4py."""
+    """MPI library, ranks, threads per rank; collective. Returns the communicator of all ranks, None without mpi4py."""
     mpi = load("mpi4py.MPI", report, "install mpi4py built for this MPI library (Debian: python3-mpi4py).")
     if shutil.which("mpirun") is None:
         report.find("mpirun is not in PATH.", "install it (Debian: openmpi-bin).")
@@ -110,13 +111,13 @@ def report_mpi(report: Report) -> Any:
     report.say("ranks", f"{plan}; each may use {bound}")
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if threads.isdigit() and int(threads) > plan.cores:
-        wrong = f"OMP_NUM_THREADS={threads} in {plan.ranks} ranks is more than the {plan.cores} cores of each."
+        wrong = f"OMP_NUM_THREADS={threads} in {plan.ranks} ranks is more than the {plan.cores} cores that each rank has."
         report.find(wrong, f"leave it unset or set it to {plan.cores}.")
     return mpi.COMM_WORLD
 
 
 def report_speed(report: Report) -> None:
-    """BLAS of NumPy and torch, its speed on one thread (a busy machine disturbs more), and devices."""
+    """BLAS of NumPy and torch, its speed on one thread, and devices."""
     remedy = "use an optimised BLAS (Debian: libopenblas0; update-alternatives --list shows what is chosen)."
     numpy = load("numpy", Report(), "")
     torch = load("torch", report, "install PyTorch (Debian: python3-torch; conda: pytorch).")
@@ -133,7 +134,7 @@ def report_speed(report: Report) -> None:
     report.say("speed", ", ".join(f"{name} {speed:.0f} GFlop/s" for name, speed in speeds.items()) + " (one thread)")
     for name, speed in speeds.items():
         if speed < SLOW_BLAS:
-            report.find(f"{name} matrices multiply at {speed:.1f} GFlop/s only.", remedy)
+            report.find(f"{name} matrix products reach {speed:.1f} GFlop/s only.", remedy)
     if torch is not None:
         cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
         names = ["cpu"] + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(cuda)]
@@ -154,13 +155,13 @@ def one_thread(torch: ModuleType | None) -> Iterator[None]:
 
 
 def blas_names() -> str:
-    """The BLAS libraries in this process, with their architecture where they tell it."""
+    """The BLAS libraries in this process, with their architecture where it is known."""
     threadpoolctl = load("threadpoolctl", Report(), "")
     if threadpoolctl is None:
         return "BLAS unknown (no threadpoolctl)"
     found = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
     names = {f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in found}
-    return ", ".join(sorted(names)) or "reference BLAS, or one that threadpoolctl does not know"
+    return ", ".join(sorted(names)) or "the reference BLAS, or one unknown to threadpoolctl"
 
 
 def report_system(report: Report) -> None:
@@ -176,12 +177,12 @@ def report_system(report: Report) -> None:
     compiler = next((path for name in (os.environ.get("CC", "cc"), "gcc") if (path := shutil.which(name))), None)
     report.say("compiler", compiler or "missing")
     if compiler is None:
-        report.find("there is no C compiler for the forms of DOLFINx.", "install one (Debian: gcc).")
+        report.find("There is no C compiler, which DOLFINx needs for its forms.", "install one (Debian: gcc).")
     report_rendering(report)
 
 
 def report_rendering(report: Report) -> None:
-    """Draws off screen in a process of its own: without a display VTK ends the process."""
+    """Renders off screen in a process of its own, since VTK ends the process where there is no display."""
     remedy = "install pyvista and, for Debian's VTK, xvfb (docker/run brings a display; else xvfb-run CMD)."
     try:
         command = [sys.executable, "-W", "ignore", "-c", RENDER]
@@ -196,7 +197,7 @@ def report_rendering(report: Report) -> None:
 
 
 def agree(comm: Any, code: int) -> int:
-    """The code of rank 0 on all ranks; the others sleep until then, so that they take no core from its measurements."""
+    """The code of rank 0 on all ranks; the others sleep meanwhile, so that they do not disturb its measurements."""
     if comm is None or comm.size == 1:
         return code
     import numpy as np
@@ -208,13 +209,13 @@ def agree(comm: Any, code: int) -> int:
     return int(shared[0])
 
 
-def main() -> int:
-    """Prints the screen on rank 0; collective.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report on rank 0; collective.
 
     Returns:
-        0 if nothing is wrong, else 1, the same on all ranks.
+        0 if there is no problem, else 1, the same on all ranks.
     """
-    argparse.ArgumentParser(prog="python3 -m fem.doctor", description=SUMMARY).parse_args()
+    argparse.ArgumentParser(prog="python3 -m fem.doctor", description=SUMMARY).parse_args(arguments)
     report = Report()
     # On all ranks: loading PETSc is collective.
     report_versions(report)

@@ -227,7 +227,7 @@ def domain_from_mesh(mesh: Any, facets: Mapping[str, Callable[[np.ndarray], np.n
         members[dolfinx.mesh.locate_entities_boundary(mesh, facet, predicate), column] = True
     names = {"body": (facet + 1, 1)} | {name: (facet, tag) for tag, name in enumerate(facets or {}, start=1)}
     # Combinations of groups, the same on all ranks; a facet in one group only has the tag of the group.
-    found = mesh.comm.allgather({tuple(np.flatnonzero(row).tolist()) for row in np.unique(members, axis=0)})
+    found = mesh.comm.allgather({tuple(int(c) for c in np.flatnonzero(row)) for row in np.unique(members, axis=0)})
     shared = sorted(combination for combination in set().union(*found) if len(combination) > 1)
     tags = {(column,): column + 1 for column in range(members.shape[1])}
     tags |= dict(zip(shared, range(len(tags) + 1, len(tags) + 1 + len(shared))))

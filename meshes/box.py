@@ -12,9 +12,6 @@ References:
 
 from __future__ import annotations
 
-import argparse
-import math
-import numbers
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +22,8 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
+from meshes.command import Parser, run
+from meshes.limits import THINNEST, check_cells, check_length, check_positive, layers
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "bottom", "top", "side")
@@ -47,8 +46,9 @@ def divisions(lengths: Sequence[float], size: float) -> tuple[int, int, int]:
     if len(lengths) != 3:
         raise ValueError(f"lengths must be three numbers, got {len(lengths)}.")
     for name, value in (*(("a length", length) for length in lengths), ("size", size)):
-        _positive(name, value)
+        check_length(name, value)
     x, y, z = (max(1, round(length / size)) for length in lengths)
+    check_cells(float(x) * y * z)
     return x, y, z
 
 
@@ -69,7 +69,7 @@ def box(
         lengths: of the box along x, y, z, m.
         size: of a cell, m: the edge of a hexahedron, or of the cube that six tetrahedra share.
         kind: "tetrahedra" or "hexahedra".
-        grading: height of the bottom layer over that of the top one; above 1 refines towards the top.
+        grading: height of the top layer over that of the bottom one; above 1 refines towards the bottom.
         rim: width of the cells at the sides over that of those inside, along x and y; below 1 refines the sides.
 
     Returns:
@@ -79,8 +79,9 @@ def box(
         ValueError: for a bad argument.
     """
     counts = divisions(lengths, size)
-    _positive("grading", grading)
-    _positive("rim", rim)
+    along = layers(counts[2], grading)
+    check_positive("rim", rim)
+    across = [_across(count, rim) for count in counts[:2]]
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     open_session()
@@ -104,15 +105,17 @@ def box(
         gmsh.model.addPhysicalGroup(2, group, name=name)
     gmsh.model.mesh.generate(3)
     if grading != 1.0 or rim != 1.0:
-        across = [np.array([rim, *[1.0] * (n - 2), rim][:n]) for n in counts[:2]]
-        along = grading ** -np.linspace(0.0, 1.0, counts[2])
         _move([planes(length, weights) for length, weights in zip(lengths, (*across, along), strict=True)])
     return gmsh.model
 
 
-def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
+def _across(count: int, rim: float) -> NDArray[np.float64]:
+    """Widths of the cells across, up to a factor; those at both ends are `rim` times as wide as those inside."""
+    widths = np.ones(count)
+    widths[[0, -1]] = rim
+    if widths.min() / widths.sum() < THINNEST:
+        raise ValueError(f"rim {rim:g} makes cells narrower than {THINNEST:g} of the length.")
+    return widths
 
 
 def _move(new: list[NDArray[np.float64]]) -> None:
@@ -141,24 +144,19 @@ def write(path: str | os.PathLike[str], lengths: Sequence[float], size: float, *
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: write a mesh file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m meshes.box", description="Write a mesh of a box.")
+    parser = Parser(prog="python3 -m meshes.box", description="Write a mesh of a box.")
     add = parser.add_argument
     add("--lengths", type=float, nargs=3, default=[10.0, 10.0, 10.0], help="along x y z, m (default %(default)s)")
     add("--size", type=float, default=1.0, help="of a cell, m (default %(default)s)")
     add("--kind", choices=KINDS, default=KINDS[0], help="of the cells (default %(default)s)")
-    add("--grading", type=float, default=1.0, help="height of the bottom layer over the top one (default %(default)s)")
+    add("--grading", type=float, default=1.0, help="height of the top layer over the bottom one (default %(default)s)")
     add(
         "--rim", type=float, default=1.0, help="width of the cells at the sides over those inside (default %(default)s)"
     )
     add("--output", type=Path, default=Path("box.msh"), help="mesh file (default %(default)s)")
-    given = parser.parse_args(arguments)
-    try:
-        options = {"kind": given.kind, "grading": given.grading, "rim": given.rim}
-        write(given.output, given.lengths, given.size, **options)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    names = ("kind", "grading", "rim")
+    options = lambda o: {name: getattr(o, name) for name in names}
+    return run(parser, arguments, lambda o: write(o.output, o.lengths, o.size, **options(o)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ References:
 
 from __future__ import annotations
 
-import argparse
 import math
 import numbers
 import os
@@ -32,6 +31,8 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
+from meshes.command import Parser, run
+from meshes.limits import check_cells, check_length, layers
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "foot", "side", "top", "symmetry_x", "symmetry_y")
@@ -51,15 +52,17 @@ def divisions(length: float, diameter: float, cells: int) -> tuple[int, int, int
     Raises:
         ValueError: for a length or diameter that is not positive and finite, or cells odd or below 4.
     """
-    _positive("length", length)
-    _positive("diameter", diameter)
+    check_length("length", length)
+    check_length("diameter", diameter)
     if isinstance(cells, bool) or not isinstance(cells, numbers.Integral) or cells < 4 or cells % 2:
         raise ValueError(
             f"cells must be an even whole number of at least 4 (cells across the diameter), got {cells!r}."
         )
     n = math.ceil(cells / 4)
-    layers = max(1, round(length / (math.pi * diameter / (8 * n))))
-    return n, int(cells) // 2 - n, layers
+    along = max(1, round(length / (math.pi * diameter / (8 * n))))
+    m = int(cells) // 2 - n
+    check_cells(4.0 * (n * n + 2.0 * n * m) * along)
+    return n, m, along
 
 
 def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = False, grading: float = 1.0) -> Any:
@@ -80,16 +83,15 @@ def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = Fa
     Raises:
         ValueError: for a bad argument.
     """
-    n, m, layers = divisions(length, diameter, cells)
-    _positive("grading", grading)
+    n, m, along = divisions(length, diameter, cells)
+    heights = _heights(along, grading)
     open_session()
     new_model("taylor_bar")
-    heights = _heights(layers, grading)
     faces = _disc(diameter / 2.0, n, m, quadrants=1 if quarter else 4)
     gmsh.model.geo.extrude(
         [(2, face) for face in faces],
         0.0, 0.0, length,
-        numElements=[1] * layers, heights=heights.tolist(), recombine=True,
+        numElements=[1] * along, heights=heights.tolist(), recombine=True,
     )  # fmt: skip
     gmsh.model.geo.synchronize()
     # Centres of arcs bound no curve; left in, each would become a node of no cell.
@@ -122,14 +124,9 @@ def write(
         return save(path)
 
 
-def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
-
-
-def _heights(layers: int, grading: float) -> NDArray[np.float64]:
+def _heights(count: int, grading: float) -> NDArray[np.float64]:
     """Relative heights of the tops of the layers, in geometric progression; the last is 1."""
-    steps = np.power(grading, np.linspace(0.0, 1.0, layers))
+    steps = layers(count, grading)
     heights: NDArray[np.float64] = np.cumsum(steps) / np.sum(steps)
     heights[-1] = 1.0
     return heights
@@ -251,20 +248,18 @@ def _snap(planes: NDArray[np.float64], near: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: write a mesh file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m meshes.taylor_bar", description="Write a Taylor bar mesh.")
+    parser = Parser(prog="python3 -m meshes.taylor_bar", description="Write a Taylor bar mesh.")
     parser.add_argument("--length", type=float, default=5e-3, help="length along z, m (default %(default)s)")
     parser.add_argument("--diameter", type=float, default=1e-3, help="diameter, m (default %(default)s)")
     parser.add_argument("--cells", type=int, default=10, help="cells across the diameter, even (default %(default)s)")
     parser.add_argument("--quarter", action="store_true", help="x >= 0, y >= 0 only, with symmetry planes")
-    parser.add_argument("--grading", type=float, default=1.0, help="top over foot layer height (default %(default)s)")
+    parser.add_argument("--grading", type=float, default=1.0, help="top over foot layer; above 1 refines the foot")
     parser.add_argument("--output", type=Path, default=Path("taylor_bar.msh"), help="mesh file (default %(default)s)")
-    given = parser.parse_args(arguments)
-    try:
-        write(given.output, given.length, given.diameter, given.cells, quarter=given.quarter, grading=given.grading)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return run(
+        parser,
+        arguments,
+        lambda o: write(o.output, o.length, o.diameter, o.cells, quarter=o.quarter, grading=o.grading),
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The command computes the certificate of an artifact, shows it beside the stored 
 Python: `certify`. What each entry means: docs/certificate.md.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ if __name__ == "__main__":
 
 import torch
 
+from micro.data.cli import Parser
 from surrogates.artifact.certify import certify, disagreements, settings
 from surrogates.artifact.export import replace_manifest, write_beside
 from surrogates.artifact.load import load_law
@@ -33,14 +33,14 @@ __all__ = ["certify", "disagreements", "main", "settings"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 1 where the stored certificate differs and is not renewed, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="surrogates.certificate", description="Certificate of a law, anew.")
+    parser = Parser(prog="surrogates.certificate", description="Certificate of a law, anew.")
     parser.add_argument("law", type=Path, help="artifact or shipped name; an older certificate will do")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the new certificate to this file, too")
     parser.add_argument("--renew", action="store_true", help="store it in the artifact and in the .json beside it")
     parser.add_argument("--strain-max", type=float, metavar="E", help="strain to test to (default: the manifest's)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of PyTorch and BLAS")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         if options.threads < 1:
             raise ValueError(f"threads must be at least 1, got {options.threads}.")
         torch.set_num_threads(options.threads)

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 KINDS = {
     "pca-net": ("surrogates.path.pca_net", "PCANetConfig"),
     "recurrent": ("surrogates.path.recurrent", "RecurrentConfig"),
-    "tann": ("surrogates.tann", "TannConfig"),
+    "tann": ("surrogates.tann.train", "TannConfig"),
     "tann-network": ("surrogates.tann.network.train", "TannNetworkConfig"),
 }
 

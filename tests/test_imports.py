@@ -18,7 +18,7 @@ ALLOWED = {
     "surrogates": {"micro", "torch", "numpy", "scipy", "h5py", "tqdm"},
     "fem": {
         *("surrogates.artifact", "dolfinx", "ufl", "basix", "ffcx", "petsc4py", "mpi4py", "torch"),
-        *("numba", "numpy", "scipy", "threadpoolctl", "tqdm"),
+        *("numba", "numpy", "scipy", "h5py", "threadpoolctl", "tqdm"),
     },
 }
 # What one module may import beyond its package: the data jobs share samples among ranks; a .msh file is read by gmsh;
@@ -31,6 +31,36 @@ ALSO = {
     "fem.mesh": {"gmsh"},
     "surrogates.cells.stiffness_picture": {"matplotlib"},
 }
+# Between the subpackages of a package imports run one way: what each may import beside itself. A module at the root of
+# a package is a part of its own; parts that are not named here (commands, the public surface) may import all of them.
+BASE = {"errors", "parallel", "threads", "compat", "clock", "steps"}
+LAYERS: dict[str, dict[str, set[str]]] = {
+    "fem": {
+        **{part: BASE - {part} for part in BASE},
+        "errors": set(),
+        "mesh": BASE,
+        "io": {"errors", "parallel"},
+        "failure": BASE | {"io", "mesh"},
+        "command": BASE | {"io"},
+        "laws": BASE,
+        "discretisation": BASE | {"mesh", "laws"},
+        "explicit": BASE | {"mesh", "io", "failure", "laws", "discretisation"},
+        "statics": BASE | {"mesh", "io", "failure", "laws", "discretisation"},
+        "truss": BASE | {"mesh", "io", "failure", "laws", "discretisation", "statics"},
+        "implicit": {"discretisation", "errors", "statics"},
+    },
+    "micro": {
+        "threads": set(),
+        "tensors": set(),
+        "data": {"tensors", "threads"},
+        "crystal": {"tensors", "threads", "data"},
+        "lattice": {"tensors", "threads", "data"},
+        "voxel": {"tensors", "threads", "data"},
+    },
+    "surrogates": {"artifact": {"tensors"}, "training": {"artifact", "tensors"}},
+}
+# Commands that stand in a subpackage and call one at the root.
+ABOVE = {"micro.voxel.sets": {"generate"}}
 # What fem loads with a law: needs nothing but torch, and brings no training code along.
 LIGHT: dict[str, set[str]] = {
     "surrogates": set(),
@@ -79,6 +109,61 @@ def breaches(source: str, module: str, is_package: bool = False) -> list[str]:
     return [f"line {line}: {module} imports {name}" for line, name in found if not allowed(name, granted)]
 
 
+def part(module: str) -> str:
+    """Subpackage of a module, or the module itself if it stands at the root of its package."""
+    return (module.split(".") + [""])[1]
+
+
+def wrong_way(source: str, module: str, is_package: bool = False) -> list[str]:
+    """The imports of a source that run against the order of the subpackages."""
+    package, own = module.split(".")[0], part(module)
+    granted = LAYERS.get(package, {}).get(own)
+    if granted is None:
+        return []
+    granted = granted | {own, ""} | ABOVE.get(module, set())
+    found = ((line, name) for line, name in imports(ast.parse(source), module, is_package) if name.startswith(package))
+    return [f"line {line}: {module} imports {name}" for line, name in found if part(name) not in granted]
+
+
+def needed(source: str, module: str, is_package: bool, known: set[str]) -> set[str]:
+    """Modules of ours that a source imports, those for type checkers left out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names = (name for _, name in imports(tree, module, is_package))
+    found = {name if name in known else name.rpartition(".")[0] for name in names}
+    return {name for name in found if name in known} - {module}
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, by Tarjan's algorithm."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in sorted(graph[node]):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == order[node]:
+            place = stack.index(node)
+            group = stack[place:]
+            del stack[place:]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(graph):
+        if node not in order:
+            visit(node)
+    return sorted(found)
+
+
 def sources() -> list[Path]:
     """The files of the packages."""
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -97,6 +182,45 @@ def label(path: Path) -> str:
 @pytest.mark.parametrize("path", sources(), ids=label)
 def test_imports_follow_the_table(path: Path) -> None:
     assert breaches(path.read_text(), module_name(path), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize("path", sources(), ids=label)
+def test_imports_run_one_way_between_subpackages(path: Path) -> None:
+    assert wrong_way(path.read_text(), module_name(path), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("fem.io.fields", "from fem.statics.implicit import ImplicitSolver"),
+        ("fem.io.checkpoint", "def f():\n    from fem import mesh"),
+        ("fem.laws.j2", "from fem.discretisation import quadrature"),
+        ("fem.explicit.solver", "from fem.statics import driver"),
+        ("fem.statics.driver", "from fem.truss.solver import TrussSolver"),
+        ("fem.errors", "from fem.parallel import raise_together"),
+        ("micro.voxel.source", "from micro.lattice.bars import KinematicBar"),
+        ("micro.crystal.law", "from ..voxel import source"),
+        ("micro.data.job", "from micro.crystal import source"),
+    ],
+)
+def test_an_import_against_the_order_is_seen(module: str, source: str) -> None:
+    assert len(wrong_way(source, module)) == 1
+
+
+def test_no_modules_import_each_other() -> None:
+    known = {module_name(path) for path in sources()}
+    graph = {
+        module_name(path): needed(path.read_text(), module_name(path), path.name == "__init__.py", known)
+        for path in sources()
+    }
+    assert cycles(graph) == []
+
+
+def test_cycles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": set(), "f": {"g"}, "g": {"f"}}
+    assert cycles(graph) == [["a", "b", "c"], ["f", "g"]]
+    source = "from fem import mesh\nif TYPE_CHECKING:\n    import fem.x\ndef f():\n    from fem.io.files import remove"
+    assert needed(source, "fem.y", False, {"fem.mesh", "fem.io.files", "fem.x"}) == {"fem.mesh", "fem.io.files"}
 
 
 @pytest.mark.parametrize(

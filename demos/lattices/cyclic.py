@@ -54,7 +54,7 @@ from tqdm import tqdm
 
 import fem.laws
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.io.fields import Series, surface
+from fem.io.fields import surface
 from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught, plan_threads
 from meshes.box import KINDS, box
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", type=float, default=3.7, help="size of the finite elements; the edge is 10, the paper's 0.5"
     )
     p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--grading", type=float, default=7.0, help="height of the bottom layer of elements over the top one")
+    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom one")
     p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
     p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
     p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")
@@ -199,12 +199,12 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns:
         boxes["exact"] = LoadedBox(domain, laws.exact, case, degree=o.degree, linear=o.linear, output=folder)
         lead(o, boxes["exact"], "exact", "exact law")
     law = boxes["law"] = LoadedBox(domain, laws.law, case, degree=o.degree, linear=o.linear, output=folder)
-    with Series(law.solver, folder) as series:
+    with law.solver.writer(folder) as out:
 
         def write(body: LoadedBox) -> None:
-            series.write(body.solver)
+            out.update()
             if body.solver.time in o.panels:
-                panels[int(body.solver.time)] = surface(series)
+                panels[int(body.solver.time)] = surface(out.functions)
 
         lead(o, law, "law", "law", each=write)
         if not law.solver.history:  # nothing was left to do after a restart
@@ -314,16 +314,16 @@ def draw_fields(panels: dict[int, dict[str, np.ndarray]], case: LoadCase, variab
     """The deformed column at the panels' steps, coloured by u_z (above) and by the internal variable (below)."""
     columns = sorted(panels)
     figure = plt.figure(figsize=(2.6 * len(columns) + 1.0, 9.0), layout="constrained")
-    high = max(float((panels[k]["x"] + panels[k]["u"])[..., 2].max()) for k in columns)
+    high = max(float((panels[k]["x"] + panels[k]["displacement"])[..., 2].max()) for k in columns)
     for row, name in enumerate(("u_z", variable)):
-        fields = {k: panels[k]["u"][..., 2] if name == "u_z" else panels[k][name] for k in columns}
+        fields = {k: panels[k]["displacement"][..., 2] if name == "u_z" else panels[k][name] for k in columns}
         top = max(max(float(np.abs(f).max()) for f in fields.values()), 1e-300)
         norm = matplotlib.colors.Normalize(-top, top)
         axes = []
         for i, k in enumerate(columns):
             axis = figure.add_subplot(2, len(columns), row * len(columns) + i + 1, projection="3d", proj_type="ortho")
             axes.append(axis)
-            x = panels[k]["x"] + panels[k]["u"]
+            x = panels[k]["x"] + panels[k]["displacement"]
             colours = plt.get_cmap("RdBu")(norm(fields[k].mean(axis=1)))
             axis.add_collection3d(
                 Poly3DCollection(x, facecolors=colours, edgecolors="0.3", linewidths=0.1, clip_on=False)

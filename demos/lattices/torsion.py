@@ -51,7 +51,7 @@ from two_scale import bars_at
 
 import fem.laws
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.io.fields import Series, surface
+from fem.io.fields import surface
 from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught, plan_threads
 from meshes.box import KINDS, box
@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", type=float, default=3.7, help="size of the finite elements; the edge is 10, the paper's 0.5"
     )
     p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--grading", type=float, default=7.0, help="height of the bottom layer of elements over the top one")
+    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom one")
     p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
     p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
     p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")
@@ -190,9 +190,9 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns:
         lead(o, body, f"{case.name}-{name}", f"{case.name}, {'exact ' * (name == 'exact')}law")
         boxes[name] = body
     boxes.setdefault("exact", boxes["law"])
-    with Series(boxes["law"].solver, folder) as series:
-        series.write(boxes["law"].solver)
-    skin, reports, pictures = surface(series), [], []
+    with boxes["law"].solver.writer(folder) as out:  # it writes the end of the path
+        skin = surface(out.functions)
+    reports, pictures = [], []
     for n in ns:
         lattice = make_lattice(comm, laws, case, n)
         body = LoadedLattice(comm, lattice, laws.bar, case, linear=o.linear, output=folder)
@@ -271,7 +271,7 @@ def draw_deformed(pictures: list[tuple[LoadCase, int, dict[str, Any]]], path: Pa
     for i, (case, n, picture) in enumerate(pictures):
         axis = figure.add_subplot(2, len(pictures), i + 1, projection="3d", proj_type="ortho")
         skin = picture["skin"]
-        x, u = skin["x"] + skin["u"], skin["u"][..., 2].mean(axis=1)
+        x, u = skin["x"] + skin["displacement"], skin["displacement"][..., 2].mean(axis=1)
         colours = plt.get_cmap("viridis")((u - u.min()) / max(np.ptp(u), 1e-300))
         axis.add_collection3d(Poly3DCollection(x, facecolors=colours, edgecolors="0.2", linewidths=0.15))
         low, high = x.reshape(-1, 3).min(axis=0), x.reshape(-1, 3).max(axis=0)

@@ -71,7 +71,8 @@ class TwoScale:
         forces = [column("bar_force", bar) for bar in range(len(cell.bars))]
         if None in wanted + forces:
             raise ValueError(
-                f"The law {solver.law.name} does not provide the {m} displacements and {len(forces)} forces of the cell."
+                f"The law {solver.law.name} does not provide the {m} displacements and {len(forces)} forces "
+                "of the cell."
             )
         if column("bar_force", len(forces)) is not None:
             raise ValueError(f"The law {solver.law.name} is of a cell with more than {len(forces)} bars.")

@@ -42,6 +42,19 @@ class RigidPlane:
         return along(x - np.asarray(self.point), self.normal)
 
 
+def rigid_planes(given: RigidPlane | Sequence[RigidPlane]) -> tuple[RigidPlane, ...]:
+    """The rigid planes of an argument.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    planes = (given,) if isinstance(given, RigidPlane) else tuple(given)
+    for plane in planes:
+        if not isinstance(plane, RigidPlane):
+            raise ValueError(f"contact must be a list of RigidPlane, got {type(plane).__name__}.")
+    return planes
+
+
 def keep_out(
     planes: Sequence[RigidPlane], x: np.ndarray, v: np.ndarray, mass: np.ndarray, dt: float
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Initial values of a vector field, in the ways a user may give them."""
+"""Checks of what a user gives: initial values of a vector field, and numbers."""
 
 from __future__ import annotations
 
@@ -32,3 +32,17 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
     if not np.all(np.isfinite(values)):
         raise ValueError(f"The initial {name} must be finite.")
     array[:] = values
+
+
+def check_numbers(density: float, hourglass: float, safety: float) -> None:
+    """Refuse a density (kg/m^3), hourglass stiffness (over the shear modulus) or safety factor out of range.
+
+    Raises:
+        ValueError: If one is.
+    """
+    if not 0.0 < safety <= 1.0:
+        raise ValueError(f"safety must be in (0, 1], got {safety}.")
+    if not (np.isfinite(density) and density > 0.0):
+        raise ValueError(f"density must be positive, got {density}.")
+    if not (np.isfinite(hourglass) and hourglass >= 0.0):
+        raise ValueError(f"hourglass must not be negative, got {hourglass}.")

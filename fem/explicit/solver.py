@@ -14,6 +14,7 @@ displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -30,10 +31,10 @@ from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, 
 from fem.discretisation.quadrature import Points, explicit_points
 from fem.errors import SolverError
 from fem.explicit import contact, energy_balance, rebound
-from fem.explicit.contact import RigidPlane
+from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
-from fem.explicit.initial import Field, fill
+from fem.explicit.initial import Field, check_numbers, fill
 from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
 from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
@@ -41,6 +42,7 @@ from fem.parallel import fail_together, raise_together
 from fem.steps import Run
 
 if TYPE_CHECKING:
+    from fem.explicit.output import ProjectedFields
     from fem.io.fields import Writer
 
 MOST_STEPS = 1e9  # of one run; more would not end in the life of a machine
@@ -114,9 +116,9 @@ class ExplicitSolver:
         with fail_together(self.comm):
             self.law = law = as_law(law)
             self.density = law.density if density is None else float(density)
-            _check_numbers(self.density, hourglass, safety)
+            check_numbers(self.density, hourglass, safety)
             check_fit(law, "explicit", ("finite",), 3)
-            self.contact = _planes(contact)
+            self.contact = rigid_planes(contact)
         self.output = Path(output) if output is not None else None
         V = dolfinx.fem.functionspace(self.domain.mesh, ("Lagrange", 1, (3,)))
         self.u, self.velocity = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V, name="velocity")
@@ -351,9 +353,9 @@ class ExplicitSolver:
         sentence, first = failure.describe(self.domain, self.points.per_cell, self.time, problem)
         error: Exception | None = None
         if self.output is not None and self.comm.rank == first and problem is not None:
-            values = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time, "law": self.law.name}
+            values: dict[str, Any] = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time}
             try:
-                failure.write_replay(self.output, problem=problem, reason=sentence, **values)
+                failure.write_replay(self.output, problem=problem, reason=sentence, law=self.law.name, **values)
             except OSError as caught:
                 error = SolverError(f"{sentence} The file to replay it cannot be written: {caught}.")
         raise_together(self.comm, error)
@@ -387,12 +389,20 @@ class ExplicitSolver:
             raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
         else:
             end = float(until)
+        self.check_end(end)
+        return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
+
+    def check_end(self, end: float) -> None:
+        """Refuse a time (s) that a run cannot end at, or not within 1e9 steps.
+
+        Raises:
+            ValueError: On all ranks.
+        """
         if not self.time <= end < np.inf:
             raise ValueError(f"The run cannot end at {end} s, it is at {self.time} s.")
         if not self.next_step * MOST_STEPS > end - self.time:
             steps = (end - self.time) / self.next_step if self.next_step > 0.0 else np.inf
             raise ValueError(f"The run to {end:g} s would take about {steps:.0e} steps of {self.next_step:.3g} s.")
-        return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
 
     def _run(self, end: float, *, rebound: bool) -> Iterator[Step]:
         while self.time < end:
@@ -421,20 +431,24 @@ class ExplicitSolver:
             folder: Where `fields.bp` (or `fields.xdmf`) and `history.csv` go; it is made if need be.
             every: Time between two frames, s; None writes one at each `update`.
         """
-        from fem.explicit.output import ProjectedFields
         from fem.io.fields import Writer
 
-        projected = ProjectedFields(self)
+        functions = [self.u, self.velocity, *self.projected.nodal.values()]
+        time = lambda: self.time
+        return Writer(folder, functions, time=time, refresh=self.project, row=self._row, every=every)
 
-        def refresh() -> None:
-            self._prepare()
-            self.velocity.x.scatter_forward()
-            projected.update()
+    @functools.cached_property
+    def projected(self) -> ProjectedFields:
+        """Nodal fields of stress, strain and what the law observes (`fem.explicit.output`), as `project` left them."""
+        from fem.explicit.output import ProjectedFields
 
-        return Writer(
-            folder, [self.u, self.velocity, *projected.nodal.values()], time=lambda: self.time, refresh=refresh,
-            row=self._row, every=every,
-        )  # fmt: skip
+        return ProjectedFields(self)
+
+    def project(self) -> dict[str, np.ndarray]:
+        """Bring the nodal fields `projected` up to date; returns averages over the owned cells, name -> (cells,)."""
+        self._prepare()
+        self.velocity.x.scatter_forward()
+        return self.projected.update()
 
     def _row(self) -> dict[str, float]:
         return {**self.energy_balance().as_dict(), "steps": self.steps, "dt": self.dt}
@@ -481,20 +495,3 @@ class ExplicitSolver:
     def total_points(self) -> int:
         """Law evaluations of all ranks so far."""
         return int(self.comm.allreduce(self.points_evaluated))
-
-
-def _check_numbers(density: float, hourglass: float, safety: float) -> None:
-    if not 0.0 < safety <= 1.0:
-        raise ValueError(f"safety must be in (0, 1], got {safety}.")
-    if not (np.isfinite(density) and density > 0.0):
-        raise ValueError(f"density must be positive, got {density}.")
-    if not (np.isfinite(hourglass) and hourglass >= 0.0):
-        raise ValueError(f"hourglass must not be negative, got {hourglass}.")
-
-
-def _planes(given: Sequence[RigidPlane]) -> tuple[RigidPlane, ...]:
-    planes = (given,) if isinstance(given, RigidPlane) else tuple(given)
-    for plane in planes:
-        if not isinstance(plane, RigidPlane):
-            raise ValueError(f"contact must be a list of RigidPlane, got {type(plane).__name__}.")
-    return planes

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import logging
 import sys
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from surrogates.artifact.shipped import find, law_names
 
 logger = logging.getLogger(__name__)
 
-CLASSICAL: dict[str, type] = {law.name: law for law in (NeoHookean, J2, JohnsonCook, LinearElastic)}
+CLASSICAL: dict[str, Any] = {law.name: law for law in (NeoHookean, J2, JohnsonCook, LinearElastic)}
 # Parameter sets of finite and of small strain.
 FINITE = (*(name for name, chosen in SETS.items() if CLASSICAL[chosen.law].strain == "finite"), FITTED)
 SMALL = tuple(name for name in SETS if name not in FINITE)
@@ -57,7 +58,7 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
         return as_law(name, **options)
     text = fspath(name)
     if text in SETS:
-        return _classical(SETS[text].law, {**SETS[text].values(), **options})
+        return _classical(SETS[text].law, options, SETS[text].values())
     if text == FITTED:
         return _classical("johnson-cook", {"parameters": _shipped_file(text), **options})
     if text in CLASSICAL:
@@ -121,12 +122,13 @@ def _accepted(function: Any, options: dict[str, Any], label: str) -> dict[str, A
     return options
 
 
-def _classical(law: str, options: dict[str, Any]) -> Law:
-    kind = CLASSICAL[law]
+def _classical(law: str, options: dict[str, Any], constants: Mapping[str, float] | None = None) -> Law:
+    """A classical law: its constants, then those of a file of parameters, then the options, the last ones count."""
+    kind, given = CLASSICAL[law], dict(constants or {})
     if law == "johnson-cook" and "parameters" in options:
-        rest = {name: value for name, value in options.items() if name != "parameters"}
-        options = {**read_parameters(options["parameters"]), **rest}
-    _accepted(kind, options, law)
+        given |= read_parameters(options["parameters"])
+        options = {name: value for name, value in options.items() if name != "parameters"}
+    options = given | _accepted(kind, options, law)
     required = [p.name for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
     if missing := [name for name in required if name not in options]:
         sets = [name for name, chosen in SETS.items() if chosen.law == law]
@@ -170,9 +172,14 @@ def _own(name: str, options: dict[str, Any]) -> Law:
         maker = getattr(maker, word, None)
     if not callable(maker):
         raise ValueError(f'The module "{module}" has no callable "{attribute}".')
-    if options:
-        _accepted(maker, options, name)
-    return as_law(maker(**options))
+    try:
+        inspect.signature(maker).bind(**options)
+    except TypeError as error:
+        raise ValueError(f'The callable of the law "{name}" does not take these options: {error}.') from error
+    made = maker(**options)
+    if isinstance(made, (str, PathLike)):
+        raise ValueError(f"The callable of the law \"{name}\" must return a law or a PyTorch module, got {made!r}.")
+    return as_law(made)
 
 
 def _module_of_file(path: Path) -> Any:

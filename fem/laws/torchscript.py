@@ -178,9 +178,9 @@ def wrap(module: torch.nn.Module, *, chunk: int | None = CHUNK) -> TorchLaw:
     """
     switch_fusion_off()
     told, whole = describe(module), complete(module)
-    sizes = {"dimension": told.dimension, "state_size": told.state_size}
-    check_module(whole, told.name, observed=len(told.observables), **sizes)
+    d, k, m = told.dimension, told.state_size, len(told.observables)
+    check_module(whole, told.name, dimension=d, state_size=k, observed=m)
     return TorchLaw(
-        whole, name=told.name, strain=told.strain, density=told.density, bulk_modulus=told.bulk_modulus,
-        shear_modulus=told.shear_modulus, observables=told.observables, chunk=chunk, **sizes,
+        whole, name=told.name, strain=told.strain, dimension=d, density=told.density, bulk_modulus=told.bulk_modulus,
+        shear_modulus=told.shear_modulus, state_size=k, observables=told.observables, chunk=chunk,
     )  # fmt: skip

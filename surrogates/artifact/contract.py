@@ -14,6 +14,9 @@ Optional are `tangent(F, state, dt)` (else automatic differentiation), `observe(
 `time_step`, s, in which a tenth of it is reached: the certificate is of steps as long.
 """
 
+# mypy: disable-error-code="operator, no-any-return"
+# (TorchScript reads type comments itself, so none may stand in `Completed`.)
+
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -75,17 +78,17 @@ class Completed(torch.nn.Module):
     @torch.jit.export
     def initial_state(self, n: int) -> Tensor:
         """Virgin state (n, k)."""
-        return self.law.initial_state(n)  # type: ignore[operator, no-any-return]
+        return self.law.initial_state(n)
 
     def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
         """First Piola-Kirchhoff stress (n, d, d), Pa, and new state (n, k) for F (n, d, d) reached in dt, s."""
-        return self.law(F, state, dt)  # type: ignore[no-any-return]
+        return self.law(F, state, dt)
 
     @torch.jit.export
     def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` and its derivative dP_dF (n, d, d, d, d): the law's own, or by automatic differentiation."""
         if self.differentiates:
-            return self.law.tangent(F, state, dt)  # type: ignore[operator, no-any-return]
+            return self.law.tangent(F, state, dt)
         graded = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         F = F.detach().requires_grad_(True)
@@ -107,7 +110,7 @@ class Completed(torch.nn.Module):
     def observe(self, state: Tensor) -> Tensor:
         """The law's observed fields (n, m); none where it has no `observe`."""
         if self.observes:
-            return self.law.observe(state)  # type: ignore[operator, no-any-return]
+            return self.law.observe(state)
         return state[:, :0]
 
 

@@ -15,7 +15,7 @@ import torch
 from surrogates.artifact.certify import certify, settings
 from surrogates.artifact.contract import complete, describe
 from surrogates.artifact.load import MANIFEST_FILE, check_manifest_of, content_hash, switch_fusion_off, telling
-from surrogates.artifact.schema import SCHEMA, UNITS, Observable, Range, observable_of, parse_manifest
+from surrogates.artifact.schema import SCHEMA, UNITS, Observable, Range, parse_manifest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def write_law(
     Args:
         output: the `.pt` file; the manifest goes beside it as `.json`.
         law: the law, with a plain Python method `describe() -> {"state", "observe", "time_window"}`: the entries of the
-            manifest; `observe` lists `Observable`s, or names as in schema 1.
+            manifest; `observe` lists `Observable`s, or names of fields without a role.
         kind: kind of the law.
         name: its name; empty for that of the file.
         material: what it is of.
@@ -86,8 +86,6 @@ def _write(
 ) -> dict[str, Any]:  # fmt: skip
     """Make the manifest of a law from what is known of it, certify the law and write both."""
     bulk, shear = material.moduli
-    training = dict(training)
-    microstructure = training.pop("lattice", None) or material.microstructure
     parameter = next(law.parameters(), None)
     manifest = {
         "schema": SCHEMA,
@@ -100,8 +98,7 @@ def _write(
         "moduli": {"bulk": bulk, "shear": shear},
         "state": described["state"],
         "observe": [
-            (entry if isinstance(entry, Observable) else observable_of(entry)).to_json()
-            for entry in described["observe"]
+            (entry if isinstance(entry, Observable) else Observable(entry)).to_json() for entry in described["observe"]
         ],
         "range": {**asdict(Range()), **material.range, "time_window": described["time_window"]},
         "dtype": "float64" if parameter is None else str(parameter.dtype).removeprefix("torch."),
@@ -109,7 +106,7 @@ def _write(
         "errors": errors,
         "certificate": {},
         "training": training,
-        "microstructure": microstructure,
+        "microstructure": material.microstructure,
         "hash": "",
     }
     manifest = json.loads(json.dumps(manifest))

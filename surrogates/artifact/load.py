@@ -29,10 +29,10 @@ from surrogates.artifact.schema import Manifest, parse_manifest
 MANIFEST_FILE = "manifest.json"
 METHODS = ("initial_state", "forward", "tangent", "observe")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-# What reading a damaged zip archive raises: its index, an entry, its checksum, its stream, or a promise that cannot hold.
+# What reading a damaged zip archive raises: about its index, an entry, its checksum, its stream or its size.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, OSError,
           RuntimeError, MemoryError, UnicodeDecodeError, ValueError, KeyError, IndexError)  # fmt: skip
-ENTRY_MAX = 2**32  # bytes of one entry; an index that promises more is damaged
+ENTRY_MAX = 2**31  # bytes of one entry; an index that promises more is damaged
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@
 script `make` beside it makes each file anew.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from micro.data.cli import Parser
 from surrogates.artifact.shipped import Shipped, shipped
 
 
@@ -23,12 +23,12 @@ def table(entries: Sequence[Shipped]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """List the shipped laws; 2 where the index cannot be read."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="surrogates.pretrained",
         description="List the shipped laws. fem.load_law takes their names, and so do the commands with --law.",
     )
-    parser.parse_args(arguments)
     try:
+        parser.parse_args(arguments)
         text = table(shipped())
     except (ValueError, KeyError) as error:
         sys.stderr.write(f"{error}\n")

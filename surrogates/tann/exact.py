@@ -23,17 +23,17 @@ from micro.lattice.geometry import Cell, make_cell
 from micro.lattice.parameters import lattice_of, lattice_parameters
 from surrogates.artifact.export import Material, Origin, write_law
 from surrogates.artifact.load import read_manifest
+from surrogates.artifact.schema import Observable
 from surrogates.tann.errors import cycle_errors
 from surrogates.tann.law import TannLaw
 
 
-def coordinate_names(cell: Cell) -> tuple[str, ...]:
-    """Names of the internal coordinates of a cell: force_1 .., then u_1x, u_1y ..: bars and nodes in its order."""
+def internal_coordinates(cell: Cell) -> tuple[Observable, ...]:
+    """The internal coordinates of a cell: force_1 .., then u_1x, u_1y ..: bars and nodes in its order."""
     axes = "xyz"[: cell.dimension]
-    return (
-        *(f"force_{i + 1}" for i in range(len(cell.bars))),
-        *(f"u_{i + 1}{axis}" for i in range(len(cell.nodes)) for axis in axes),
-    )
+    forces = (Observable(f"force_{i + 1}", "bar_force", i) for i in range(len(cell.bars)))
+    places = ((i, axis) for i in range(len(cell.nodes)) for axis in range(len(axes)))
+    return (*forces, *(Observable(f"u_{i + 1}{axes[axis]}", "node_displacement", i, axis) for i, axis in places))
 
 
 def lattice_law(cell: Cell, bar: BarLaw) -> TannLaw:
@@ -44,16 +44,17 @@ def lattice_law(cell: Cell, bar: BarLaw) -> TannLaw:
         **tensor,
         decode_E=torch.from_numpy(np.vstack([form.force_E, form.displacement_E])),
         decode_Z=torch.from_numpy(np.vstack([form.force_alpha, form.displacement_alpha])),
-        coordinates=coordinate_names(cell),
+        coordinates=internal_coordinates(cell),
     )
 
 
-def lattice_material(C: np.ndarray, strain_max: float) -> Material:
+def lattice_material(C: np.ndarray, strain_max: float, microstructure: dict[str, Any]) -> Material:
     """What a manifest says of a lattice: isotropic moduli nearest to its stiffness (Voigt); its density is put as 1.
 
     Args:
         C: elastic stiffness (c, c) on Mandel vectors, Pa.
         strain_max: largest norm of the strain that the law is meant for.
+        microstructure: cell and bars, as `micro.lattice.parameters.lattice_parameters` tells them.
     """
     d = 2 if len(C) == 3 else 3
     volume = np.zeros(len(C))
@@ -61,7 +62,7 @@ def lattice_material(C: np.ndarray, strain_max: float) -> Material:
     bulk = volume @ C @ volume / d
     shear = (np.trace(C) - volume @ C @ volume) / (2 * (len(C) - 1))
     limits = {"strain_max": strain_max, "rate_min": None, "rate_max": None, "jacobian_min": None, "jacobian_max": None}
-    return Material("small", d, 1.0, (float(bulk), float(shear)), limits)
+    return Material("small", d, 1.0, (float(bulk), float(shear)), limits, microstructure)
 
 
 def write_lattice_law(
@@ -86,10 +87,12 @@ def write_lattice_law(
     law = lattice_law(cell, bar)
     return write_law(
         output, law, kind="lattice", name=name,
-        material=lattice_material(condense(cell, bar).C, strain_max * told["bar"]["strength"] / told["bar"]["modulus"]),
+        material=lattice_material(
+            condense(cell, bar).C, strain_max * told["bar"]["strength"] / told["bar"]["modulus"], told
+        ),
         origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
         errors=cycle_errors(law, LatticeCell(cell, bar)),
-        training={"command": command, "seed": 0, "epochs": 0, "lattice": told},
+        training={"command": command, "seed": 0, "epochs": 0},
     )  # fmt: skip
 
 
@@ -103,7 +106,8 @@ def exact_law(told: dict[str, Any], known: Path, output: Path) -> Path:
     """
     for path in sorted(known.glob("lattice_*.pt")):
         manifest = read_manifest(path)
-        if manifest["kind"] == "lattice" and manifest["training"].get("lattice") == told:
+        structure = manifest.microstructure
+        if manifest.kind == "lattice" and structure is not None and structure.parameters() == told:
             return path
     write_lattice_law(output, told, command="surrogates.tann.exact.exact_law")
     return output

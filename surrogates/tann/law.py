@@ -16,8 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surrogates.artifact.schema import Observable
 from surrogates.tann.mandel import basis, components
 from surrogates.tann.motion import RelaxedMotion, make_motion
+
+
+def observables(N: int, coordinates: tuple[Observable, ...]) -> tuple[Observable, ...]:
+    """What a law with N internal variables and these internal coordinates observes."""
+    variables = [Observable(f"Z_{i + 1}", "internal_variable", i) for i in range(N)]
+    energies = [Observable("psi", "stored_energy"), Observable("dissipation", "dissipation")]
+    return (*energies, *variables, *coordinates)
 
 
 class TannLaw(torch.nn.Module):
@@ -30,7 +38,7 @@ class TannLaw(torch.nn.Module):
         k: thresholds (N,), Pa, positive.
         h: isotropic hardening (N,), Pa; None for none.
         decode_E, decode_Z: internal coordinates xi = decode_E E + decode_Z Z, (x, c) and (x, N).
-        coordinates: names of the x internal coordinates.
+        coordinates: names and roles of the x internal coordinates.
 
     Raises:
         ValueError: shapes do not go together, or an energy or a threshold is not positive.
@@ -49,7 +57,7 @@ class TannLaw(torch.nn.Module):
 
     def __init__(
         self, C: Tensor, G: Tensor, K: Tensor, k: Tensor, *, h: Tensor | None = None,
-        decode_E: Tensor | None = None, decode_Z: Tensor | None = None, coordinates: tuple[str, ...] = (),
+        decode_E: Tensor | None = None, decode_Z: Tensor | None = None, coordinates: tuple[Observable, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         c, N = G.shape
@@ -73,10 +81,11 @@ class TannLaw(torch.nn.Module):
                 f"decode_E and decode_Z must have shapes ({x}, {c}) and ({x}, {N}) for {x} coordinates, "
                 f"got {tuple(decode_E.shape)} and {tuple(decode_Z.shape)}."
             )
-        self.dimension, self.variables, self.coordinates = (2 if c == 3 else 3), N, list(coordinates)
+        self.dimension, self.variables = (2 if c == 3 else 3), N
+        self.coordinates, self.observables = [entry.name for entry in coordinates], observables(N, coordinates)
         self.hardens = bool((hard > 0).any())
         M = basis(self.dimension).reshape(c, -1)
-        shape = decode_Z[[i for i, name in enumerate(coordinates) if name.startswith("u_")]]
+        shape = decode_Z[[i for i, entry in enumerate(coordinates) if entry.quantity == "node_displacement"]]
         motion = make_motion(stiffness, torch.mm(G.T, M), shape)
         if isinstance(motion, RelaxedMotion):  # the stiffness is what the flow takes it for, to the last digit
             stiffness = torch.diag(motion.D) - motion.W @ motion.W.T
@@ -173,6 +182,5 @@ class TannLaw(torch.nn.Module):
         for name, size in sizes:
             fields.append({"name": name, "offset": offset, "shape": [size]})
             offset += size
-        names = ["psi", "dissipation", *(f"Z_{i + 1}" for i in range(N)), *self.coordinates]
-        return {"state": {"size": offset, "fields": fields}, "observe": names, "time_window": None}
+        return {"state": {"size": offset, "fields": fields}, "observe": list(self.observables), "time_window": None}
 

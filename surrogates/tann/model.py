@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from surrogates.artifact.schema import Observable
 from surrogates.tann.data import Walks
 from surrogates.tann.flow import moved
 from surrogates.tann.identify import Numbers
@@ -99,7 +100,7 @@ class Tann(torch.nn.Module):
             "dissipation": (numbers.k * dZ.abs()).sum(dim=1),  # Eq. (9c)
         }
 
-    def law(self, coordinates: tuple[str, ...] = (), decouple: float = 0.0) -> TannLaw:
+    def law(self, coordinates: tuple[Observable, ...] = (), decouple: float = 0.0) -> TannLaw:
         """The law of the numbers now; with names of the internal coordinates, with the decoder.
 
         Couplings |K_ij| below `decouple` times sqrt(K_ii K_jj) are dropped.

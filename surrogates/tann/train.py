@@ -23,7 +23,7 @@ from micro.lattice.parameters import lattice_of
 from surrogates.artifact.export import Material
 from surrogates.tann.data import Walks, load_walks
 from surrogates.tann.errors import recall_errors
-from surrogates.tann.exact import coordinate_names, lattice_material
+from surrogates.tann.exact import internal_coordinates, lattice_material
 from surrogates.tann.identify import discover, given, identify
 from surrogates.tann.law import TannLaw
 from surrogates.tann.merge import merge
@@ -86,7 +86,7 @@ def fit(
         The number of internal variables and, for each training, the held-out loss (Eqs. 13 and 12, each term relative
         to its mean size) of its first and its best numbers, and the epoch of the best; the lattice learned.
     """
-    found: dict[str, Any] = {"variables": model.factor.shape[0] - model.c, "lattice": train.lattice}
+    found: dict[str, Any] = {"variables": model.factor.shape[0] - model.c}
     for stage, epochs in ((1, config.epochs), (2, config.tuning)):
         model.decode_E.requires_grad_(stage == 1)  # the second training knows the variables: the encoder is frozen
         model.decode_Z.requires_grad_(stage == 1)
@@ -130,7 +130,7 @@ def fit(
 
 def export(model: Tann, train: Walks, config: TannConfig) -> TannLaw:
     """The law of the trained numbers, with the decoder."""
-    return model.law(coordinate_names(lattice_of(train.lattice)[0]), config.decouple).cpu()
+    return model.law(internal_coordinates(lattice_of(train.lattice)[0]), config.decouple).cpu()
 
 
 load = load_walks
@@ -138,7 +138,8 @@ load = load_walks
 
 def material(train: Walks) -> Material:
     """What the manifest says of the lattice: a lattice has no density, 1 kg/m^3 stands for it."""
-    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
+    strain_max = float(train.strain.norm(dim=-1).max())
+    return lattice_material(condense(*lattice_of(train.lattice)).C, strain_max, train.lattice)
 
 
 def errors(model: Tann, law: Any, held_out: Walks, config: TannConfig) -> dict[str, float]:

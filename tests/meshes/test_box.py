@@ -6,6 +6,7 @@ import pytest
 
 from meshes.box import GROUPS, box, divisions, main, write
 from meshes.session import session
+from meshes.taylor_bar import _heights
 
 LENGTHS = (3.0, 2.0, 5.0)
 
@@ -69,7 +70,7 @@ def test_graded_box_is_fine_where_it_is_asked_to_be_and_as_full(kind):
     assert np.all(signed > 0.0)
     assert signed.sum() == pytest.approx(72.0, rel=1e-12)
     z = np.unique(x[cells, 2])
-    assert len(z) == 7 and np.diff(z)[0] / np.diff(z)[-1] == pytest.approx(4.0)
+    assert len(z) == 7 and np.diff(z)[-1] / np.diff(z)[0] == pytest.approx(4.0)
     assert np.allclose(np.diff(np.diff(np.log(np.diff(z)))), 0.0, atol=1e-9)
     for i, inside in ((0, 1), (1, 2)):
         widths = np.diff(np.unique(x[cells, i]))
@@ -79,6 +80,14 @@ def test_graded_box_is_fine_where_it_is_asked_to_be_and_as_full(kind):
         x, cells, *_ = read()
     assert np.unique(x[cells, 0]).tolist() == [0.0, 1.5, 3.0]
     assert np.unique(x[cells, 1]).tolist() == [0.0, 2.0]
+
+
+def test_grading_means_the_same_as_for_the_bar():
+    """Above 1 the layers where the load comes in, foot or bottom, are the thinner ones, in the same progression."""
+    with session():
+        box((1e-3, 1e-3, 5e-3), 1e-3, kind="hexahedra", grading=3.0)
+        x, cells, *_ = read()
+    assert np.allclose(np.unique(x[cells, 2]), 5e-3 * np.concatenate([[0.0], _heights(5, 3.0)]), rtol=1e-12)
 
 
 def test_divisions_are_the_nearest_that_fit():
@@ -112,5 +121,5 @@ def test_file_is_written_whole(tmp_path, capsys):
     with session():
         gmsh.merge(str(path))
         assert set(read()[3]) == set(GROUPS)
-    assert main(["--output", str(tmp_path / "box.txt")]) == 1
+    assert main(["--output", str(tmp_path / "box.txt")]) == 2
     assert capsys.readouterr().err == "The mesh file must end in .msh, got 'box.txt'.\n"

@@ -198,7 +198,7 @@ def test_bad_argument_is_one_sentence(argument, value, sentence):
 )
 def test_command_line_refuses_with_one_sentence_and_writes_nothing(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1

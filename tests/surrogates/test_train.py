@@ -39,7 +39,7 @@ def test_command_writes_a_law_that_says_where_it_comes_from(data, samples, tmp_p
     output = tmp_path / "law.pt"
     assert run("pca-net", "--data", data, "--output", output, *OPTIONS) == 0
     law = load_law(output)
-    manifest = law.manifest
+    manifest = law.stored
     assert json.loads((tmp_path / "law.json").read_text()) == manifest
     assert manifest["data"] == {
         "hash": "1" * 64, "code_version": "0.1.0", "samples": 54, "seed": 3, "command": "made here",
@@ -61,7 +61,7 @@ def test_finished_run_exports_again_from_its_checkpoint(data, tmp_path, capsys):
     assert run(*words, "--output", tmp_path / "a.pt") == 0
     assert run(*words, "--output", tmp_path / "b.pt") == 0
     a, b = load_law(tmp_path / "a.pt"), load_law(tmp_path / "b.pt")
-    assert a.manifest["errors"] == b.manifest["errors"]
+    assert a.manifest.errors == b.manifest.errors
     assert all(np.array_equal(p, q) for p, q in zip(a.module.state_dict().values(), b.module.state_dict().values()))
 
 

@@ -34,6 +34,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu
 
+from surrogates.artifact.schema import Observable
+from surrogates.tann.law import observables
 from surrogates.tann.mandel import basis, components
 
 
@@ -46,7 +48,7 @@ class TannNetworkLaw(torch.nn.Module):
         width: width of the three hidden layers of NN_Z.
         units: fourth powers of NN_psi.
         sizes: widths of the decoder from the internal variables (N) to the internal coordinates (x), both included.
-        coordinates: names of the x internal coordinates.
+        coordinates: names and roles of the x internal coordinates.
 
     Raises:
         ValueError: the sizes do not go together.
@@ -67,7 +69,7 @@ class TannNetworkLaw(torch.nn.Module):
 
     def __init__(
         self, dimension: int, variables: int, width: int, units: int, sizes: tuple[int, ...],
-        coordinates: tuple[str, ...],
+        coordinates: tuple[Observable, ...],
     ) -> None:  # fmt: skip
         super().__init__()
         if dimension not in (2, 3) or sizes[0] != variables or sizes[-1] != len(coordinates):
@@ -76,7 +78,8 @@ class TannNetworkLaw(torch.nn.Module):
                 f"dimensions, got {sizes} in {dimension}."
             )
         c, x = (3 if dimension == 2 else 6), len(coordinates)
-        self.dimension, self.c, self.variables, self.coordinates = dimension, c, variables, list(coordinates)
+        self.dimension, self.c, self.variables = dimension, c, variables
+        self.coordinates, self.observables = [entry.name for entry in coordinates], observables(variables, coordinates)
         self.state_in = torch.nn.Linear(variables + 2 * c, width)  # first layer of NN_Z, on the old state
         self.step_in = torch.nn.Linear(c, width, bias=False)  # ... and on the increment of strain
         self.hidden = torch.nn.Sequential(
@@ -212,5 +215,4 @@ class TannNetworkLaw(torch.nn.Module):
         for name, size in (("Z", self.variables), ("strain", self.c), ("psi", 1), ("dissipation", 1)):
             fields.append({"name": name, "offset": offset, "shape": [size]})
             offset += size
-        names = ["psi", "dissipation", *(f"Z_{i + 1}" for i in range(self.variables)), *self.coordinates]
-        return {"state": {"size": offset, "fields": fields}, "observe": names, "time_window": None}
+        return {"state": {"size": offset, "fields": fields}, "observe": list(self.observables), "time_window": None}

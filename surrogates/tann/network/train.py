@@ -24,7 +24,7 @@ from micro.lattice.parameters import lattice_of
 from surrogates.artifact.export import Material
 from surrogates.tann.data import Walks, load_walks
 from surrogates.tann.errors import recall_errors
-from surrogates.tann.exact import coordinate_names, lattice_material
+from surrogates.tann.exact import internal_coordinates, lattice_material
 from surrogates.tann.identify import elastic_decoder, given, rank, spectrum
 from surrogates.tann.mandel import basis, components
 from surrogates.tann.model import coordinates_of
@@ -99,7 +99,7 @@ def build(config: TannNetworkConfig, train: Walks) -> TannNetwork:
     N = config.variables or found
     sizes = (N, xi.shape[-1]) if first else (*(k * N for k in ENCODER[::-1]), xi.shape[-1])
     width, units = config.width or (56 if d == 2 else 88), config.units or (48 if d == 2 else 96)
-    law = TannNetworkLaw(d, N, width, units, sizes, coordinate_names(lattice_of(train.lattice)[0]))
+    law = TannNetworkLaw(d, N, width, units, sizes, internal_coordinates(lattice_of(train.lattice)[0]))
     law.decode_E, law.xi_size = decode_E, xi_size
     law.E_size, law.stress_size = train.strain.std().reshape(1), train.stress.std().reshape(1)
     law.step_size = train.strain.diff(dim=1).norm(dim=-1).mean().reshape(1) / law.E_size
@@ -139,7 +139,7 @@ def fit(
         epoch of the best; the lattice learned.
     """
     law = model.law
-    found: dict[str, Any] = {"variables": law.variables, "lattice": train.lattice}
+    found: dict[str, Any] = {"variables": law.variables}
     plan = ((1, config.epochs, 1.0), (2, config.tuning, 1.0), (3, config.rolling, 0.1))
     for stage, epochs, pace in plan:
         if stage > 1:  # the variables are known from here on: encoder and decoder are frozen
@@ -218,7 +218,8 @@ load = load_walks
 
 def material(train: Walks) -> Material:
     """What the manifest says of the lattice: a lattice has no density, 1 kg/m^3 stands for it."""
-    return lattice_material(condense(*lattice_of(train.lattice)).C, float(train.strain.norm(dim=-1).max()))
+    strain_max = float(train.strain.norm(dim=-1).max())
+    return lattice_material(condense(*lattice_of(train.lattice)).C, strain_max, train.lattice)
 
 
 def errors(model: TannNetwork, law: Any, held_out: Walks, config: TannNetworkConfig) -> dict[str, float]:

@@ -23,11 +23,11 @@ def call(bench, monkeypatch, *arguments):
 
 
 def test_table_adds_up(bench, tmp_path, monkeypatch):
-    laws = ["--laws", "neo-hookean", "johnson-cook"]
+    laws = ["--laws", "magnesium-neo-hookean", "magnesium-johnson-cook"]
     size = ["--cells", "4", "--length", "1e-3", "--steps", "4", "--warm", "1"]
     assert call(bench, monkeypatch, *laws, *size, "--output", str(tmp_path)) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    assert [(row["law"], row["ranks"]) for row in rows] == [("neo-hookean", 1), ("johnson-cook", 1)]
+    assert [(row["law"], row["ranks"]) for row in rows] == [("magnesium-neo-hookean", 1), ("magnesium-johnson-cook", 1)]
     for row in rows:
         assert row["points"] == 4 * 36  # 12 cells in the disc, 3 layers
         assert 0.0 < sum(row["seconds"].values()) <= 1.5 * row["elapsed"]
@@ -41,7 +41,7 @@ def test_table_adds_up(bench, tmp_path, monkeypatch):
 def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert call(bench, monkeypatch, "--output", "out", "--laws", "j2", *arguments) == 1
+    assert call(bench, monkeypatch, "--output", "out", "--laws", "magnesium-j2", *arguments) == 1
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert said.err.endswith(".\n")

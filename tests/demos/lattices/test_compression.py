@@ -11,7 +11,8 @@ from mpi4py import MPI
 from micro.lattice.bars import KinematicBar
 from micro.lattice.geometry import make_cell
 from micro.lattice.parameters import lattice_parameters
-from surrogates.artifact import read_manifest, replace_manifest
+from surrogates.artifact import replace_manifest
+from surrogates.artifact.load import read_json
 from surrogates.tann.exact import write_lattice_law
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,8 +43,7 @@ def laws(tmp_path_factory):
     if MPI.COMM_WORLD.rank == 0:
         write_lattice_law(folder / "exact.pt", EXACT)
         write_lattice_law(folder / "soft.pt", SOFT)
-        manifest = read_manifest(folder / "soft.pt")
-        manifest["kind"], manifest["training"]["lattice"] = "tann", EXACT
+        manifest = {**read_json(folder / "soft.pt"), "kind": "tann", "microstructure": EXACT}
         replace_manifest(folder / "soft.pt", manifest)
     MPI.COMM_WORLD.barrier()
     return folder
@@ -79,7 +79,7 @@ def test_summary_is_complete_and_files_are_whole(small):
     assert set(s) >= KEYS
     assert (s["n"], s["ranks"], s["cells"], s["case"]) == (2, 1, 8, "lcC2")
     names = {entry.name for entry in folder.iterdir()}
-    assert names == {"summary.json", "bars.png", "fields.bp", "checkpoint"}
+    assert names == {"summary.json", "bars.png", "fields.bp", "history.csv", "checkpoint"}
     assert (folder / "bars.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for name in ("displacement", "psi", "dissipation", "Z_1"):
         assert name.encode() in (folder / "fields.bp" / "md.0").read_bytes()
@@ -169,8 +169,8 @@ def test_bad_input_ends_all_ranks_with_one_sentence(demo, laws, tmp_path_factory
         (["--size", "nan"], "--size must be a positive finite number, got nan."),
         (["--degree", "3"], "Argument --degree: invalid choice: .?3.? .*"),
         (["--case", "lcT1"], "Argument --case: invalid choice: 'lcT1' .*"),
-        (["--law", "missing.pt"], "There is no law or artifact file .missing.pt.; known laws are .*"),
-        (["--law", "neo-hookean"], "--law must be an artifact of a lattice cell in three dimensions, got neo-hookean."),
+        (["--law", "missing.pt"], "There is no law or artifact file .missing.pt.; shipped laws are .*"),
+        (["--law", "magnesium-j2"], "--law must be an artifact of a lattice cell in three .*, got magnesium-j2."),
         (["--law", "empty.pt"], ".*empty.pt.*not a TorchScript archive.*"),
         (["--restart", "nowhere"], "--restart names 'nowhere', but there is no checkpoint in it."),
         (["--output", "empty.pt"], "--output must name a folder, but 'empty.pt' is a file."),

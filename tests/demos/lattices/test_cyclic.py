@@ -62,9 +62,9 @@ def test_column_remembers_and_passes_its_checks(small):
 
 def test_files_are_whole(small):
     names = {entry.name for entry in small[0].iterdir()}
-    assert names == {"summary.json", "history.json", "history.png", "fields.png", "fields.bp", "checkpoint"}
-    # BP4: a header and one record of 64 bytes each step.
-    assert (small[0] / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 23)
+    assert names == {"summary.json", "history.json", "history.png", "fields.png", "fields.bp", "history.csv", "checkpoint"}
+    # BP4: a header, and one record of 64 bytes for the start and for each step.
+    assert (small[0] / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 1 + 23)
 
 
 def test_restart_within_the_path_ends_where_the_run_ended(demo, law, small, tmp_path, monkeypatch):

@@ -107,7 +107,8 @@ def test_hourglass_energy_does_not_see_rotations(box, rotations):
     energies = []
     for turn in (np.eye(3), Q):
         solver = ExplicitSolver(
-            box((1.0, 1.0, 1.0), (3, 3, 3), distort=0.3), NEO_HOOKEAN, initial_displacement=lambda x: turn @ (x + field(x)) - x
+            box((1.0, 1.0, 1.0), (3, 3, 3), distort=0.3), NEO_HOOKEAN,
+            initial_displacement=lambda x: turn @ (x + field(x)) - x,
         )
         energies.append(solver.energy_balance().hourglass_energy)
     assert energies[0] > 0.0
@@ -122,7 +123,10 @@ def test_internal_force_is_the_derivative_of_the_stored_energy(box, integration)
     push = lambda x: np.stack([x[0] * x[1], np.sin(3 * x[2]), x[0] * x[2] ** 2])
 
     def energy(h):
-        solver = ExplicitSolver(domain, law, initial_displacement=lambda x: base(x) + h * push(x), integration=integration)
+        solver = ExplicitSolver(
+            domain, law,
+            initial_displacement=lambda x: base(x) + h * push(x), integration=integration,
+        )
         stored = float(np.sum(law.stored_energy(solver.points.F, solver.state) * solver.points.volume))
         return stored + solver.forces.hourglass_energy(), solver
 

@@ -19,7 +19,8 @@ every_law = pytest.mark.parametrize("name", laws.FINITE)
 @pytest.mark.parametrize("name", ["magnesium-j2", "magnesium-johnson-cook"])
 def test_energy_and_momentum_of_an_impact_balance(box, name, integration):
     solver = ExplicitSolver(
-        box(SIZE, (4, 4, 10), distort=0.1), laws.load_law(name), contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -150.0),
+        box(SIZE, (4, 4, 10), distort=0.1), laws.load_law(name), contact=[RigidPlane()],
+        initial_velocity=(0.0, 0.0, -150.0),
         integration=integration,
     )
     worst = [solver.energy_balance() for step in solver.run(2e-6) if step.number % 10 == 0]
@@ -49,7 +50,10 @@ def test_the_energy_error_is_of_second_order_in_the_step(box):
 
 def test_stored_energy_of_an_elastic_run_is_the_internal_work(box):
     law = NEO_HOOKEAN
-    solver = ExplicitSolver(box(SIZE, (4, 4, 8)), law, contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -50.0), safety=0.3)
+    solver = ExplicitSolver(
+        box(SIZE, (4, 4, 8)), law, contact=[RigidPlane()],
+        initial_velocity=(0.0, 0.0, -50.0), safety=0.3,
+    )
     solver.run(5e-7).finish()
     stored = float(np.sum(law.stored_energy(solver.points.F, solver.state) * solver.points.volume))
     assert solver.energy_balance().internal_energy == pytest.approx(stored, rel=2e-2)
@@ -79,7 +83,10 @@ def test_rotating_the_whole_problem_rotates_the_answer(box, nodes, rotations, na
 @every_law
 def test_a_rigid_rotation_makes_no_stress_and_no_spin(box, rotations, name):
     Q = rotations(1)[0]
-    solver = ExplicitSolver(box(SIZE, (2, 2, 3), distort=0.2), laws.load_law(name), initial_displacement=lambda x: Q @ x - x)
+    solver = ExplicitSolver(
+        box(SIZE, (2, 2, 3), distort=0.2), laws.load_law(name),
+        initial_displacement=lambda x: Q @ x - x,
+    )
     solver.run(2e-7).finish()
     assert np.abs(solver.points.P).max() < 1e-4  # Pa, of 25e9
     assert np.abs(solver.velocity.x.array).max() < 1e-9
@@ -143,7 +150,8 @@ def test_one_point_and_full_integration_meet_under_refinement(box):
         end = []
         for integration in ("one-point", "full"):
             solver = ExplicitSolver(
-                box(SIZE, (n, n, 2 * n)), METAL, contact=[RigidPlane()], initial_velocity=(0, 0, -150.0), integration=integration
+                box(SIZE, (n, n, 2 * n)), METAL, contact=[RigidPlane()],
+                initial_velocity=(0, 0, -150.0), integration=integration,
             )
             solver.run(2e-6).finish()
             top = np.isclose(solver.points.V.tabulate_dof_coordinates()[:, 2], SIZE[2])

@@ -71,7 +71,8 @@ def test_ranks_without_cells(box, nodes, integration):
 
     def make(comm):
         solver = ExplicitSolver(
-            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load_law("magnesium-johnson-cook"), contact=[RigidPlane()],
+            box((1e-3, 1e-3, 1e-3), (1, 1, 1), comm=comm), laws.load_law("magnesium-johnson-cook"),
+            contact=[RigidPlane()],
             initial_velocity=(0.0, 0.0, -100.0), integration=integration,
         )
         solver.prescribe("side_x", 0)
@@ -82,7 +83,8 @@ def test_ranks_without_cells(box, nodes, integration):
 
 def test_rebound_is_seen_by_all(box):
     solver = ExplicitSolver(
-        box(SIZE, (2, 2, 6)), laws.load_law("magnesium-neo-hookean"), contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -20.0)
+        box(SIZE, (2, 2, 6)), laws.load_law("magnesium-neo-hookean"), contact=[RigidPlane()],
+        initial_velocity=(0.0, 0.0, -20.0),
     )
     solver.run("rebound", limit=2e-5).finish()
     assert solver.rebounded()

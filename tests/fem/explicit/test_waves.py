@@ -80,7 +80,10 @@ def test_an_elastic_column_bounces_back_with_its_speed(box):
 
 def test_no_node_enters_the_wall(box):
     wall = RigidPlane(point=(0.0, 0.0, -1e-5), normal=(0.0, 0.1, 2.0))
-    solver = ExplicitSolver(box((1e-3, 1e-3, 1e-3), (4, 4, 4)), LAW, contact=[wall], initial_velocity=(30.0, 0.0, -200.0))
+    solver = ExplicitSolver(
+        box((1e-3, 1e-3, 1e-3), (4, 4, 4)), LAW, contact=[wall],
+        initial_velocity=(30.0, 0.0, -200.0),
+    )
     depths = [wall.gap(solver.x).min() for _ in solver.run(4e-7)]
     assert min(depths) > -1e-12
     impulse = np.array(solver.energy_balance().contact_impulse)

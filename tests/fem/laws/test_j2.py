@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fem.laws.j2 import J2
+from fem.laws import load_law
 
 
 def uniaxial(law, stretch, state, dt=1e-6):
@@ -22,7 +22,7 @@ def uniaxial(law, stretch, state, dt=1e-6):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_uniaxial_stress_follows_the_hardening_curve(sign):
-    law = J2(200e6, 400e6, saturation=100e6, exponent=20.0)
+    law = load_law("magnesium-j2", yield_stress=200e6, linear_hardening=400e6, saturation=100e6, exponent=20.0)
     state = law.initial_state(1)
     for strain in np.linspace(0.0, 0.3, 121)[1:]:
         tau, state, _ = uniaxial(law, np.exp(sign * strain), state)
@@ -36,7 +36,7 @@ def test_uniaxial_stress_follows_the_hardening_curve(sign):
 
 
 def test_unloading_is_elastic_and_reloading_yields_where_it_stopped():
-    law = J2(200e6, 400e6)
+    law = load_law("magnesium-j2", yield_stress=200e6, linear_hardening=400e6)
     state = law.initial_state(1)
     for strain in np.linspace(0.0, 0.1, 21)[1:]:
         top, state, _ = uniaxial(law, np.exp(strain), state)
@@ -53,7 +53,7 @@ def test_unloading_is_elastic_and_reloading_yields_where_it_stopped():
 def test_a_cycle_of_shear_dissipates_what_the_loop_encloses():
     """Cycles of simple shear, perfect plasticity: work = stored energy + flow stress times plastic strain."""
     Y = 150e6
-    law = J2(Y, 0.0)
+    law = load_law("magnesium-j2", yield_stress=Y, linear_hardening=0.0)
     path = 0.03 * np.sin(np.linspace(0.0, 4.0 * np.pi, 4001))
     state, F_n = law.initial_state(1), np.eye(3)[None]
     P_n, work = np.zeros((1, 3, 3)), 0.0
@@ -68,7 +68,7 @@ def test_a_cycle_of_shear_dissipates_what_the_loop_encloses():
 
 
 def test_plastic_flow_keeps_the_volume():
-    law = J2(100e6, 100e6)
+    law = load_law("magnesium-j2", yield_stress=100e6, linear_hardening=100e6)
     rng = np.random.default_rng(0)
     F, state = np.tile(np.eye(3), (50, 1, 1)), law.initial_state(50)
     for _ in range(200):
@@ -82,6 +82,6 @@ def test_plastic_flow_keeps_the_volume():
 
 def test_constants_are_checked():
     with pytest.raises(ValueError, match="Hardening must not be negative"):
-        J2(100e6, -1.0)
+        load_law("magnesium-j2", yield_stress=100e6, linear_hardening=-1.0)
     with pytest.raises(ValueError, match="density must be positive, got nan"):
-        J2(density=float("nan"))
+        load_law("magnesium-j2", density=float("nan"))

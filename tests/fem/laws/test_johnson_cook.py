@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from fem.laws.johnson_cook import JohnsonCook
+from fem.laws import load_law
 from fem.laws.von_mises import plastic_increment
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1.0, 1e3, 1e6])
 def test_flow_stress_at_constant_rate(rate):
-    law = JohnsonCook(A=200e6, B=300e6, n=0.4, C=0.03, rate_0=1.0)
+    law = load_law("magnesium-johnson-cook", A=200e6, B=300e6, n=0.4, C=0.03, rate_0=1.0)
     state, steps = law.initial_state(1), 400
     stretch, dt = 0.4 / steps, 0.4 / steps / rate
     F = np.eye(3)[None]
@@ -32,7 +32,8 @@ def test_flow_stress_at_constant_rate(rate):
 def test_the_increment_solves_its_equation_over_many_decades():
     rng = np.random.default_rng(0)
     for _ in range(300):
-        law = JohnsonCook(
+        law = load_law(
+            "magnesium-johnson-cook",
             A=10 ** rng.uniform(6, 9), B=10 ** rng.uniform(5, 9.5), n=rng.uniform(0.1, 1.0), C=10 ** rng.uniform(-4, 0),
             rate_0=10 ** rng.uniform(-4, 4),
         )
@@ -44,7 +45,7 @@ def test_the_increment_solves_its_equation_over_many_decades():
 
 
 def test_zero_step_switches_the_rate_off():
-    law, slow = JohnsonCook(C=0.1), JohnsonCook(C=0.0)
+    law, slow = load_law("magnesium-johnson-cook", C=0.1), load_law("magnesium-johnson-cook", C=0.0)
     F = np.diag([1.1, 0.95, 0.95])[None]
     state = law.initial_state(1)
     np.testing.assert_array_equal(law.update(F, state, 0.0)[0], slow.update(F, state, 0.0)[0])
@@ -56,7 +57,8 @@ def test_constants_come_from_a_file(tmp_path):
     flat.write_text(json.dumps(values))
     nested.write_text(json.dumps({"parameters": values, "command": "..."}))
     for path in (flat, nested):
-        assert JohnsonCook(path).flow_stress(0.25, 10.0 * np.e) == pytest.approx((2e8 + 1.5e8) * 1.02)
+        law = load_law("magnesium-johnson-cook", parameters=path)
+        assert law.flow_stress(0.25, 10.0 * np.e) == pytest.approx((2e8 + 1.5e8) * 1.02)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,9 @@ def test_bad_constants_are_refused(tmp_path, content, message):
     path = tmp_path / "law.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        JohnsonCook(path)
+        load_law("magnesium-johnson-cook", parameters=path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.json does not exist"):
-        JohnsonCook(tmp_path / "absent.json")
+        load_law("magnesium-johnson-cook", parameters=tmp_path / "absent.json")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surrogates.artifact.load import MANIFEST_FILE, load_law, save_law
+from surrogates.artifact.export import save_law
+from surrogates.artifact.load import MANIFEST_FILE, load_law
 from surrogates.path.point_law import PointLaw
 from surrogates.tensors import (
     determinant,
@@ -113,8 +114,8 @@ def law_file(tmp_path):
 
 def test_what_is_written_comes_back(law_file, tmp_path):
     law = load_law(law_file)
-    assert {**law.manifest, "hash": ""} == {**MANIFEST, "hash": ""}
-    assert len(law.manifest["hash"]) == 64
+    assert {**law.stored, "hash": ""} == {**MANIFEST, "hash": ""}
+    assert len(law.manifest.hash) == 64
     F = torch.eye(3, dtype=torch.float64) + 0.1 * torch.rand(
         4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
@@ -127,12 +128,12 @@ def test_what_is_written_comes_back(law_file, tmp_path):
 
 def test_same_law_has_the_same_hash(law_file, tmp_path):
     again = save_law(tmp_path / "again.pt", Elastic(), MANIFEST)
-    assert again["hash"] == load_law(law_file).manifest["hash"]
+    assert again["hash"] == load_law(law_file).manifest.hash
 
 
 def test_double_precision_runs_the_network_in_float64(law_file):
     single, double = load_law(law_file), load_law(law_file, dtype="float64")
-    assert double.manifest["dtype"] == "float64"
+    assert double.manifest.dtype == "float64"
     assert next(double.module.parameters()).dtype == torch.float64
     F = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
     F[:, 0, 1] = 0.1
@@ -188,7 +189,7 @@ def test_bare_torchscript_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema", 2),
+        ("schema", 3),
         ("kind", 3),
         ("strain", "large"),
         ("dimension", 4),
@@ -243,14 +244,14 @@ def test_edited_weights_are_refused(law_file):
     law = load_law(law_file)
     with torch.no_grad():
         law.module.shear.mul_(1.001)
-    torch.jit.save(law.module, str(law_file), _extra_files={MANIFEST_FILE: json.dumps(law.manifest)})
+    torch.jit.save(law.module, str(law_file), _extra_files={MANIFEST_FILE: json.dumps(law.stored)})
     with pytest.raises(ValueError, match="field hash"):
         load_law(law_file)
 
 
 def test_edited_manifest_is_refused(law_file):
     law = load_law(law_file)
-    edited = {**law.manifest, "density": 1738.0}
+    edited = {**law.stored, "density": 1738.0}
     torch.jit.save(law.module, str(law_file), _extra_files={MANIFEST_FILE: json.dumps(edited)})
     with pytest.raises(ValueError, match="field hash"):
         load_law(law_file)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from surrogates import certificate
-from surrogates.artifact.load import MANIFEST_FILE, content_hash, load_law, read_manifest, save_law
+from surrogates.artifact.export import save_law
+from surrogates.artifact.load import MANIFEST_FILE, content_hash, load_law, read_json
+from surrogates.artifact.schema import parse_manifest
 from surrogates.certificate import certify, disagreements
 
 
@@ -53,17 +55,22 @@ MANIFEST = {
 }  # fmt: skip
 
 
+def typed(manifest):
+    """The manifest of a law that is not certified yet."""
+    return parse_manifest({"certificate": {}, "hash": "", **manifest}, "law.pt", certified=False)
+
+
 @pytest.fixture
 def law_file(tmp_path):
     manifest = {**MANIFEST, "certificate": {}}
-    stored = certify(torch.jit.script(Spring()), **certificate.settings(manifest))
+    stored = certify(torch.jit.script(Spring()), **certificate.settings(typed(manifest)))
     save_law(tmp_path / "law.pt", Spring(), {**manifest, "certificate": stored})
     return tmp_path / "law.pt"
 
 
 def without(path, *names):
     """Take entries out of the certificate of an artifact, as an older one lacks them; its hash is right again."""
-    manifest = read_manifest(path)
+    manifest = read_json(path)
     for name in names:
         del manifest["certificate"][name]
     rewrite(path, {**manifest, "hash": content_hash(path, manifest)})
@@ -79,7 +86,7 @@ def rewrite(path, manifest):
 
 
 def test_network_is_certified_in_double_precision(law_file):
-    stored = load_law(law_file).manifest["certificate"]
+    stored = load_law(law_file).stored["certificate"]
     assert stored["tangent_difference"] < 1e-9 and stored["newton_iterations_patch"] == 1
 
 
@@ -87,7 +94,7 @@ def test_command_finds_the_stored_certificate(law_file, tmp_path, capsys):
     before = law_file.read_bytes()
     assert certificate.main([str(law_file), "--json", str(tmp_path / "new.json")]) == 0
     assert "differs" not in capsys.readouterr().out
-    assert disagreements(read_manifest(law_file)["certificate"], json.loads((tmp_path / "new.json").read_text())) == []
+    assert disagreements(read_json(law_file)["certificate"], json.loads((tmp_path / "new.json").read_text())) == []
     assert law_file.read_bytes() == before
 
 
@@ -101,8 +108,8 @@ def test_older_artifact_is_refused_and_renewed(law_file, capsys):
     assert re.search(r"zero_increment +0.0 +stored None  differs", said)
     assert certificate.main([str(law_file), "--renew"]) == 0
     again = load_law(law_file)
-    assert again.manifest == whole.manifest
-    assert json.loads(law_file.with_suffix(".json").read_text()) == again.manifest
+    assert again.stored == whole.stored
+    assert json.loads(law_file.with_suffix(".json").read_text()) == again.stored
     assert sorted(file.name for file in law_file.parent.iterdir()) == ["law.json", "law.pt"]
     F = torch.eye(2, dtype=torch.float64).repeat(3, 1, 1) * 1.1
     state = again.module.initial_state(3)
@@ -110,7 +117,7 @@ def test_older_artifact_is_refused_and_renewed(law_file, capsys):
 
 
 def test_spoilt_artifact_is_not_renewed(law_file, capsys):
-    rewrite(law_file, {**read_manifest(law_file), "density": 2.0})
+    rewrite(law_file, {**read_json(law_file), "density": 2.0})
     content = law_file.read_bytes()
     assert certificate.main([str(law_file), "--renew"]) == 2
     assert "field hash does not match" in capsys.readouterr().err
@@ -120,20 +127,20 @@ def test_spoilt_artifact_is_not_renewed(law_file, capsys):
 def test_law_of_unknown_range_needs_one(tmp_path, capsys):
     manifest = {**MANIFEST, "range": {**MANIFEST["range"], "strain_max": None}, "certificate": {}}
     with pytest.raises(ValueError, match=r"field range.strain_max must be positive"):
-        certificate.settings(manifest)
+        certificate.settings(typed(manifest))
     stored = certify(Spring(), strain="small", dimension=2, strain_max=0.1, dt=1.0, stress_scale=1.0, points=2)
     save_law(tmp_path / "law.pt", Spring(), {**manifest, "certificate": stored})
     without(tmp_path / "law.pt", "asymmetry", "points")
     assert certificate.main([str(tmp_path / "law.pt"), "--renew"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert certificate.main([str(tmp_path / "law.pt"), "--renew", "--strain-max", "0.2"]) == 0
-    assert load_law(tmp_path / "law.pt").manifest["certificate"]["strain_max"] == 0.2
+    assert load_law(tmp_path / "law.pt").manifest.certificate.strain_max == 0.2
 
 
 def test_steps_of_the_settings_fit_window_and_rates():
     limits = MANIFEST["range"]
-    assert certificate.settings({**MANIFEST, "certificate": {}})["dt"] == 1.0
-    window = certificate.settings({**MANIFEST, "range": {**limits, "time_window": 1e-6}})
+    assert certificate.settings(typed(MANIFEST))["dt"] == 1.0
+    window = certificate.settings(typed({**MANIFEST, "range": {**limits, "time_window": 1e-6}}))
     assert 15 * window["dt"] < 1e-6
-    rates = certificate.settings({**MANIFEST, "range": {**limits, "rate_min": 1e2, "rate_max": 1e4}})
+    rates = certificate.settings(typed({**MANIFEST, "range": {**limits, "rate_min": 1e2, "rate_max": 1e4}}))
     assert 0.1 * 0.1 / rates["dt"] == pytest.approx(1e3)

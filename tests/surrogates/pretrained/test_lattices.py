@@ -34,12 +34,12 @@ def dissipative(request: pytest.FixtureRequest) -> Law:
 def random_states(law: Law, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """F (n, d, d) and states (n, k) of no history: strains and internal variables drawn at random, far out of range."""
     rng, manifest = np.random.default_rng(seed), law.manifest
-    d, strain_max = manifest["dimension"], manifest["certificate"]["strain_max"]
+    d, strain_max = manifest.dimension, manifest.certificate.strain_max
     state = law.module.initial_state(n)
-    for field in manifest["state"]["fields"]:
-        if field["name"] in ("Z", "strain"):
-            part = slice(field["offset"], field["offset"] + field["shape"][0])
-            state[:, part] = torch.from_numpy(strain_max * rng.normal(size=(n, field["shape"][0])))
+    for field in manifest.state.fields:
+        if field.name in ("Z", "strain"):
+            part = slice(field.offset, field.offset + field.shape[0])
+            state[:, part] = torch.from_numpy(strain_max * rng.normal(size=(n, field.shape[0])))
     return torch.eye(d) + torch.from_numpy(strain_max * rng.normal(size=(n, d, d))), state
 
 
@@ -80,7 +80,7 @@ def test_a_step_of_no_strain_changes_nothing_to_the_bit(law: Law) -> None:
 
 
 def test_elastic_cycles_close(law: Law) -> None:
-    d = law.manifest["dimension"]
+    d = law.manifest.dimension
     rng = np.random.default_rng(2)
     E = 0.02 * rng.uniform(-1, 1, (12, 5, d, d))  # no bar of any cell yields
     E[-1] = 0.0
@@ -93,20 +93,20 @@ def test_elastic_cycles_close(law: Law) -> None:
 
 def test_cycles_are_within_the_targets_and_as_the_manifest_tells(law: Law) -> None:
     targets = PERTURBED if law.path.stem.endswith("perturbed") else TARGETS
-    found = cycle_errors(law.module, LatticeCell(*lattice_of(law.manifest["training"]["lattice"])))
+    found = cycle_errors(law.module, LatticeCell(*lattice_of(law.manifest.microstructure.parameters())))
     for name, value in found.items():
         assert value < targets.get(name.split("_")[0], 5e-3), name
-        assert value == pytest.approx(law.manifest["errors"][name], rel=0.5, abs=1e-8), name
+        assert value == pytest.approx(law.manifest.errors[name], rel=0.5, abs=1e-8), name
 
 
 def test_walks_of_other_steps_are_within_the_targets(law: Law) -> None:
     """New walks, then cut in ten, then twice as large."""
     targets = PERTURBED if law.path.stem.endswith("perturbed") else TARGETS
-    d, rng = law.manifest["dimension"], np.random.default_rng(7)
+    d, rng = law.manifest.dimension, np.random.default_rng(7)
     H = rng.uniform(-0.2, 0.2, (2, 30, d, d))
     walk = np.concatenate([np.zeros((2, 1, d, d)), np.cumsum(0.5 * (H + H.swapaxes(2, 3)), axis=1)], axis=1)
     E = torch.from_numpy(walk)
-    cell = LatticeCell(*lattice_of(law.manifest["training"]["lattice"]))
+    cell = LatticeCell(*lattice_of(law.manifest.microstructure.parameters()))
     for path in (E, divided(E[:, :20], 10), 2 * E):
         errors = compare(recall(law.module, path), solved(cell, path))
         for name, target in targets.items():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from surrogates.artifact import Law, load_law, read_manifest
+from surrogates.artifact import Law, load_law
 from surrogates.certificate import certify, disagreements, settings
 
 FOLDER = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
@@ -54,14 +54,14 @@ def drive(law: Law, F: torch.Tensor, dt: float = 9e-9) -> tuple[torch.Tensor, to
 
 def test_manifest_states_data_errors_and_command(law: Law) -> None:
     manifest = law.manifest
-    assert manifest["data"]["samples"] >= 4000
-    assert {"full", "deviatoric", "held_out_paths"} <= set(manifest["errors"])
-    for group in ("data", "training"):
-        assert manifest[group]["command"].startswith("python3 -m ")
+    assert manifest.data.samples >= 4000
+    assert {"full", "deviatoric", "held_out_paths"} <= set(manifest.errors)
+    for group in (manifest.data, manifest.training):
+        assert group.command.startswith("python3 -m ")
 
 
 def test_virgin_stress_is_zero(any_law: Law) -> None:
-    d = any_law.manifest["dimension"]
+    d = any_law.manifest.dimension
     P, _ = any_law.module.forward(EYE[:d, :d].repeat(3, 1, 1), any_law.module.initial_state(3), 1e-8)
     assert float(P.abs().max()) == 0.0
 
@@ -84,12 +84,12 @@ def test_certificate_is_what_the_law_gives(any_law: Law) -> None:
     """To `TOLERANCES`, which another test of this folder holds to tell a changed law from another machine."""
     with threadpool_limits(limits=1):  # the matrices are small
         found = certify(any_law.module, **settings(any_law.manifest))
-    assert disagreements(any_law.manifest["certificate"], found) == []
+    assert disagreements(any_law.stored["certificate"], found) == []
     assert found["tangent_difference"] < 1e-6 and found["kinks"] < 0.01
 
 
 def test_manifest_beside_is_the_one_inside(any_law: Law) -> None:
-    assert json.loads(any_law.path.with_suffix(".json").read_text()) == read_manifest(any_law.path)
+    assert json.loads(any_law.path.with_suffix(".json").read_text()) == any_law.stored
 
 
 def test_frame_indifference(law: Law, path: torch.Tensor) -> None:
@@ -102,7 +102,7 @@ def test_frame_indifference(law: Law, path: torch.Tensor) -> None:
 
 def test_recurrent_law_is_elastic_at_first_and_does_not_see_the_step() -> None:
     law = load_law(FOLDER / "recurrent.pt", dtype="float64")
-    G = law.manifest["moduli"]["shear"]
+    G = law.manifest.moduli.shear
     strain = 1e-7 * torch.tensor([[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]], dtype=torch.float64)
     P, _ = law.module.forward(EYE + strain, law.module.initial_state(1), 1e-9)
     torch.testing.assert_close(P, 2 * G * strain, rtol=1e-3, atol=1.0)

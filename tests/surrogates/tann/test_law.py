@@ -7,6 +7,7 @@ from micro.lattice.bars import IsotropicBar, KinematicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.geometry import make_cell
 from surrogates.artifact import switch_fusion_off
+from surrogates.artifact.schema import Observable
 from surrogates.tann.exact import lattice_law
 from surrogates.tann.law import TannLaw
 
@@ -87,7 +88,7 @@ def random_law(N=9, c=6, hardens=True, seed=0):
     Q = A @ A.T + torch.eye(c + N)
     k = 0.5 + torch.rand(N, dtype=torch.float64, generator=g)
     h = torch.rand(N, dtype=torch.float64, generator=g) if hardens else None
-    names = tuple(f"x_{i}" for i in range(4))
+    names = tuple(Observable(f"x_{i}") for i in range(4))
     decode = {"decode_E": torch.randn(4, c, dtype=torch.float64), "decode_Z": torch.randn(4, N, dtype=torch.float64)}
     return TannLaw(Q[:c, :c], Q[:c, c:], Q[c:, c:], k, h=h, coordinates=names, **decode)
 
@@ -190,5 +191,6 @@ def test_bad_numbers_are_refused():
         TannLaw(good.C.data, good.G, good.K, -good.k)
     with pytest.raises(ValueError, match="positive definite"):
         TannLaw(good.C.data, good.G, -good.K, good.k)
+    names = (Observable("a"), Observable("b"))
     with pytest.raises(ValueError, match="for 2 coordinates"):
-        TannLaw(good.C.data, good.G, good.K, good.k, decode_E=good.decode_E, coordinates=("a", "b"))
+        TannLaw(good.C.data, good.G, good.K, good.k, decode_E=good.decode_E, coordinates=names)

@@ -11,6 +11,7 @@ from micro.lattice.bars import IsotropicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.parameters import lattice_of
 from surrogates.artifact import load_law
+from surrogates.artifact.schema import Observable
 from surrogates.artifact.tangent import difference, differences
 from surrogates.tann.data import split
 from surrogates.tann.errors import compare, cycles, recall, solved
@@ -32,7 +33,7 @@ def walks(make_walks):
 def random_law(dimension=2, N=5, seed=0, kappa=0.1):
     """A law of random weights and sizes, large enough for every term to count."""
     generator = torch.Generator().manual_seed(seed)
-    law = TannNetworkLaw(dimension, N, 12, 20, (N, 9, 7), tuple(f"x_{i}" for i in range(7)))
+    law = TannNetworkLaw(dimension, N, 12, 20, (N, 9, 7), tuple(Observable(f"x_{i}") for i in range(7)))
     with torch.no_grad():
         for parameter in law.parameters():
             parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
@@ -247,19 +248,19 @@ def test_what_cannot_be_learned_is_refused(walks, make_walks):
     with pytest.raises(ValueError, match="kinematically"):
         build(TannNetworkConfig(), make_walks(samples=2, steps=3, bar=IsotropicBar()))
     with pytest.raises(ValueError, match="sizes must lead"):
-        TannNetworkLaw(2, 5, 8, 8, (4, 7), tuple("abcdefg"))
+        TannNetworkLaw(2, 5, 8, 8, (4, 7), tuple(map(Observable, "abcdefg")))
     assert dataclasses.asdict(TannNetworkConfig())["internal"] == "discovered"
 
 
 @pytest.mark.parametrize("name", ["tann_network_square_2", "tann_network_cube_1"])
 def test_the_pretrained_networks_err_as_they_say_and_dissipate(name):
     law = load_law(FOLDER / f"{name}.pt")
-    told = law.manifest["errors"]
+    told = law.manifest.errors
     assert told["stress"] < 3e-3  # the paper's
     assert told["psi"] < 3e-3
     assert told["dissipation"] < 2e-2
-    cell = LatticeCell(*lattice_of(law.manifest["training"]["lattice"]))
-    path = cycles(law.manifest["dimension"], "shear")
+    cell = LatticeCell(*lattice_of(law.manifest.microstructure.parameters()))
+    path = cycles(law.manifest.dimension, "shear")
     found = compare(recall(law.module, path), solved(cell, path))
     assert found == pytest.approx({key: told[f"{key}_shear"] for key in found}, rel=1e-3)
     state, F = random_states(law.module, 50000)

@@ -1,0 +1,99 @@
+"""The index of the shipped files: complete, true, and listed by a command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from surrogates import pretrained
+from surrogates.artifact import load_law, read_manifest, shipped
+from surrogates.artifact.load import content_hash, read_json
+from surrogates.artifact.shipped import FOLDER, find, law_names, locate
+
+LAWS = [entry for entry in shipped() if entry.is_law]
+# The content of the shipped laws, as it was when they were trained: a move of the code must not change it.
+HASHES = {
+    "lattice_cube_1": "b11ff4f7be8fb1b11ec25fcbe3639cabf86fb4420873101c7f5e4b97f0bcdf83",
+    "lattice_cube_2_perturbed": "0e59cc7e7ea94b545b3ac284941e66b84d016f17511d0e2c710292c60d410de0",
+    "lattice_square_1": "b2c504aa4ee02a1c08be2491a5a2125f12b0dad408b671ee6bc921cdd0b18544",
+    "pca_net": "89ca7456548fe7626b80b05bb8f6863663ae842b47d93eab99281898b66207b8",
+    "recurrent": "78b340e55a2d5c609cf41d3705dcff561914295b03ce0eacdb9d3a96aac170a8",
+    "tann_cube_1": "3622ef3005781edb9c0d92ff4e88183a47d94e6dc9a02713690b39c8e557ad3b",
+    "tann_cube_2_perturbed": "cfaadb6934f031f34035abbd55f55a3e0c98d6d71092a3e1b6b0c562e3e031f7",
+    "tann_given_cube_1": "4aa5cfc08974b4edd811d5ae9e0a3afe645ab316d9593fd85371fb0fd3c10c61",
+    "tann_network_cube_1": "93df3d61591dd8e670938d8c406e59cd79853c545ff4f8ab65a9e9888df6177a",
+    "tann_network_square_2": "280cdcd0b1163012d8cdca5c640e64a9e0cba8d081dc6e72f68b63d3e7c85aee",
+    "tann_square_2": "726b4a202f9a1df90419f5448070468e3fbb77f2c3d8e24b8cffcd9a20cd3278",
+    "tann_square_2_perturbed": "eb541ef6b58b7d22eb85bdc1bfd10eeaf449833e8de159ffdfc83ed2f19fb33b",
+    "tann_square_4": "d370321c0888011987f67a8fa0cb8a9eeab4010beedd5144f807eb71918a75f1",
+    "tann_square_4_perturbed": "24df7c203f200224901e9e6dfe5695b9c4ee7eb5575092b6c2021dd3ef568f35",
+    "tann_square_6": "fc3a9a4262127568cf69803c611fbc57bf3fe8ff622907e9e17b75b653f79d5c",
+    "tann_square_6_perturbed": "1603932cfa70059156e54422f653f7515ddbb5254a9ebea8351b3b7ad3ea5460",
+}
+
+
+def test_the_index_names_every_file_once():
+    entries = shipped()
+    files = {file for file in FOLDER.glob("*.pt")} | {FOLDER / "johnson_cook.json"}
+    assert {entry.file for entry in entries} == files and len(entries) == len(files)
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert {"magnesium-recurrent", "magnesium-pca-net", "lattice-cube-1", "tann-square-2"} <= set(law_names())
+
+
+@pytest.mark.parametrize("entry", LAWS, ids=lambda entry: entry.name)
+def test_what_the_index_says_is_what_the_law_is(entry):
+    manifest = read_manifest(entry.file)
+    assert (entry.kind, entry.dimension, entry.strain) == (manifest.kind, manifest.dimension, manifest.strain)
+    assert (entry.error is None) == (manifest.kind == "lattice")
+    if entry.error is not None:
+        assert manifest.errors[entry.error[0]] == entry.error[1]
+
+
+@pytest.mark.parametrize("entry", LAWS, ids=lambda entry: entry.name)
+def test_content_is_what_it_was(entry):
+    stored = read_json(entry.file)
+    assert content_hash(entry.file, stored) == stored["hash"] == HASHES[entry.file.stem]
+    assert set(HASHES) == {each.file.stem for each in LAWS}
+
+
+@pytest.mark.parametrize("entry", LAWS, ids=lambda entry: entry.name)
+def test_manifests_of_the_first_schema_get_roles(entry):
+    manifest = load_law(entry.file).manifest
+    lattice = manifest.kind in ("lattice", "tann", "tann-network")
+    assert (manifest.microstructure is not None) == lattice
+    if not lattice:
+        assert {each.quantity for each in manifest.observables} == {"other"}
+        return
+    structure = manifest.microstructure
+    assert structure.parameters() == read_json(entry.file)["training"]["lattice"]
+    assert "lattice" not in manifest.training.details
+    d, bars, nodes = manifest.dimension, len(structure.cell.bars), len(structure.cell.nodes)
+    columns = [manifest.column("stored_energy"), manifest.column("dissipation")]
+    variables = sum(each.quantity == "internal_variable" for each in manifest.observables)
+    columns += [manifest.column("internal_variable", k) for k in range(variables)]
+    columns += [manifest.column("bar_force", k) for k in range(bars)]
+    columns += [manifest.column("node_displacement", k, axis) for k in range(nodes) for axis in range(d)]
+    assert columns == list(range(len(manifest.observables)))
+
+
+def test_files_are_found_by_either_name():
+    for name in ("magnesium-recurrent", "recurrent", "recurrent.pt"):
+        assert find(name).file == locate(name) == FOLDER / "recurrent.pt"
+    assert find("recurent") is None and locate("recurent") == Path("recurent")
+
+
+def test_the_command_lists_them_with_their_errors(capsys):
+    assert pretrained.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [entry.name for entry in shipped()]
+    error = json.loads((FOLDER / "recurrent.json").read_text())["errors"]["deviatoric"]
+    assert f"deviatoric {error:.1e}" in next(line for line in lines if line.startswith("magnesium-recurrent"))
+
+
+def test_a_damaged_index_is_one_sentence(tmp_path):
+    (tmp_path / "index.json").write_text("[")
+    with pytest.raises(ValueError, match=r"index\.json cannot be read"):
+        shipped(tmp_path)
+    (tmp_path / "index.json").write_text("[]")
+    with pytest.raises(ValueError, match="must hold a JSON object, got list"):
+        shipped(tmp_path)
