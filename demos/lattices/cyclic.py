@@ -406,7 +406,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     together(comm, write, root=True)
     failed = [f"n = {n} {name}: {e}" for n, found in held.items() for name, e in found.items() if not e["holds"]]
     if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
 def sentence(s: dict[str, Any]) -> str:

@@ -385,7 +385,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     together(comm, write, root=True)
     failed = [f"{run} {name}: {e}" for run, found in held.items() for name, e in found.items() if not e["holds"]]
     if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
 def sentence(s: dict[str, Any]) -> str:
