@@ -1,7 +1,7 @@
 """Implicit statics: see `fem.statics.implicit`."""
 
-from fem.discretisation.prescribed import Prescribed
+from fem.discretisation.dirichlet import Dirichlet
 from fem.errors import SolverError
 from fem.statics.implicit import ImplicitSolver
 
-__all__ = ["ImplicitSolver", "Prescribed", "SolverError"]
+__all__ = ["Dirichlet", "ImplicitSolver", "SolverError"]

@@ -36,6 +36,7 @@ import matplotlib
 import numpy as np
 from mpi4py import MPI
 
+from fem.discretisation.dirichlet import Dirichlet
 from fem.parallel import abort_when_uncaught, plan_threads
 from fem.truss.solver import TrussSolver
 from micro.lattice.bars import KinematicBar
@@ -90,18 +91,19 @@ def parse() -> argparse.Namespace:
 
 
 # %%
-def conditions(truss: Truss, case: str, full: float) -> list[tuple[np.ndarray, int, Any]]:
-    """Prescribed displacements (nodes, component, value) of a load; `full` is u_z at the top, m, or degrees."""
+def conditions(truss: Truss, case: str, full: float) -> list[Dirichlet]:
+    """Prescribed displacements of a load; `full` is u_z at the top, m, or degrees."""
     x = truss.reference
     near = 1e-9 * EDGE
     bottom, top = np.flatnonzero(x[:, 2] < near), np.flatnonzero(x[:, 2] > EDGE - near)
     if case == "lcU":
         at = lambda *p: np.flatnonzero(np.abs(x - np.array(p)).max(axis=1) < near)
         origin, along = at(0.0, 0.0, 0.0), at(EDGE, 0.0, 0.0)
-        return [(bottom, 2, 0.0), (top, 2, full), (origin, 0, 0.0), (origin, 1, 0.0), (along, 1, 0.0)]
-    fixed: list[tuple[np.ndarray, int, Any]] = [(bottom, c, 0.0) for c in range(3)]
+        pins = [Dirichlet(origin, 0), Dirichlet(origin, 1), Dirichlet(along, 1)]
+        return [Dirichlet(bottom, 2), Dirichlet(top, 2, lambda x, t: full * t), *pins]
+    fixed = Dirichlet(bottom)
     if case == "lcC":
-        return [*fixed, (top, 2, full)]
+        return [fixed, Dirichlet(top, 2, lambda x, t: full * t)]
 
     def turn(row: int) -> Callable[[np.ndarray, float], np.ndarray]:
         def value(x: np.ndarray, t: float) -> np.ndarray:
@@ -111,7 +113,7 @@ def conditions(truss: Truss, case: str, full: float) -> list[tuple[np.ndarray, i
 
         return value
 
-    return [*fixed, (top, 0, turn(0)), (top, 1, turn(1))]
+    return [fixed, Dirichlet(top, 0, turn(0)), Dirichlet(top, 1, turn(1))]
 
 
 # %% [markdown]
@@ -130,7 +132,7 @@ def measure(truss: Truss, n: int, linear: str, o: argparse.Namespace) -> dict[st
     )
     comm.barrier()
     ready = time.perf_counter()
-    steps = solver.run(times=np.linspace(0.0, 1.0, o.steps + 1)[1:].tolist())
+    steps = list(solver.run(times=np.linspace(0.0, 1.0, o.steps + 1)[1:].tolist()))
     comm.barrier()
     end = time.perf_counter()
     phases = solver.total_seconds()
@@ -150,7 +152,7 @@ def elastic_energy(truss: Truss) -> float:
     """Stored energy of lcU at u_z = -3 (collective)."""
     load = conditions(truss, "lcU", -3.0)
     solver = TrussSolver(truss.nodes, truss.bars, truss.area, KinematicBar(), prescribed=load)
-    solver.run()
+    solver.run().finish()
     return solver.stored_energy()
 
 

@@ -56,7 +56,7 @@ from scipy import ndimage
 from torch.autograd import forward_ad
 
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 from fem.laws.anisotropic import PointStiffness, strain
 from fem.mesh import domain_from_mesh, read_mesh
 from fem.parallel import abort_when_uncaught, plan_threads
@@ -219,15 +219,16 @@ class Part:
         """Solve for stiffness C (cells, 6, 6) and return J; `moved` turns the end aside rigidly by 1 instead."""
         per_cell = 27  # quadrature points of a hexahedron of degree 2
         law = PointStiffness(np.repeat(C[self.where], per_cell, axis=0), density=1.0)  # statics: no inertia
-        clamp = [Prescribed("bottom", i) for i in range(3)]
+        clamp = [Dirichlet("bottom", i) for i in range(3)]
         if moved:
-            clamp += [Prescribed("top", i, float(i == 0)) for i in range(3)]
+            clamp += [Dirichlet("top", i, float(i == 0)) for i in range(3)]
         pull = ufl.as_vector([1.0 / float(self.counts[0] * self.counts[1]), 0.0, 0.0])
         ds = ufl.Measure("ds", domain=self.domain.mesh, subdomain_data=self.domain.facet_tags)
         ds = ds(self.domain.tag("top"))
-        forms = None if moved else (lambda u, v, t: -t * ufl.inner(pull, v) * ds)
-        self.solver = ImplicitSolver(self.domain, law, prescribed=clamp, forms=forms, degree=2, linear="direct")
-        self.solver.run(1.0, step=1.0)
+        self.solver = solver = ImplicitSolver(self.domain, law, prescribed=clamp, degree=2, linear="direct")
+        if not moved:
+            solver.external += solver.time_constant * ufl.inner(pull, solver.test_function) * ds
+        solver.run(1.0, step=1.0).finish()
         if moved:
             return 1.0 / float(self.solver.reaction("top")[0])
         local = dolfinx.fem.assemble_scalar(dolfinx.fem.form(ufl.inner(pull, self.solver.u) * ds))
@@ -293,11 +294,11 @@ def resolved(comm: MPI.Comm, rho: np.ndarray, counts: np.ndarray) -> tuple[Impli
     factor = np.repeat(whole[tuple(voxel.T)], 8)  # Gauss points of a hexahedron of degree 1
     height = float(counts[2])
     domain = domain_from_mesh(mesh)
-    supports = [Prescribed(lambda x: np.isclose(x[2], 0.0), i) for i in range(3)]
-    supports += [Prescribed(lambda x: np.isclose(x[2], height), i, float(i == 0)) for i in range(3)]
+    supports = [Dirichlet(lambda x: np.isclose(x[2], 0.0), i) for i in range(3)]
+    supports += [Dirichlet(lambda x: np.isclose(x[2], height), i, float(i == 0)) for i in range(3)]
     law = PointStiffness(factor[:, None, None] * isotropic(), density=1.0)
     solver = ImplicitSolver(domain, law, prescribed=supports, linear="iterative", symmetric=True, rtol=1e-6)
-    solver.run(1.0, step=1.0)
+    solver.run(1.0, step=1.0).finish()
     return solver, int(kept.sum())
 
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from fem.discretisation.prescribed import Prescribed
+from fem.discretisation.dirichlet import Dirichlet
 
 EDGE = 10.0  # of the square section, m
 NEAR = 1e-9  # of the box: where a node is on a plane or at a corner
@@ -91,10 +91,6 @@ class LoadCase:
         inside = (units[:, None] + np.arange(1, steps + 1) / steps).ravel()
         return [*inside.tolist(), *([self.end] if self.released else [])]
 
-    def held(self, released: bool = False) -> tuple[Support, ...]:
-        """What is prescribed, without the top if that is released."""
-        return tuple(s for s in self.supports if not (released and s.place == "top"))
-
 
 def load_case(name: str) -> LoadCase:
     """The load case of a name.
@@ -107,38 +103,41 @@ def load_case(name: str) -> LoadCase:
     return CASES[name]
 
 
-def prescribed(case: LoadCase, *, released: bool = False) -> tuple[Prescribed, ...]:
-    """What `fem.statics.implicit.ImplicitSolver` wants: the mesh has the groups "bottom" and "top"."""
+def prescribed(case: LoadCase) -> tuple[Dirichlet, ...]:
+    """Conditions for `fem.implicit.ImplicitSolver`: the mesh has the groups "bottom" and "top"."""
     found = []
-    for support in case.held(released):
+    for support in case.supports:
         place = support.place
-        group: Any = place if isinstance(place, str) else _at(place)
-        found.append(Prescribed(group, support.component, _value(support)))
+        found.append(Dirichlet(place if isinstance(place, str) else _at(place), support.component, _value(support)))
     return tuple(found)
 
 
-def conditions(case: LoadCase, nodes: np.ndarray, *, released: bool = False) -> list[tuple[np.ndarray, int, Value]]:
-    """What `fem.truss.TrussSolver` wants: (node ids, component, value).
+def conditions(case: LoadCase, nodes: np.ndarray) -> list[Dirichlet]:
+    """Conditions for `fem.truss.TrussSolver`, by node numbers.
 
     Args:
         case: The load case.
         nodes: Positions of the nodes, (N, 3), m; those of a perturbed lattice before it was perturbed.
-        released: Without the top.
 
     Raises:
         ValueError: If no node is at a place.
     """
-    found = []
-    for support in case.held(released):
-        place = support.place
-        if isinstance(place, str):
-            inside = np.abs(nodes[:, 2] - (0.0 if place == "bottom" else case.box[2])) < NEAR * EDGE
-        else:
-            inside = _at(place)(nodes.T)
-        if not inside.any():
-            raise ValueError(f"The lattice has no node at {place}.")
-        found.append((np.flatnonzero(inside), support.component, _value(support)))
-    return found
+    return [Dirichlet(nodes_at(case, nodes, s.place), s.component, _value(s)) for s in case.supports]
+
+
+def nodes_at(case: LoadCase, nodes: np.ndarray, place: Place) -> np.ndarray:
+    """Numbers of the nodes (N, 3) at a place.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if isinstance(place, str):
+        inside = np.abs(nodes[:, 2] - (0.0 if place == "bottom" else case.box[2])) < NEAR * EDGE
+    else:
+        inside = _at(place)(nodes.T)
+    if not inside.any():
+        raise ValueError(f"The lattice has no node at {place}.")
+    return np.flatnonzero(inside)
 
 
 def _at(place: tuple[float, float, float]) -> Callable[[np.ndarray], np.ndarray]:

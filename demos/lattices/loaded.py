@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import ufl
-from dolfinx.fem import Function, assemble_vector, form
+from dolfinx.fem import assemble_vector, form
 from dolfinx.la import InsertMode
-from load_cases import LoadCase, conditions, prescribed
+from load_cases import LoadCase, conditions, nodes_at, prescribed
 from mpi4py import MPI
 from stopwatch import Stopwatch
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from fem.implicit import ImplicitSolver
 from fem.laws import Law
 from fem.mesh import Domain
 from fem.parallel import raise_together
-from fem.truss.bar_law import BarLaw
+from fem.truss.bars import BarLaw
 from fem.truss.solver import TrussSolver
 
 Row = dict[str, Any]
@@ -44,13 +44,13 @@ class LoadedBox:
         **options: Of `ImplicitSolver`: degree, linear, rtol, output, ...
 
     Attributes:
-        solver: The solver; another one once the top is released.
+        solver: The solver.
         rows: What `follow` recorded.
         setup: Seconds that the solver took to be made.
     """
 
     def __init__(self, domain: Domain, law: Law, case: LoadCase, **options: Any) -> None:
-        self.case, self.comm, self._options = case, domain.comm, options
+        self.case, self.comm = case, domain.comm
         self.rows: list[Row] = []
         with Stopwatch(self.comm) as watch:
             self.solver = ImplicitSolver(domain, law, prescribed=prescribed(case), **options)
@@ -64,11 +64,10 @@ class LoadedBox:
 
     def forces(self) -> tuple[np.ndarray, np.ndarray]:
         """Displacement, m, and internal force, N, of the unknowns of this rank at the last commit; collective."""
-        points = self.solver.points
-        if self._internal is None or self._internal[0] is not points:  # of the stress alone, without what is released
-            v = ufl.TestFunction(points.V)
-            self._internal = (points, form(ufl.inner(points.stress, ufl.grad(v)) * points.dx))
-        b = assemble_vector(self._internal[1])
+        solver, points = self.solver, self.solver.points
+        if self._internal is None:
+            self._internal = form(ufl.inner(solver.P, ufl.grad(solver.test_function)) * solver.dx)
+        b = assemble_vector(self._internal)
         b.scatter_reverse(InsertMode.add)
         n = points.V.dofmap.index_map_bs * points.V.dofmap.index_map.size_local
         return self.solver.u.x.array[:n].copy(), b.array[:n].copy()
@@ -79,29 +78,7 @@ class LoadedBox:
 
     def release(self) -> None:
         """Let go of the top: the forces of its supports go to zero within one unit of pseudo-time."""
-        old = self.solver
-        held = Function(old.points.stress.function_space)
-        held.x.array[:] = old.points.stress.x.array
-        begin, dx = old.time, old.points.dx
-
-        def fading(u: Any, v: Any, t: Any) -> Any:  # of the stress at the release only the forces at the top count
-            left = ufl.max_value(begin + 1.0 - t, 0.0)
-            return -left * ufl.inner(held, ufl.grad(v)) * dx
-
-        supports = prescribed(self.case, released=True)
-        self.solver = new = ImplicitSolver(old.domain, old.law, prescribed=supports, forms=fading, **self._options)
-        new.u.x.array[:] = old.u.x.array
-        new.points.P[:] = old.points.P
-        new.set_time(old.time)
-        new.adopt(old.state)
-        new.material.evaluated = old.material.evaluated
-
-    def restore(self, path: Path, row: Row) -> None:
-        """Go to a checkpoint, and to the supports of its time."""
-        if row["time"] > self.case.loaded:
-            old, supports = self.solver, prescribed(self.case, released=True)
-            self.solver = ImplicitSolver(old.domain, old.law, prescribed=supports, **self._options)
-        self.solver.restore(path)
+        self.solver.release("top", over=1.0)
 
 
 class LoadedLattice:
@@ -151,13 +128,7 @@ class LoadedLattice:
 
     def release(self) -> None:
         """Let go of the top: the forces of its supports go to zero within one unit of pseudo-time."""
-        self.solver.prescribe(conditions(self.case, self._reference, released=True), fade=1.0)
-
-    def restore(self, path: Path, row: Row) -> None:
-        """Go to a checkpoint, and to the supports of its time."""
-        if row["time"] > self.case.loaded:
-            self.release()
-        self.solver.restore(path)
+        self.solver.release(nodes_at(self.case, self._reference, "top"), over=1.0)
 
 
 Loaded = LoadedBox | LoadedLattice
@@ -184,7 +155,7 @@ def follow(
         loaded: The body; its rows are continued, times that they hold are left out.
         times: Pseudo-times to hit (`LoadCase.times`).
         label: For the progress bar.
-        checkpoint: File (.npz) to write after every row, with a .json of the rows beside it; None for none.
+        checkpoint: File (.h5) to write after every row, with a .json of the rows beside it; None for none.
         each: Called with the body after every row.
         progress: Show a bar on rank 0.
 
@@ -203,7 +174,10 @@ def follow(
             with watch:
                 if t > case.loaded and begun <= case.loaded:
                     loaded.release()
-                steps = loaded.solver.run(times=[t], callback=work)
+                steps = []
+                for step in loaded.solver.run(times=[t]):
+                    work()
+                    steps.append(step)
             begun = t
             rows.append(
                 {
@@ -234,7 +208,7 @@ class _Work:
         self._loaded, self._watch, (self._u, self._f) = loaded, watch, loaded.forces()
         self.bounds = np.array(loaded.rows[-1]["work"] if loaded.rows else [0.0, 0.0])
 
-    def __call__(self, solver: Any) -> None:
+    def __call__(self) -> None:
         with self._watch.paused():
             u, f = self._loaded.forces()
             du = u - self._u
@@ -277,7 +251,7 @@ def resume(loaded: Loaded, path: Path) -> bool:
     rows = loaded.comm.bcast(rows, root=0)
     if not rows:
         return False
-    loaded.restore(path, rows[-1])
+    loaded.solver.restore(path)
     if loaded.solver.time != rows[-1]["time"]:  # ended between the two files
         rows = [row for row in rows if row["time"] <= loaded.solver.time]
     loaded.rows[:] = rows

@@ -14,62 +14,15 @@ import basix.ufl
 import dolfinx.fem
 import numpy as np
 import ufl
-from numba import njit
 
 from fem import compat
-
-DEGREE = 3  # two Gauss points a direction: exact for the volume and the mean gradient of any trilinear hexahedron
-
-
-class MeanGradientPoints:
-    """One point a cell, with the mean gradient of the cell (exact for distorted trilinear hexahedra).
-
-    Attributes:
-        V: Displacement space, P1 vector.
-        dx: Measure of the residual (2 x 2 x 2 points, so that the hourglass term is integrated in full).
-        n: Number of points on this rank, one an owned cell.
-        per_cell: Points a cell, 1.
-        volume: Reference volume of each point, (n,), m^3.
-        B: Mean gradient of the shape functions, (cells, 8, 3), 1/m.
-        stress: DG0 tensor Function that stands for P in UFL.
-        mean: DG0 tensor Function that holds the deformation gradient of the points.
-
-    References:
-        Flanagan and Belytschko (1981), 10.1002/nme.1620170504, eq. (16): uniform strain hexahedron.
-    """
-
-    per_cell = 1
-
-    def __init__(self, V: Any) -> None:
-        mesh = V.mesh
-        check_hexahedra(V)
-        self.V = V
-        self.dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": DEGREE, "quadrature_rule": "default"})
-        self.n = _n_cells(mesh)
-        W = dolfinx.fem.functionspace(mesh, ("DG", 0, (3, 3)))
-        _check_order(W, self.n, 1)
-        self.stress = dolfinx.fem.Function(W, name="P")
-        self.mean = dolfinx.fem.Function(W, name="F")
-        self._P = self.stress.x.array.reshape(-1, 3, 3)[: self.n]
-        self._F = self.mean.x.array.reshape(-1, 3, 3)[: self.n]
-        self.nodes = np.ascontiguousarray(V.dofmap.list[: self.n])
-        self.B, self.cell_volume, self.node_volume = mean_gradient(mesh)
-        self.volume = self.cell_volume
-
-    @property
-    def F(self) -> np.ndarray:
-        """Deformation gradient at the points, (n, 3, 3), a view."""
-        return self._F
-
-    @property
-    def P(self) -> np.ndarray:
-        """First Piola-Kirchhoff stress at the points, (n, 3, 3), Pa, a view: write here, UFL reads it."""
-        return self._P
-
-    def gather(self, u: Any) -> np.ndarray:
-        """Compute F = I + mean(grad u) at the points from a displacement Function; returns the view `F`."""
-        _gather(u.x.array.reshape(-1, 3), self.nodes, self.B, self._F)
-        return self._F
+from fem.discretisation.mean_gradient import (
+    MeanGradientPoints,
+    check_hexahedra,
+    check_order,
+    count_cells,
+    mean_gradient,
+)
 
 
 class QuadraturePoints:
@@ -99,7 +52,7 @@ class QuadraturePoints:
         self._u = dolfinx.fem.Function(V)
         self.dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": degree, "quadrature_rule": "default"})
         X, w = basix.make_quadrature(getattr(basix.CellType, mesh.topology.cell_type.name), degree)
-        self._cells = np.arange(_n_cells(mesh), dtype=np.int32)
+        self._cells = np.arange(count_cells(mesh), dtype=np.int32)
         self.per_cell = len(w)
         self.n = len(self._cells) * len(w)
         self.stress = self._function((d, d), degree, "P")
@@ -115,7 +68,7 @@ class QuadraturePoints:
         mesh = self.V.mesh
         element = basix.ufl.quadrature_element(mesh.topology.cell_type.name, value_shape=shape, degree=degree)
         W = dolfinx.fem.functionspace(mesh, element)
-        _check_order(W, len(self._cells), self.per_cell)
+        check_order(W, len(self._cells), self.per_cell)
         return dolfinx.fem.Function(W, name=name)
 
     @functools.cached_property
@@ -193,50 +146,6 @@ def cell_average(points: Points, values: np.ndarray) -> np.ndarray:
     return np.einsum("cq,cq...->c...", weight / weight.sum(axis=1, keepdims=True), shaped)
 
 
-def mean_gradient(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean gradient of the shape functions of the owned cells, integrated exactly.
-
-    grad N dx is a polynomial of degree two in each reference direction, so 2 x 2 x 2 Gauss points are exact.
-
-    Args:
-        mesh: Mesh of trilinear hexahedra.
-
-    Returns:
-        B (cells, 8, 3) in 1/m, volume (cells,) in m^3, and the integral of each shape function (cells, 8) in m^3.
-    """
-    n = _n_cells(mesh)
-    X, w = basix.make_quadrature(basix.CellType.hexahedron, DEGREE)
-    element = basix.create_element(basix.ElementFamily.P, basix.CellType.hexahedron, 1)
-    table = element.tabulate(1, X)[..., 0]  # (4, q, 8): values, then derivatives along the reference axes
-    x = mesh.geometry.x[mesh.geometry.dofmap[:n]]  # (c, 8, 3)
-    J = np.einsum("dqa,cai->cqid", table[1:], x)
-    det = np.linalg.det(J)
-    if np.any(det == 0.0):
-        raise ValueError(f"Cell {int(np.argmax((det == 0.0).any(axis=1)))} of the mesh is degenerate.")
-    weight = np.abs(det) * w
-    gradient = np.einsum("dqa,cqdi->cqai", table[1:], np.linalg.inv(J))
-    volume = weight.sum(axis=1)
-    B = np.einsum("cq,cqai->cai", weight, gradient) / volume[:, None, None]
-    return np.ascontiguousarray(B), volume, weight @ table[0]
-
-
-@njit(cache=True)
-def _gather(u: np.ndarray, nodes: np.ndarray, B: np.ndarray, F: np.ndarray) -> None:
-    for c in range(nodes.shape[0]):
-        for i in range(3):
-            for j in range(3):
-                F[c, i, j] = 1.0 if i == j else 0.0
-        for a in range(8):
-            node = nodes[c, a]
-            for i in range(3):
-                for j in range(3):
-                    F[c, i, j] += u[node, i] * B[c, a, j]
-
-
-def _n_cells(mesh: Any) -> int:
-    return int(mesh.topology.index_map(mesh.topology.dim).size_local)
-
-
 def _dimension(V: Any) -> int:
     d, cell = V.mesh.geometry.dim, V.mesh.topology.cell_type.name
     if V.mesh.topology.dim != d or cell not in ("triangle", "quadrilateral", "tetrahedron", "hexahedron"):
@@ -244,22 +153,3 @@ def _dimension(V: Any) -> int:
     if V.dofmap.index_map_bs != d:
         raise ValueError(f"The displacement space must have {d} components, got {V.dofmap.index_map_bs}.")
     return int(d)
-
-
-def check_hexahedra(V: Any) -> None:
-    """Refuse all but P1 vectors on trilinear hexahedra.
-
-    Raises:
-        ValueError: If the space is another one.
-    """
-    cell, geometry = V.mesh.topology.cell_type.name, V.mesh.geometry.cmap.degree
-    if cell != "hexahedron" or geometry != 1:
-        raise ValueError(f"The mesh must be of linear hexahedra, got {cell} of degree {geometry}.")
-    if V.dofmap.index_map_bs != 3 or V.dofmap.list.shape[1] != 8:
-        raise ValueError("The displacement space must be P1 with three components.")
-
-
-def _check_order(W: Any, cells: int, per_cell: int) -> None:
-    """The flat view holds only if degrees of freedom are numbered cell by cell, as DOLFINx does for such spaces."""
-    if not np.array_equal(W.dofmap.list[:cells].reshape(-1), np.arange(cells * per_cell)):
-        raise RuntimeError("The degrees of freedom of the stress space are not numbered cell by cell.")

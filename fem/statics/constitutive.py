@@ -11,9 +11,9 @@ from mpi4py import MPI
 from fem import failure
 from fem.clock import Clock
 from fem.discretisation.quadrature import QuadraturePoints
+from fem.errors import ConvergenceError
 from fem.laws import Law
 from fem.mesh import Domain
-from fem.statics.newton import ConvergenceError
 
 
 class Material:
@@ -27,16 +27,16 @@ class Material:
 
     Attributes:
         state: State at the last time committed, (n, k).
+        P_n: Stress there, (n, d, d), Pa.
+        state_before: State at the start of the step that ended there, (n, k): with it the law gives its tangent again.
         evaluated: Law evaluations of all ranks so far.
-        kept: Whether P and dP_dF are those at the end of the last step committed.
     """
 
     def __init__(self, domain: Domain, points: QuadraturePoints, law: Law, clock: Clock) -> None:
         self.domain, self.points, self.law, self.clock = domain, points, law, clock
         self.state = law.initial_state(points.n)
-        self._trial, self._P_n = self.state, points.P.copy()
+        self._trial, self.state_before, self.P_n = self.state, self.state, points.P.copy()
         self.evaluated, self._n_points = 0, int(domain.comm.allreduce(points.n))
-        self.kept = False
         self._wrong: dict[str, Any] | None = None
 
     def evaluate(self, u: Any, dt: float, time: float) -> None:
@@ -52,7 +52,7 @@ class Material:
                 inverted.
         """
         problem: failure.Problem | None = None
-        points, self.kept = self.points, False
+        points = self.points
         with self.clock("gather"):
             F = points.gather(u)
         with self.clock("law"):
@@ -69,22 +69,38 @@ class Material:
                 self._wrong = {"problem": problem, "F": F.copy(), "dt": dt, "time": time, "reason": text}
             raise ConvergenceError(text)
 
-    def commit(self, *, keep: bool = True) -> None:
-        """Take the trial state; `keep` the tangent for the first iteration of the next step."""
-        self.state, self.kept = self._trial, keep
-        self._P_n[:] = self.points.P
+    def commit(self) -> None:
+        """Take the trial state."""
+        self.state_before, self.state = self.state, self._trial
+        self.P_n[:] = self.points.P
 
     def roll_back(self, u: Any) -> None:
         """Return to the state committed, at the displacement u of that time."""
-        self._trial, self.kept = self.state, False
-        self.points.P[:] = self._P_n
+        self._trial = self.state
+        self.points.P[:] = self.P_n
         self.points.gather(u)
 
-    def adopt(self, u: Any, state: np.ndarray) -> None:
-        """Commit a state (n, k) that belongs to u and the stress at the points, as after a restart."""
-        self._trial = state
-        self.points.gather(u)
-        self.commit(keep=False)
+    def restore(self, u: Any, P: np.ndarray, state: np.ndarray, before: np.ndarray, dt: float, evaluated: int) -> None:
+        """Take the last step of an earlier run as committed, its tangent included; collective.
+
+        Args:
+            u: Displacement Function at its end.
+            P: Stress there, (n, d, d), Pa.
+            state: State there, (n, k).
+            before: State at its start, (n, k).
+            dt: Its length, s.
+            evaluated: Law evaluations of the earlier run.
+
+        Raises:
+            ConvergenceError: On all ranks, if the law fails. All but the tangent is then restored.
+        """
+        self.state = before
+        try:
+            self.evaluate(u, dt, 0.0)
+        finally:
+            self.points.gather(u)
+            self.points.P[:], self.P_n[:] = P, P
+            self.state_before, self.state, self._trial, self.evaluated = before, state, state, evaluated
 
     def forget_failure(self) -> None:
         """What failed before is of no interest any more."""
@@ -102,7 +118,7 @@ class Material:
             ValueError: If the density is None: the law does not tell it.
         """
         if density is None:
-            raise ValueError(f"The law {self.law.name} does not tell its {name}.")
+            raise ValueError(f"The law {self.law.name} does not provide its {name}.")
         return float(self.domain.comm.allreduce(float(self.points.volume @ density)))
 
 

@@ -1,60 +1,59 @@
-"""Implicit statics: equilibrium by Newton with the law's tangent, in load steps, the state kept where it converged.
+"""Implicit statics of bodies: equilibrium by Newton's method with the law's tangent, in load steps.
 
 One step from pseudo-time t_n to t, with the state at t_n given:
 
-    find u:  inner(P, grad v) dx + forms(u, v, t) = 0,   (P, state, dP_dF) = law(I + grad u, state_n, dt (t - t_n))
+    find u:  internal(P, u; v) - external(u, t; v) = 0,   (P, state, dP_dF) = law(I + grad u, state_n, dt (t - t_n))
 
-A law of small strain takes sym(grad u) from F itself: small and finite strain are the same here. The first residual and
-Jacobian of a step are those at the end of the last one, kept from there, unless the prescribed displacements turn back:
-the law is called once a Newton iteration.
+A law of small strain takes sym(grad u) from F itself: small and finite strain are the same here. Steps, conditions and
+checkpoints are those of `fem.statics.driver`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dolfinx.fem
 import numpy as np
+import ufl
+from petsc4py import PETSc
 
-from fem import failure
-from fem.clock import Clock
+from fem.discretisation.dirichlet import Dirichlet, Where, body_nodes
 from fem.discretisation.point_evaluation import Probe
-from fem.discretisation.prescribed import Group, Prescribed, Supports, find_nodes
 from fem.discretisation.quadrature import QuadraturePoints
-from fem.errors import SolverError
+from fem.errors import ConvergenceError, SolverError
+from fem.io.checkpoint import Block, Scalar, cell_numbers
 from fem.laws import Law, check_fit
-from fem.mesh import Domain
-from fem.parallel import raise_together
-from fem.statics import implicit_checkpoint, load_steps
-from fem.statics.assembly import Equilibrium
+from fem.mesh import as_domain
+from fem.statics.assembly import Equilibrium, check_form, internal_form
 from fem.statics.constitutive import Material
-from fem.statics.load_steps import Step
-from fem.statics.newton import Convergence, Newton
-from fem.statics.rigid_body import near_nullspace
+from fem.statics.driver import QuasiStatic
+from fem.statics.linear_solver import near_nullspace
+from fem.statics.newton import Convergence, Newton, check_options
+from fem.statics.output import OutputFields
 
-__all__ = ["ImplicitSolver", "Prescribed", "SolverError"]
+if TYPE_CHECKING:
+    from fem.io.fields import Writer
+
+__all__ = ["Dirichlet", "ImplicitSolver", "SolverError"]
 
 # Unknowns up to which a direct solver is the faster one (measured, one core), by dimension.
 DIRECT_BELOW = {2: 100_000, 3: 6_000}
 PHASES = ("gather", "law", "assemble", "solve")
 
 
-class ImplicitSolver:
+class ImplicitSolver(QuasiStatic):
     """Static equilibrium of a body in pseudo-time; the constructor and all methods are collective.
 
-    It is a problem of `fem.statics.load_steps`: `run` steps it through a load; `set_time`, `solve`, `commit` and
-    `roll_back` do
-    a step by hand.
+    `prescribe`, `release`, `run`, `save` and `restore` are those of `fem.statics.driver.QuasiStatic`.
 
     Args:
-        domain: Mesh and groups; triangles, quadrilaterals, tetrahedra or hexahedra.
+        mesh: A `dolfinx.mesh.Mesh`, or a `fem.mesh.Domain` with named groups; of triangles, quadrilaterals, tetrahedra
+            or hexahedra.
         law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain.
-        prescribed: Prescribed displacements.
-        forms: `forms(u, v, t)` returns a UFL form that is added to the residual: displacement, test function, and
-            pseudo-time (a Constant). A body force is `-inner(b, v) * dx`; its derivative to u is taken by UFL.
+        prescribed: Prescribed displacements, as by `prescribe`.
         degree: Of the displacement, 1 or 2.
         quadrature_degree: None takes full integration (`fem.discretisation.quadrature.quadrature_degree`).
         linear: "direct", "iterative", or "auto" by the number of unknowns (`fem.statics.newton`).
@@ -66,10 +65,14 @@ class ImplicitSolver:
         output: Folder for the checkpoint and the replay file of a failed run; None writes none.
 
     Attributes:
-        u: Displacement Function. points: Quadrature points, with F, P and dP_dF there.
-        time: Pseudo-time: of the last commit, or that set since.
-        last: `Convergence` of the last solve, None before. history: Steps of `run`, in order.
-        clock: Seconds of this rank by phase.
+        u: Displacement Function.
+        test_function: Test function v of the user's forms.
+        time_constant: Pseudo-time for the user's forms, a `dolfinx.fem.Constant`.
+        P: First Piola-Kirchhoff stress for the user's forms, Pa, values at the quadrature points.
+        dx: Measure that fits P.
+        points: Quadrature points, with the numbers of F, P and dP_dF there.
+        domain: Mesh and groups. law: The law.
+        material: The law at the points, with its state.
 
     Raises:
         ValueError: On all ranks, if an argument does not fit.
@@ -77,11 +80,10 @@ class ImplicitSolver:
 
     def __init__(
         self,
-        domain: Domain,
+        mesh: Any,
         law: Law,
         *,
-        prescribed: Sequence[Prescribed] = (),
-        forms: Callable[[Any, Any, Any], Any] | None = None,
+        prescribed: Sequence[Dirichlet] = (),
         degree: int = 1,
         quadrature_degree: int | None = None,
         linear: Literal["direct", "iterative", "auto"] = "auto",
@@ -95,48 +97,192 @@ class ImplicitSolver:
         options: Mapping[str, Any] | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
-        mesh, d = domain.mesh, domain.mesh.geometry.dim
+        domain = as_domain(mesh)
+        d = domain.mesh.geometry.dim
         check_fit(law, "implicit", ("small", "finite"), d)
         if degree not in (1, 2):
             raise ValueError(f"degree must be 1 or 2, got {degree}.")
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"dt must be positive, got {dt}.")
-        self.domain, self.law, self.comm, self.dt = domain, law, domain.comm, float(dt)
-        self.output = Path(output) if output is not None else None
-        V = dolfinx.fem.functionspace(mesh, ("Lagrange", degree, (d,)))
-        self.u, self._u_n = dolfinx.fem.Function(V, name="u"), dolfinx.fem.Function(V)
-        self.t = dolfinx.fem.Constant(mesh, 0.0)
-        self.clock = Clock(PHASES)
+        V = dolfinx.fem.functionspace(domain.mesh, ("Lagrange", degree, (d,)))
+        super().__init__(body_nodes(domain, V), PHASES, output)
+        self.domain, self.law, self.dt = domain, law, float(dt)
+        self.u, self._scratch = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V)
+        self.time_constant = dolfinx.fem.Constant(domain.mesh, 0.0)
         self.points = QuadraturePoints(V, quadrature_degree, tangent=True)
         self.material = Material(domain, self.points, law, self.clock)
-        self.supports = Supports(domain, V, prescribed)
-        self.equilibrium = Equilibrium(self.points, self.u, self.t, forms, self.supports)
-        self._n_owned = d * V.dofmap.index_map.size_local
-        nodes = V.tabulate_dof_coordinates()[: V.dofmap.index_map.size_local, :d]
-        self.newton = Newton(
-            self.equilibrium.b,
+        self.test_function = ufl.TestFunction(V)
+        self.P, self.dx = self.points.stress, self.points.dx
+        self._internal: Any | None = None
+        self._external: Any = ufl.Form([])
+        self._newton_arguments: dict[str, Any] = {
+            "linear": linear,
+            "symmetric": symmetric,
+            "direct_below": DIRECT_BELOW[d],
+            "rtol": rtol,
+            "atol": atol,
+            "stol": stol,
+            "maximum": maximum,
+            "line_search": line_search,
+            "options": options,
+        }
+        check_options(linear, line_search, maximum, rtol=rtol, atol=atol, stol=stol)
+        self._equilibrium: Equilibrium | None = None
+        self._probe: Probe | None = None
+        self.points.gather(self.u)
+        self._bcs: list[Any] = []
+        self._prescribe(*prescribed)
+
+    # Forms.
+
+    @property
+    def external(self) -> Any:
+        """Loads: a UFL form, linear in `test_function`, with the sign of a load; empty at first.
+
+        It may depend on `u` and `time_constant`: `solver.external += ufl.inner(b, solver.test_function) * ufl.dx`.
+        Its derivative by `u` is part of the tangent. It is compiled at the first step after a change.
+        """
+        return self._external
+
+    @external.setter
+    def external(self, form: Any) -> None:
+        self._external = check_form("external", form, self.test_function)
+        self._forms_changed()
+
+    @property
+    def internal(self) -> Any:
+        """Internal forces: a UFL form, linear in `test_function`; `inner(P, grad(v)) * dx` at first.
+
+        A form of the user's own may hold the law's stress `P`, integrated with `dx`, for example
+        `ufl.inner((1 - d)**2 * solver.P, ufl.grad(v)) * solver.dx`; the tangent follows from it.
+        """
+        return internal_form(self.points, self.test_function) if self._internal is None else self._internal
+
+    @internal.setter
+    def internal(self, form: Any) -> None:
+        self._internal = check_form("internal", form, self.test_function)
+        if self._internal.empty():
+            raise ValueError("internal must not be empty: a body without internal forces has no equilibrium.")
+        self._forms_changed()
+
+    def _forms_changed(self) -> None:
+        self._equilibrium = self._newton = None
+
+    @property
+    def equilibrium(self) -> Equilibrium:
+        """The assembled equations of the forms as they are."""
+        if self._equilibrium is None:
+            self._equilibrium = Equilibrium(self.points, self.u, self.test_function, self._internal, self._external)
+        return self._equilibrium
+
+    # What the driver asks of a body.
+
+    def _evaluate(self, u: np.ndarray) -> None:
+        self._set(u)
+        self.material.evaluate(self.u, self.dt * (self.time - self._time_n), self.time)
+
+    def _set(self, u: np.ndarray) -> None:
+        self.u.x.array[: u.size] = u.ravel()
+        self.u.x.scatter_forward()
+
+    def _forces(self) -> np.ndarray:
+        return self.equilibrium.forces()
+
+    def _lifted(self, change: np.ndarray) -> np.ndarray:
+        return self.equilibrium.lifted(change)
+
+    def _diagonal(self) -> float:
+        return 1.0
+
+    def _jacobian(self, x: PETSc.Vec, A: PETSc.Mat) -> None:
+        with self.clock("assemble"):
+            self.equilibrium.jacobian(A, self._bcs)
+
+    def _make_newton(self) -> Newton:
+        b, V, d = self.equilibrium.b, self.points.V, self.points.dimension
+        rows = self.supports.rows
+        self._bcs = [dolfinx.fem.dirichletbc(0.0, rows[rows % d == i], V.sub(i)) for i in range(d)]
+        nodes = self.supports.nodes
+        return Newton(
+            b,
             self.equilibrium.A,
             self._residual,
             self._jacobian,
-            prescribed=self.supports.dofs[: self.supports.owned],
-            linear=linear,
-            symmetric=symmetric,
-            near_nullspace=near_nullspace(self.equilibrium.b, nodes),
-            direct_below=DIRECT_BELOW[d],
-            rtol=rtol,
-            atol=atol,
-            stol=stol,
-            maximum=maximum,
-            line_search=line_search,
-            options=options,
+            prescribed=self._rows,
+            near_nullspace=near_nullspace(b, nodes.x[:d, : nodes.owned].T),
+            **self._newton_arguments,
         )
-        self._x = self.equilibrium.b.duplicate()
-        self._probe: Probe | None = None
-        self.time, self._time_n = 0.0, 0.0
-        self.last: Convergence | None = None
-        self.history: list[Step] = []
-        self._fresh, self._change = True, np.zeros(self.supports.owned)
-        self.points.gather(self.u)
+
+    def _keep(self) -> None:
+        self.u_n = self.u.x.array[: self.u_n.size].reshape(self.u_n.shape).copy()
+        self.material.commit()
+
+    def _return(self) -> None:
+        self._set(self.u_n)
+        self.material.roll_back(self.u)
+
+    def set_time(self, t: float) -> None:
+        """Go to pseudo-time t: prescribed displacements and loads take their values there."""
+        super().set_time(t)
+        self.time_constant.value = float(t)
+
+    def solve(self) -> Convergence:
+        """Find equilibrium at the time set; the state stays as committed.
+
+        Raises:
+            ConvergenceError: On all ranks; `roll_back` then returns to the last state committed.
+        """
+        self.material.forget_failure()
+        return super().solve()
+
+    def _write_replay(self, folder: Path) -> None:
+        self.material.write_replay(folder)
+
+    # Checkpoint: rows are cells, displacements included, since edges have no number in the input.
+
+    def _by_cell(self, values: np.ndarray) -> np.ndarray:
+        """Values of the owned nodes (n, d) at the nodes of the owned cells, (cells, nodes * d)."""
+        array = self._scratch.x.array
+        array[: values.size] = values.ravel()
+        self._scratch.x.scatter_forward()
+        cells = self.points.n // self.points.per_cell
+        by_node = array.reshape(-1, self.points.dimension)
+        return by_node[self.points.V.dofmap.list[:cells]].reshape(cells, -1)
+
+    def _by_node(self, rows: np.ndarray) -> np.ndarray:
+        """The inverse of `_by_cell`, ghosts included, (nodes, d)."""
+        d, array = self.points.dimension, self._scratch.x.array
+        array.reshape(-1, d)[self.points.V.dofmap.list[: len(rows)]] = rows.reshape(len(rows), -1, d)
+        self._scratch.x.scatter_forward()
+        return array.reshape(-1, d).copy()
+
+    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int]]:
+        points, material = self.points, self.material
+        numbers, topology = cell_numbers(self.domain.mesh), self.domain.mesh.topology
+        per_cell = points.per_cell
+        arrays = {name: self._by_cell(values) for name, values in self._component_arrays().items()}
+        at_points = {"P": material.P_n, "state": material.state, "state_before": material.state_before}
+        for name, values in at_points.items():
+            width = int(np.prod(values.shape[1:]))
+            arrays[name] = values.reshape(len(numbers), per_cell * width)
+        total = topology.index_map(topology.dim).size_global
+        identity: dict[str, str | int] = {"solver": "implicit", "law": self.law.name}
+        return {"cells": Block(numbers, total, arrays)}, {"points_evaluated": self.points_evaluated}, identity
+
+    def _adopt(self, arrays: Mapping[str, Mapping[str, np.ndarray]], scalars: Mapping[str, Any]) -> None:
+        found, points = arrays["cells"], self.points
+        by_node = {name: self._by_node(found[name]) for name in self._component_arrays()}
+        owned = {name: values[: len(self.u_n)] for name, values in by_node.items()}
+        self._adopt_components(owned, by_node["released"], scalars)
+        self._set(self.u_n)
+        state, before = (found[name].reshape(points.n, self.law.state_size) for name in ("state", "state_before"))
+        P, evaluated = found["P"].reshape(points.P.shape), int(scalars["points_evaluated"])
+        try:
+            self.material.restore(self.u, P, state, before, self.dt * self._length, evaluated)
+        except ConvergenceError:
+            self._kept = False  # the next step asks the law again, from the state committed
+
+    # Results.
 
     @property
     def state(self) -> np.ndarray:
@@ -148,100 +294,17 @@ class ImplicitSolver:
         """Law evaluations of all ranks so far."""
         return self.material.evaluated
 
-    def run(self, until: float = 1.0, **options: Any) -> list[Step]:
-        """Step to a pseudo-time; the options are those of `fem.statics.load_steps.run` (step, times, growth,
-        progress, ...).
-
-        Returns:
-            The steps taken; they are also added to `history`.
-
-        Raises:
-            SolverError: On all ranks, if a step fails that cannot be cut any more; the solver is then at the last state
-                committed, and the output folder has a checkpoint and a file to replay the point that failed.
-        """
-        steps = load_steps.run(self, until, **options)
-        self.history += steps
-        return steps
-
-    def set_time(self, t: float) -> None:
-        """Go to pseudo-time t: prescribed displacements and the user's forms take their values there."""
-        self.supports.set_time(t)
-        self.time = self.t.value = float(t)
-
-    def solve(self) -> Convergence:
-        """Find equilibrium at the time set; the state stays as committed.
-
-        Raises:
-            ConvergenceError: On all ranks; `roll_back` then returns to the last state committed.
-        """
-        owned = slice(self.supports.owned)
-        change = self.supports.values[owned] - self._u_n.x.array[self.supports.dofs[owned]]
-        if self.comm.allreduce(float(change @ self._change)) < 0.0:
-            # The load turns back: the tangent of plastic flow would overshoot, the law's at rest (elastic) does not.
-            self.material.kept = False
-        self._change = change
-        self._fresh = not self.material.kept
-        self.material.forget_failure()
-        self._x.array_w[:] = self.u.x.array[: self._n_owned]
-        self.last = None
-        with self.clock("solve"):
-            self.last = self.newton.solve(self._x)
-        return self.last
-
-    def commit(self) -> None:
-        """Take the solution as the start of the next step."""
-        self._u_n.x.array[:] = self.u.x.array
-        self._time_n = self.time
-        self.material.commit()
-
-    def roll_back(self) -> None:
-        """Return to the last state committed, its time included."""
-        self.u.x.array[:] = self._u_n.x.array
-        self.material.roll_back(self.u)
-        self.set_time(self._time_n)
-
-    def adopt(self, state: np.ndarray) -> None:
-        """Commit a state (n, k) with u, P and the time as they are, and keep nothing else of the past."""
-        self._u_n.x.array[:] = self.u.x.array
-        self._time_n, self._change = self.time, np.zeros(self.supports.owned)
-        self.material.adopt(self.u, state)
-        self.newton.linear.forget()
-
-    def _residual(self, x: Any, b: Any) -> float:
-        self.u.x.array[: self._n_owned] = x.array_r
-        self.u.x.scatter_forward()
-        if self._fresh:
-            self.material.evaluate(self.u, self.dt * (self.time - self._time_n), self.time)
-        self._fresh = True
-        with self.clock("assemble"):
-            return self.equilibrium.residual(b)
-
-    def _jacobian(self, x: Any, A: Any) -> None:
-        with self.clock("assemble"):
-            self.equilibrium.jacobian(A)
-
-    def give_up(self, sentence: str) -> None:
-        """Write the checkpoint and, if the law failed, the replay file to the output folder, if there is one."""
-        if self.output is None:
-            return
-        error: Exception | None = None
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            self.material.write_replay(self.output)
-        except OSError as caught:
-            error = caught
-        raise_together(self.comm, error)
-        self.save(self.output / failure.CHECKPOINT)
-
-    def reaction(self, group: Group) -> np.ndarray:
-        """Force of the supports on the nodes of a group, (d,), N: zero where nothing is prescribed.
+    def reaction(self, where: Where) -> np.ndarray:
+        """Force of the supports on some nodes, (d,), N, with what is left of that of released ones; else zero.
 
         A node on the edge of two groups counts in both.
+
+        Args:
+            where: The nodes, as for `prescribe`.
         """
-        nodes = find_nodes(self.domain, self.points.V, group)
-        d = self.points.dimension
-        owned = nodes[nodes < self._n_owned // d]
-        return self.comm.allreduce(self.equilibrium.forces().reshape(-1, d)[owned].sum(axis=0))
+        nodes = self.supports.nodes.find(where)
+        owned = nodes[nodes < len(self.u_n)]
+        return self.comm.allreduce(self.equilibrium.forces().reshape(self.u_n.shape)[owned].sum(axis=0))
 
     def probe(self, points: np.ndarray) -> np.ndarray:
         """Displacement (m, d), m, at points (m, d) of the undeformed body, the same on all ranks; on all ranks.
@@ -253,11 +316,33 @@ class ImplicitSolver:
             self._probe = Probe(self.domain.mesh)
         return self._probe.evaluate(self.u, points)
 
+    def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
+        """Writer of fields and history (`fem.io.fields`): displacement, von Mises stress, observed fields, energies.
+
+        Args:
+            folder: Where `fields.bp` (or `fields.xdmf`) and `history.csv` go; it is made if need be.
+            every: Pseudo-time between two frames; None writes one at each `update`.
+        """
+        from fem.io.fields import Writer
+
+        fields = OutputFields(self)
+        return Writer(
+            folder, fields.functions, time=lambda: self.time, refresh=fields.update, row=self._row, every=every
+        )
+
+    def _row(self) -> dict[str, float]:
+        law, F, state = self.law, self.points.F, self.state
+        row: dict[str, float] = {"time": self.time, "step": self.steps, "newton_iterations": self.newton_iterations}
+        for name, density in (("stored_energy", law.stored_energy(F, state)), ("dissipation", law.dissipation(state))):
+            if density is not None:
+                row[name] = self.material.total(name, density)
+        return row
+
     def stored_energy(self) -> float:
         """Stored energy of the body at the last time committed, J (a metre thick in two dimensions).
 
         Raises:
-            ValueError: If the law cannot tell it.
+            ValueError: If the law does not provide it.
         """
         return self.material.total("stored energy", self.law.stored_energy(self.points.F, self.state))
 
@@ -265,19 +350,6 @@ class ImplicitSolver:
         """Energy dissipated up to the last time committed, J.
 
         Raises:
-            ValueError: If the law cannot tell it.
+            ValueError: If the law does not provide it.
         """
         return self.material.total("dissipation", self.law.dissipation(self.state))
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write a checkpoint of the last state committed (`fem.statics.implicit_checkpoint`)."""
-        implicit_checkpoint.save(self, path)
-
-    def restore(self, path: str | PathLike[str]) -> None:
-        """Go to the state of a checkpoint, written on any number of ranks."""
-        implicit_checkpoint.restore(self, path)
-
-    def total_seconds(self) -> dict[str, float]:
-        """Seconds by phase, the largest of all ranks; "solve" holds the others."""
-        return self.clock.largest(self.comm)
-

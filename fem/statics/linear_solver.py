@@ -1,4 +1,8 @@
-"""Linear systems inside Newton: a direct solver for the small, conjugate gradients with algebraic multigrid else."""
+"""Linear systems inside Newton: a direct solver for the small, conjugate gradients with algebraic multigrid else.
+
+Multigrid is told the rigid-body modes, what a body without supports can do without stress, as the near null space that
+its coarse spaces must hold.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +60,6 @@ class LinearSolver:
     Attributes:
         kind: "direct" or "iterative".
         symmetric: Whether symmetric solvers are in use.
-
-    Raises:
-        ValueError: If `kind` is unknown.
     """
 
     def __init__(
@@ -71,12 +72,9 @@ class LinearSolver:
         prefix: str,
         overrides: Mapping[str, Any] | None,
     ) -> None:
-        if kind not in ("direct", "iterative", "auto"):
-            raise ValueError(f'linear must be "direct", "iterative" or "auto", got "{kind}".')
         small = matrix.getSize()[0] <= direct_below
         self.kind = ("direct" if small else "iterative") if kind == "auto" else kind
-        self._test, self._start = symmetric is None, symmetric is not False
-        self.symmetric = self._start
+        self._test, self.symmetric = symmetric is None, symmetric is not False
         self._ksp, self._prefix, self._options = ksp, prefix, dict(overrides or {})
         self._x, self._b = matrix.createVecs()
         self._y = self._x.duplicate()
@@ -98,11 +96,11 @@ class LinearSolver:
         if self._pending is not None:
             self._pending.enter_context(options(self._prefix, self._chosen))
 
-    def forget(self) -> None:
-        """Keep nothing of the systems solved so far: no preconditioner, no verdict on symmetry."""
-        self.symmetric, self._kept = self._start, False
-        self._ksp.reset()
-        self._configure()
+    def symmetric_before(self, symmetric: bool) -> None:
+        """Take over the verdict of an earlier run on the symmetry of the matrix, if it is to be tested at all."""
+        if self._test and self.symmetric and not symmetric:
+            self.symmetric = False
+            self._configure()
 
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
@@ -149,3 +147,43 @@ class LinearSolver:
         A.mult(self._y, self._b)
         difference = abs(forward - self._x.dot(self._b))
         return float(difference * np.sqrt(A.getSize()[0]) / size) if size > 0.0 else 0.0
+
+
+def rigid_body_modes(x: np.ndarray) -> np.ndarray:
+    """Translations and infinitesimal rotations about the centre of some points.
+
+    Args:
+        x: Positions, (n, d), d = 2 or 3, m.
+
+    Returns:
+        Modes, (3 or 6, n, d).
+    """
+    n, d = x.shape
+    pairs = [(0, 1)] if d == 2 else [(0, 1), (1, 2), (2, 0)]
+    modes = np.zeros((d + len(pairs), n, d))
+    for i in range(d):
+        modes[i, :, i] = 1.0
+    for mode, (i, j) in zip(modes[d:], pairs):
+        mode[:, i], mode[:, j] = -x[:, j], x[:, i]
+    return modes
+
+
+def near_nullspace(vector: PETSc.Vec, x: np.ndarray) -> PETSc.NullSpace:
+    """Rigid-body modes as orthonormal vectors; collective.
+
+    Args:
+        vector: A vector of the layout of the unknowns, blocks of d.
+        x: Positions of the owned nodes, (n, d), m.
+    """
+    comm: Any = vector.comm.tompi4py()
+    centre = comm.allreduce(x.sum(axis=0)) / max(comm.allreduce(len(x)), 1)
+    basis: list[PETSc.Vec] = []
+    for mode in rigid_body_modes(x - centre):
+        new = vector.duplicate()
+        new.array_w[:] = mode.reshape(-1)
+        for _ in range(2):  # Gram and Schmidt, twice is enough
+            for old in basis:
+                new.axpy(-new.dot(old), old)
+        new.normalize()
+        basis.append(new)
+    return PETSc.NullSpace().create(vectors=basis, comm=vector.comm)

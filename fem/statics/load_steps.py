@@ -10,8 +10,8 @@ import numpy as np
 from mpi4py import MPI
 from tqdm import tqdm
 
-from fem.errors import SolverError
-from fem.statics.newton import Convergence, ConvergenceError
+from fem.errors import ConvergenceError, SolverError
+from fem.statics.newton import Convergence
 
 EASY = 6  # Newton iterations up to which the next step may grow
 

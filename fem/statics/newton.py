@@ -39,6 +39,26 @@ _REASONS = {
 }
 
 
+LINE_SEARCHES = ("basic", "energy", "bt", "l2", "cp", "nleqerr")
+
+
+def check_options(linear: str, line_search: str, maximum: int, **tolerances: float) -> None:
+    """Refuse options that `Newton` cannot use.
+
+    Raises:
+        ValueError: If one does not fit.
+    """
+    for name, value in tolerances.items():
+        if not (np.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{name} must not be negative, got {value}.")
+    if maximum < 1:
+        raise ValueError(f"maximum must be at least 1, got {maximum}.")
+    if linear not in ("direct", "iterative", "auto"):
+        raise ValueError(f'linear must be "direct", "iterative" or "auto", got "{linear}".')
+    if line_search not in LINE_SEARCHES:
+        raise ValueError(f'line_search must be one of {", ".join(LINE_SEARCHES)}, got "{line_search}".')
+
+
 @dataclass(frozen=True)
 class Convergence:
     """How one solve went.
@@ -81,6 +101,7 @@ class Newton:
 
     Attributes:
         snes: The PETSc solver.
+        vector: The vector of the residual.
         linear: How linear systems are solved (`fem.statics.linear_solver.LinearSolver`).
 
     Raises:
@@ -107,13 +128,9 @@ class Newton:
         linear_rtol: float = 1e-12,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        for name, value in (("rtol", rtol), ("atol", atol), ("stol", stol), ("linear_rtol", linear_rtol)):
-            if not (np.isfinite(value) and value >= 0.0):
-                raise ValueError(f"{name} must not be negative, got {value}.")
-        if maximum < 1:
-            raise ValueError(f"maximum must be at least 1, got {maximum}.")
+        check_options(linear, line_search, maximum, rtol=rtol, atol=atol, stol=stol, linear_rtol=linear_rtol)
         self.comm: MPI.Comm = vector.comm.tompi4py()
-        self._residual, self._jacobian = residual, jacobian
+        self.vector, self._residual, self._jacobian = vector, residual, jacobian
         self._prescribed = np.zeros(0, dtype=np.int64) if prescribed is None else np.asarray(prescribed, dtype=np.int64)
         self.rtol, self.atol, self.stol, self.linear_rtol = float(rtol), float(atol), float(stol), float(linear_rtol)
         self._failure: str | None = None

@@ -11,13 +11,20 @@ the aggregates of GAMG and the kernels for blocks the other.
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 from mpi4py import MPI
 from numba import njit
 from petsc4py import PETSc
 
-from fem.truss import coo
 from fem.truss.partition import Part
+
+# petsc4py (3.22) does not offer the assembly from coordinate lists in one call: PETSc sorts the coordinates once, sums
+# repeated ones and sends those of other ranks' rows; after that an assembly is one pass over the values.
+_library = ctypes.CDLL(PETSc.__file__)  # its symbols include those of the PETSc it is linked to
+_library.MatSetPreallocationCOO.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p]
+_library.MatSetValuesCOO.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
 
 
 @njit(cache=True, error_model="numpy")
@@ -64,6 +71,7 @@ class TrussAssembly:
         d: Dimension.
         axis: Directions of the owned bars, (b, d).
         length: Their lengths, (b,), m.
+        scale: Diagonal of prescribed rows, N/m; 0 before the first call of `diagonal`.
         free: 1 where a component is free, 0 where prescribed; owned nodes, then ghosts, (n + g, d).
     """
 
@@ -78,7 +86,7 @@ class TrussAssembly:
             part.ghosts.astype(PETSc.IntType), (self.n * self.d, part.total_nodes * self.d), bsize=self.d, comm=comm
         )
         self.free = np.ones((self.n + len(part.ghosts), self.d))
-        self._diagonal: float | None = None
+        self.scale = 0.0
         self._coo: np.ndarray | None = None
 
     def create_vector(self) -> PETSc.Vec:
@@ -136,7 +144,7 @@ class TrussAssembly:
         A.setSizes((size, size))
         A.setBlockSize(d)
         A.setType(PETSc.Mat.Type.AIJ)
-        coo.preallocate(A, *entries)
+        preallocate(A, *entries)
         A.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         A.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
         A.setOption(PETSc.Mat.Option.SPD, True)
@@ -158,7 +166,7 @@ class TrussAssembly:
         _add_stiffness(self.part.area * tangent / self.length, self._ends, self.axis, self.free, off, own)
         node, component = np.nonzero(self.free[: self.n] == 0.0)
         own[node, component, component] = self.diagonal(tangent)
-        coo.set_values(A, self._coo)
+        set_values(A, self._coo)
 
     def diagonal(self, tangent: np.ndarray) -> float:
         """Diagonal of prescribed rows, N/m: the mean stiffness at the first call, ever after the same; collective.
@@ -166,7 +174,44 @@ class TrussAssembly:
         Args:
             tangent: d sigma / d eps of the owned bars, (b,), Pa.
         """
-        if self._diagonal is None:
+        if self.scale == 0.0:
             total = self.comm.allreduce(float(np.sum(self.part.area * np.abs(tangent) / self.length)))
-            self._diagonal = 2.0 * total / (self.part.total_nodes * self.d) or 1.0
-        return self._diagonal
+            self.scale = 2.0 * total / (self.part.total_nodes * self.d) or 1.0
+        return self.scale
+
+
+def preallocate(A: PETSc.Mat, rows: np.ndarray, columns: np.ndarray) -> None:
+    """Fix the pattern of a matrix; collective.
+
+    Args:
+        A: With sizes and type set.
+        rows: Global rows, of any rank, repeated as they come, (m,).
+        columns: Global columns, (m,).
+
+    Raises:
+        RuntimeError: If PETSc fails.
+    """
+    # PETSc uses both as work arrays.
+    i, j = (np.array(numbers, dtype=PETSc.IntType) for numbers in (rows, columns))
+    _check(_library.MatSetPreallocationCOO(A.handle, len(i), i.ctypes.data, j.ctypes.data))
+
+
+def set_values(A: PETSc.Mat, values: np.ndarray) -> None:
+    """Fill the matrix, repeated coordinates summed; collective.
+
+    Args:
+        A: Of `preallocate`.
+        values: One number for each coordinate there, float64, (m,).
+
+    Raises:
+        RuntimeError: If PETSc fails.
+    """
+    if values.dtype != PETSc.ScalarType or not values.flags.c_contiguous:
+        raise ValueError(f"values must be a contiguous array of {np.dtype(PETSc.ScalarType)}.")
+    _check(_library.MatSetValuesCOO(A.handle, values.ctypes.data, int(PETSc.InsertMode.INSERT)))
+    A.stateIncrease()
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise RuntimeError(f"PETSc failed with error code {code}.")

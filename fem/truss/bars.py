@@ -1,13 +1,34 @@
-"""The bars of one rank: their law, their state, and what a step tries before it is committed."""
+"""The bars of one rank: what is asked of their law, their state, and what a step tries before it is committed."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from mpi4py import MPI
 
+from fem.errors import ConvergenceError
 from fem.parallel import raise_together
-from fem.statics.newton import ConvergenceError
-from fem.truss.bar_law import BarLaw
+
+
+class BarLaw(Protocol):
+    """What is asked of a bar law; arrays have one entry a bar (b,), the state (b, k) is zero at first."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def state_size(self) -> int: ...
+
+    def update(self, strain: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Stress (b,), Pa, new state (b, k) and tangent (b,), Pa."""
+
+    def energy(self, strain: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Stored energy (b,), J/m^3."""
+
+    def dissipation(self, state_n: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Dissipation of a step (b,), J/m^3."""
 
 
 class Bars:
@@ -21,6 +42,7 @@ class Bars:
 
     Attributes:
         strain: At the last commit, (b,). stress: There, (b,), Pa. state: There, (b, k).
+        state_before: State at the start of the step that ended there, (b, k): with it the law gives its tangent again.
         dissipated: Up to there, (b,), J/m^3.
         trial_strain, trial_stress, trial_state, tangent: Of the last evaluation.
         calls: Calls of the law so far, all ranks: bars times evaluations.
@@ -33,6 +55,7 @@ class Bars:
         self.strain, self.stress, self.dissipated = np.zeros(n), np.zeros(n), np.zeros(n)
         self.state = np.zeros((n, law.state_size))
         self.trial_strain, self.trial_stress, self.trial_state = self.strain, self.stress, self.state
+        self.state_before = self.state
         self.tangent = np.zeros(n)
         self.calls = 0
         self.failure: str | None = None
@@ -62,6 +85,7 @@ class Bars:
     def commit(self) -> None:
         """Take what was tried last as the start of the next step."""
         self.dissipated = self.dissipated + self.law.dissipation(self.state, self.trial_state)
+        self.state_before = self.state
         self.strain, self.stress, self.state = self.trial_strain, self.trial_stress, self.trial_state
         self.failure = None
 
@@ -69,6 +93,24 @@ class Bars:
         """Forget what was tried."""
         self.trial_strain, self.trial_stress, self.trial_state = self.strain, self.stress, self.state
         self.failure = None
+
+    def restore(self, arrays: Mapping[str, np.ndarray], calls: int) -> None:
+        """Take the last step of an earlier run as committed, its tangent included; collective.
+
+        Args:
+            arrays: strain, stress, state, state_before and dissipated of the owned bars.
+            calls: Calls of the law in the earlier run.
+
+        Raises:
+            ConvergenceError: On all ranks, if the law fails. All but the tangent is then restored.
+        """
+        self.state = self.state_before = arrays["state_before"]
+        try:
+            self.evaluate(arrays["strain"])
+        finally:
+            self.strain, self.stress, self.state = arrays["strain"], arrays["stress"], arrays["state"]
+            self.dissipated, self.calls = arrays["dissipated"], calls
+            self.roll_back()
 
     def stored_energy(self) -> float:
         """Stored energy of all ranks at the last commit, J; collective."""

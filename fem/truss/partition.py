@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from fem.discretisation.dirichlet import Nodes, Where, check_some, extent, nodes_inside
 from fem.parallel import raise_together
 
 
@@ -157,3 +158,38 @@ def share(comm: MPI.Comm, nodes: Any, bars: Any, area: Any) -> Part:
             error = ValueError(str(caught))
     raise_together(comm, error)
     return comm.scatter(parts, root=0)
+
+
+def truss_nodes(part: Part, comm: MPI.Comm) -> Nodes:
+    """The owned nodes of a truss, for Dirichlet conditions: given by their input numbers or a function; collective."""
+    n, d = len(part.nodes), part.x.shape[1]
+    x = np.zeros((3, n))
+    x[:d] = part.x[:n].T
+
+    def find(where: Where) -> np.ndarray:
+        if where is None or callable(where):
+            return nodes_inside(comm, x, where)
+        numbers, error = np.zeros(0, dtype=np.int64), None
+        try:
+            numbers = _numbers(where, part.total_nodes)
+        except ValueError as caught:
+            error = caught
+        raise_together(comm, error)
+        nodes = np.flatnonzero(np.isin(part.nodes, numbers)).astype(np.int32)
+        check_some(comm, nodes, where)
+        return nodes
+
+    return Nodes(comm, d, x, n, extent(comm, x), find)
+
+
+def _numbers(where: Any, total: int) -> np.ndarray:
+    """Input numbers of nodes as integers."""
+    if isinstance(where, (str, tuple)) and not all(isinstance(k, (int, np.integer)) for k in where):
+        raise ValueError(f"The nodes of a truss are given by their numbers or a function, got {where!r}.")
+    found = np.atleast_1d(np.asarray(where))
+    if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"Prescribed nodes must be integers of shape (n,), got {found.dtype} of shape {found.shape}.")
+    if found.min() < 0 or found.max() >= total:
+        wrong = found[(found < 0) | (found >= total)][0]
+        raise ValueError(f"There is no node {wrong} to prescribe, the truss has {total}.")
+    return found

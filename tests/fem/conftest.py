@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from fem.discretisation.dirichlet import Dirichlet
 from fem.io.checkpoint import node_numbers
 from fem.mesh import Domain, domain_from_mesh
 from fem.parallel import plan_threads
@@ -118,14 +119,15 @@ def _uniaxial(truss, value):
     at = lambda *p: np.flatnonzero(np.abs(truss.reference - np.array(p)).max(axis=1) < 1e-9)
     pins = [(at(*[0.0] * d), c, 0.0) for c in range(d - 1)]
     pins += [(at(10.0, 0.0, 0.0), 1, 0.0)] if d == 3 else []
-    return [(bottom, d - 1, 0.0), (top, d - 1, value), *pins]
+    ends = [Dirichlet(bottom, d - 1), Dirichlet(top, d - 1, lambda x, t: value * t)]
+    return [*ends, *(Dirichlet(*pin) for pin in pins)]
 
 
 def _clamped(truss, value):
     """lcC: bottom fixed, top prescribed along the last axis."""
     bottom, top = _faces(truss)
     d = truss.nodes.shape[1]
-    return [*((bottom, c, 0.0) for c in range(d)), (top, d - 1, value)]
+    return [Dirichlet(bottom), Dirichlet(top, d - 1, lambda x, t: value * t)]
 
 
 def _torsion(truss, degrees):
@@ -140,7 +142,7 @@ def _torsion(truss, degrees):
 
         return value
 
-    return [*((bottom, c, 0.0) for c in range(3)), (top, 0, turn(0)), (top, 1, turn(1))]
+    return [Dirichlet(bottom), Dirichlet(top, 0, turn(0)), Dirichlet(top, 1, turn(1))]
 
 
 def _make(truss, conditions, law=None, **options):

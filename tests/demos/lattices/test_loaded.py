@@ -119,7 +119,7 @@ def test_plastic_flow_stays_after_the_release_and_agrees(law):
 def test_restart_ends_where_the_whole_run_ends(law, tmp_path_factory, kind, done):
     comm, case = MPI.COMM_WORLD, torsion("turned", (0.0, 40.0, 80.0), released=True)
     make = (lambda: make_box(law, case)) if kind == "box" else (lambda: make_lattice(case)[0])
-    path = comm.bcast(tmp_path_factory.mktemp("restart")) / "body.npz"
+    path = comm.bcast(tmp_path_factory.mktemp("restart")) / "body.h5"
     times = case.times(1)
     whole = follow(make(), times)
     follow(make(), times[:done], checkpoint=path)
@@ -132,7 +132,7 @@ def test_restart_ends_where_the_whole_run_ends(law, tmp_path_factory, kind, done
         assert a["dissipation"] == pytest.approx(b["dissipation"], rel=1e-8)
         assert a["work"] == pytest.approx(b["work"], rel=1e-8)
         assert a["displacement"] == pytest.approx(b["displacement"], abs=1e-7)
-    assert not resume(make(), path.with_name("other.npz"))
+    assert not resume(make(), path.with_name("other.h5"))
 
 
 def test_newton_summary_tells_the_last_plastic_step():

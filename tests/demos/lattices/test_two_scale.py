@@ -9,7 +9,7 @@ from mpi4py import MPI
 from two_scale import TwoScale, bars_at, relative
 
 from fem import laws
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 from fem.laws.linear_elastic import LinearElastic
 from fem.mesh import read_mesh
 from meshes.box import box
@@ -44,9 +44,9 @@ def strained(request, tmp_path_factory):
     def surface(x):
         return np.any(np.isclose(x, 0.0) | np.isclose(x, [[10.0], [10.0], [20.0]]), axis=0)
 
-    given = [Prescribed(surface, i, lambda x, t, i=i: t * (H[i] @ x)) for i in range(3)]
+    given = [Dirichlet(surface, i, lambda x, t, i=i: t * (H[i] @ x)) for i in range(3)]
     solver = ImplicitSolver(domain, law, prescribed=given)
-    solver.run()
+    solver.run().finish()
     micro = LatticeCell(cell, BAR)
     E = torch.from_numpy(0.5 * (H + H.T))[None]
     return cell, tile(cell, (2, 2, 4), 5.0), solver, micro.step(E, micro.initial_state(1))
@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused(strained):
     with pytest.raises(ValueError, match="is not in the mesh"):
         TwoScale(solver, cell, far, 5.0)
     plain = ImplicitSolver(solver.domain, LinearElastic(1.0, 2.0, density=1.0))
-    with pytest.raises(ValueError, match="does not tell the"):
+    with pytest.raises(ValueError, match="does not provide the"):
         TwoScale(plain, cell, lattice, 5.0)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import ufl
 
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 from fem.laws.linear_elastic import LinearElastic
 from fem.laws.neo_hookean import NeoHookean
 from fem.laws.plane_strain import PlaneStrain
@@ -38,15 +38,13 @@ def error(domain, law, stress, degree):
     u_exact = ufl.as_vector(exact(x, ufl.sin, ufl.cos))
     dx = ufl.dx(metadata={"quadrature_degree": 2 * degree + 2})
 
-    def forms(u, v, t):
-        return ufl.inner(ufl.div(stress(ufl.grad(u_exact), d)), v) * dx
-
     def boundary(x):
         return np.any(np.isclose(x[:d], 0.0) | np.isclose(x[:d], 1.0), axis=0)
 
-    prescribed = [Prescribed(boundary, i, lambda x, t, i=i: exact(x, np.sin, np.cos)[i]) for i in range(d)]
-    solver = ImplicitSolver(domain, law, prescribed=prescribed, forms=forms, degree=degree)
-    solver.run()
+    prescribed = [Dirichlet(boundary, i, lambda x, t, i=i: exact(x, np.sin, np.cos)[i]) for i in range(d)]
+    solver = ImplicitSolver(domain, law, prescribed=prescribed, degree=degree)
+    solver.external -= ufl.inner(ufl.div(stress(ufl.grad(u_exact), d)), solver.test_function) * dx
+    solver.run().finish()
     difference = solver.u - u_exact
     square = dolfinx.fem.assemble_scalar(dolfinx.fem.form(ufl.inner(difference, difference) * dx))
     return np.sqrt(mesh.comm.allreduce(square))

@@ -9,7 +9,7 @@ import pytest
 import ufl
 
 import fem.laws
-from fem.implicit import ImplicitSolver, Prescribed
+from fem.implicit import Dirichlet, ImplicitSolver
 
 PRETRAINED = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
 E, H, K = 1.0, 0.1, 1.0 / 3.0
@@ -40,15 +40,13 @@ def error(domain, law, amplitude, degree):
     u_exact = ufl.as_vector(exact(ufl.SpatialCoordinate(mesh), ufl.sin, ufl.cos))
     dx = ufl.dx(metadata={"quadrature_degree": 8})
 
-    def forms(u, v, t):
-        return -ufl.inner(stress(ufl.sym(ufl.grad(u_exact)), d), ufl.grad(v)) * dx
-
     def boundary(x):
         return np.any(np.isclose(x[:d], 0.0) | np.isclose(x[:d], 1.0), axis=0)
 
-    prescribed = [Prescribed(boundary, i, lambda x, t, i=i: exact(x, np.sin, np.cos)[i]) for i in range(d)]
-    solver = ImplicitSolver(domain, law, prescribed=prescribed, forms=forms, degree=degree)
-    solver.run()
+    prescribed = [Dirichlet(boundary, i, lambda x, t, i=i: exact(x, np.sin, np.cos)[i]) for i in range(d)]
+    solver = ImplicitSolver(domain, law, prescribed=prescribed, degree=degree)
+    solver.external += ufl.inner(stress(ufl.sym(ufl.grad(u_exact)), d), ufl.grad(solver.test_function)) * dx
+    solver.run().finish()
     difference = solver.u - u_exact
     square = dolfinx.fem.assemble_scalar(dolfinx.fem.form(ufl.inner(difference, difference) * dx))
     return np.sqrt(mesh.comm.allreduce(square)) / amplitude, solver.dissipation()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem.errors import SolverError
+from fem.errors import ConvergenceError, SolverError
 from fem.statics import load_steps
-from fem.statics.newton import Convergence, ConvergenceError
+from fem.statics.newton import Convergence
 
 
 def run(problem, *arguments, **options):

@@ -5,7 +5,8 @@ import pytest
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from fem.statics.newton import ConvergenceError, Newton
+from fem.errors import ConvergenceError
+from fem.statics.newton import Newton
 
 pytestmark = pytest.mark.mpi
 N = 60

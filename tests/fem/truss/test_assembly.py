@@ -9,7 +9,7 @@ pytestmark = pytest.mark.mpi
 def test_stiffness_is_the_derivative_of_the_forces(trusses):
     truss = trusses.lattice(2, "cube-2", 0.1)
     solver = trusses.make(truss, trusses.torsion(truss, lambda t: 60.0 * t))
-    solver.run()
+    solver.run().finish()
     assembly, rng = solver.assembly, np.random.default_rng(5)
     u = trusses.everywhere(solver.comm, solver.displacement())[solver.part.nodes]
     du = rng.normal(size=truss.nodes.shape)[solver.part.nodes] * assembly.free[: assembly.n]

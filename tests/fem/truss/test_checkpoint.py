@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem.errors import CHECKPOINT, SolverError
+from fem.errors import SolverError
+from fem.failure import CHECKPOINT
 from micro.lattice.bars import IsotropicBar, KinematicBar
 
 pytestmark = pytest.mark.mpi
@@ -27,13 +28,13 @@ def test_a_failing_step_is_cut_and_the_end_is_the_same(trusses):
     truss = trusses.lattice(2)
     law = Brittle()
 
-    def remember(s):
-        law.seen[len(s.bars.state)] = s.bars.strain.copy()
-
     load = trusses.uniaxial(truss, -5.0)
     careful, plain = trusses.make(truss, load, law), trusses.make(truss, load)
-    steps = careful.run(callback=remember)
-    plain.run()
+    steps = []
+    for step in careful.run():
+        law.seen[len(careful.bars.state)] = careful.bars.strain.copy()
+        steps.append(step)
+    plain.run().finish()
     assert len(steps) >= 10 and max(step.attempts for step in steps) > 1
     assert careful.stored_energy() == pytest.approx(plain.stored_energy(), rel=1e-9)
     assert careful.dissipation() == pytest.approx(plain.dissipation(), rel=1e-9)
@@ -54,7 +55,7 @@ def test_a_law_that_always_fails_ends_the_run_where_it_was(trusses, kind, tmp_pa
     truss = trusses.lattice(2)
     solver = trusses.make(truss, trusses.uniaxial(truss, -5.0), Broken(), output=folder)
     with pytest.raises(SolverError, match="no step is left to try.*bar law kinematic"):
-        solver.run(times=[0.25, 1.0], smallest=0.1)
+        solver.run(times=[0.25, 1.0], smallest=0.1).finish()
     assert 0.25 <= solver.time <= 0.5
     other = trusses.make(truss, trusses.uniaxial(truss, -5.0))
     other.restore(folder / CHECKPOINT)
@@ -64,11 +65,11 @@ def test_a_law_that_always_fails_ends_the_run_where_it_was(trusses, kind, tmp_pa
 
 @pytest.mark.parametrize("law", BOTH, ids=lambda law: law.name)
 def test_a_restored_run_goes_on_as_the_first_on_any_ranks(trusses, law, tmp_path):
-    path = trusses.everywhere(MPI.COMM_WORLD, tmp_path) / "run.npz"
+    path = trusses.everywhere(MPI.COMM_WORLD, tmp_path) / "run.h5"
     truss = trusses.lattice(2, "cube-2", 0.1)
     load = lambda: trusses.torsion(truss, lambda t: 60.0 * np.sin(3.0 * t))
     first = trusses.make(truss, load(), law)
-    first.run(times=[0.25, 0.5, 0.75])
+    first.run(times=[0.25, 0.5, 0.75]).finish()
     first.save(path)
     first.comm.barrier()
     second, alone = trusses.make(truss, load(), law), trusses.make(truss, load(), law, comm=MPI.COMM_SELF)
@@ -76,7 +77,7 @@ def test_a_restored_run_goes_on_as_the_first_on_any_ranks(trusses, law, tmp_path
         solver.restore(path)
         assert (solver.time, solver.bar_calls) == (first.time, first.bar_calls)
     for solver in (first, second, alone):
-        solver.run(times=[1.0, 1.5])
+        solver.run(times=[1.0, 1.5]).finish()
     for name in ("displacement", "bar_stress", "bar_state"):
         a, b = (trusses.everywhere(s.comm, getattr(s, name)()) for s in (first, second))
         np.testing.assert_allclose(a, b, atol=1e-13)
@@ -88,12 +89,12 @@ def test_a_restored_run_goes_on_as_the_first_on_any_ranks(trusses, law, tmp_path
 
 
 def test_checkpoints_that_do_not_fit_are_refused(trusses, tmp_path):
-    path = trusses.everywhere(MPI.COMM_WORLD, tmp_path) / "run.npz"
+    path = trusses.everywhere(MPI.COMM_WORLD, tmp_path) / "run.h5"
     truss, larger = trusses.lattice(2), trusses.lattice(3)
     trusses.make(truss, trusses.uniaxial(truss, -1.0)).save(path)
     with pytest.raises(ValueError, match='with the law "kinematic", the solver has "isotropic"'):
         trusses.make(truss, trusses.uniaxial(truss, -1.0), IsotropicBar()).restore(path)
-    with pytest.raises(ValueError, match="does not fit this mesh: u_n has shape"):
+    with pytest.raises(ValueError, match="does not fit this mesh: u has shape"):
         trusses.make(larger, trusses.uniaxial(larger, -1.0)).restore(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        trusses.make(truss, trusses.uniaxial(truss, -1.0)).restore(path.with_name("absent.npz"))
+        trusses.make(truss, trusses.uniaxial(truss, -1.0)).restore(path.with_name("absent.h5"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fem.discretisation.dirichlet import Dirichlet
 from fem.truss.partition import bisect, divide
 from fem.truss.solver import TrussSolver
 from micro.lattice.bars import KinematicBar
@@ -44,13 +45,15 @@ RING = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]])
         ({"nodes": SQUARE * [1.0, 0.0]}, "Bar 1 has no length."),
         ({"area": np.ones(3)}, r"area must be positive, one number or \(5,\), got shape \(3,\)."),
         ({"area": -1.0}, "area must be positive"),
-        ({"prescribed": [([4], 0, 0.0)]}, "There is no node 4 to prescribe, the truss has 4."),
-        ({"prescribed": [([-1], 0, 0.0)]}, "There is no node -1 to prescribe"),
-        ({"prescribed": [([0.5], 0, 0.0)]}, "Prescribed nodes must be integers"),
-        ({"prescribed": [([0], 2, 0.0)]}, "A prescribed component must be 0 to 1, got 2."),
-        ({"prescribed": [([0], 0, np.nan)]}, "A prescribed displacement must be finite, got nan."),
-        ({"prescribed": [([0, 1], 0, lambda x, t: np.zeros(5))]}, r"A prescribed displacement must have shape"),
-        ({"prescribed": [([0, 1], 0, 0.0), ([1], 0, 2.0)]}, "Component 0 of node 1 is prescribed twice at time 1"),
+        ({"prescribed": [Dirichlet([4], 0, 0.0)]}, "There is no node 4 to prescribe, the truss has 4."),
+        ({"prescribed": [Dirichlet([-1], 0, 0.0)]}, "There is no node -1 to prescribe"),
+        ({"prescribed": [Dirichlet([0.5], 0, 0.0)]}, "Prescribed nodes must be integers"),
+        ({"prescribed": [Dirichlet([0], 2, 0.0)]}, "A prescribed component must be below 2, got 2."),
+        ({"prescribed": [Dirichlet("top", 0)]}, "The nodes of a truss are given by their numbers or a function"),
+        ({"prescribed": [Dirichlet([], 0)]}, "Prescribed nodes must be integers"),
+        ({"prescribed": [Dirichlet(lambda x: x[0] > 5.0, 0)]}, "There is no node to prescribe"),
+        ({"prescribed": [Dirichlet([0, 1], 0, lambda x, t: np.zeros(5))]}, "A prescribed displacement must have shape"),
+        ({"prescribed": [Dirichlet([0, 1], 0), Dirichlet([1], 0, 2.0)]}, r"node at \(1, 0\) m is prescribed twice"),
         ({"linear": "fast"}, 'linear must be "direct", "iterative" or "auto", got "fast".'),
     ],
 )
@@ -62,8 +65,9 @@ def test_what_makes_no_truss_is_refused(change, sentence):
 
 
 def test_the_same_value_twice_is_one_condition(trusses):
-    conditions = [([0, 1], 1, 0.0), ([0], 0, 0.0), ([0], 1, lambda x, t: 0.0 * x[0]), ([2, 3], 1, 0.1)]
+    conditions = [Dirichlet([0, 1], 1), Dirichlet([0], 0), Dirichlet([0], 0, lambda x, t: 0.0 * x[0])]
+    conditions.append(Dirichlet(lambda x: x[1] > 0.5, 1, lambda x, t: 0.1 * t))
     solver = TrussSolver(SQUARE, RING, 1.0, KinematicBar(), prescribed=conditions)
-    solver.run()
+    solver.run().finish()
     top = trusses.everywhere(solver.comm, solver.displacement())[2:, 1]
     np.testing.assert_allclose(top, 0.1, rtol=1e-12)
