@@ -578,7 +578,14 @@ def conclude(folder: Path, o: argparse.Namespace, summary: dict[str, Any], panel
 
 def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
     """Run the demo (collective); returns the exit status, the same on every rank."""
-    return finish(comm, lambda: run(comm, parse(arguments)))
+
+    def work() -> None:
+        try:
+            run(comm, parse(arguments))
+        except OSError as error:  # of the writer or the checkpoint, raised on all ranks together
+            raise Stop(f"{error.strerror or error}: {error.filename}.", code=1) from error
+
+    return finish(comm, work)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 SUMMARY = "Check the environment and report missing or broken parts."
-SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS reaches about 1, an optimised one 10 and more per core
+SLOW_BLAS = 3.0  # GFlop/s of a float64 product; the reference BLAS reaches about 1, an optimised one 10 per core
 SMALL_SHM = 256 * 2**20  # bytes; the ranks of one machine exchange messages through /dev/shm
 PRODUCT = 768  # rows of the matrices of the timed product
 RENDER = (
@@ -48,7 +48,8 @@ class Report:
         """The whole report."""
         width = max((len(name) for name, _ in self.lines), default=0)
         rows = [f"{name:<{width}}  {text}" for name, text in self.lines]
-        rows += [f"PROBLEM: {wrong}\n         Remedy: {remedy}" for wrong, remedy in self.findings] or ["No problems found."]
+        problems = [f"PROBLEM: {wrong}\n         Remedy: {remedy}" for wrong, remedy in self.findings]
+        rows += problems or ["No problems found."]
         return "\n".join(rows)
 
 
@@ -111,7 +112,7 @@ def report_mpi(report: Report) -> Any:
     report.say("ranks", f"{plan}; each may use {bound}")
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if threads.isdigit() and int(threads) > plan.cores:
-        wrong = f"OMP_NUM_THREADS={threads} in {plan.ranks} ranks is more than the {plan.cores} cores that each rank has."
+        wrong = f"OMP_NUM_THREADS={threads} in {plan.ranks} ranks is more than the {plan.cores} cores per rank."
         report.find(wrong, f"leave it unset or set it to {plan.cores}.")
     return mpi.COMM_WORLD
 

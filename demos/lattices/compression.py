@@ -54,7 +54,7 @@ from two_scale import bars_at
 
 import fem.laws
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.io.fields import Series, surface
+from fem.io.fields import surface
 from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
@@ -195,9 +195,9 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns:
         lead(o, body, f"{case.name}-{name}", f"{case.name}, {'exact ' * (name == 'exact')}law")
         boxes[name] = body
     boxes.setdefault("exact", boxes["law"])
-    with Series(boxes["law"].solver, folder) as series:
-        series.write(boxes["law"].solver)
-    skin, reports, pictures = surface(series), [], []
+    with boxes["law"].solver.writer(folder) as out:  # it writes the end of the path
+        skin = surface(out.functions)
+    reports, pictures = [], []
     for n in ns:
         lattice = make_lattice(comm, laws, case, n)
         body = LoadedLattice(comm, lattice, laws.bar, case, linear=o.linear, output=folder)
@@ -280,7 +280,7 @@ def draw_bars(pictures: list[tuple[LoadCase, int, dict[str, Any]]], path: Path) 
     for i, (case, n, picture) in enumerate(pictures):
         axis = figure.add_subplot(2, len(pictures), i + 1, projection="3d", proj_type="ortho")
         skin = picture["skin"]
-        x, u = skin["x"] + skin["u"], skin["u"][..., 2].mean(axis=1)
+        x, u = skin["x"] + skin["displacement"], skin["displacement"][..., 2].mean(axis=1)
         colours = plt.get_cmap("viridis")((u - u.min()) / max(np.ptp(u), 1e-300))
         axis.add_collection3d(Poly3DCollection(x, facecolors=colours, edgecolors="0.2", linewidths=0.15))
         low, high = x.reshape(-1, 3).min(axis=0), x.reshape(-1, 3).max(axis=0)
@@ -394,7 +394,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     together(comm, write, root=True)
     failed = [f"{run} {name}: {e}" for run, found in held.items() for name, e in found.items() if not e["holds"]]
     if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
 def sentence(s: dict[str, Any]) -> str:

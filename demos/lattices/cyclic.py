@@ -54,7 +54,7 @@ from tqdm import tqdm
 
 import fem.laws
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.io.fields import Series, surface
+from fem.io.fields import surface
 from fem.mesh import read_mesh
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
@@ -200,12 +200,12 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns:
         boxes["exact"] = LoadedBox(domain, laws.exact, case, degree=o.degree, linear=o.linear, output=folder)
         lead(o, boxes["exact"], "exact", "exact law")
     law = boxes["law"] = LoadedBox(domain, laws.law, case, degree=o.degree, linear=o.linear, output=folder)
-    with Series(law.solver, folder) as series:
+    with law.solver.writer(folder) as out:
 
         def write(body: LoadedBox) -> None:
-            series.write(body.solver)
+            out.update()
             if body.solver.time in o.panels:
-                panels[int(body.solver.time)] = surface(series)
+                panels[int(body.solver.time)] = surface(out.functions)
 
         lead(o, law, "law", "law", each=write)
         if not law.solver.history:  # nothing was left to do after a restart
@@ -315,16 +315,16 @@ def draw_fields(panels: dict[int, dict[str, np.ndarray]], case: LoadCase, variab
     """The deformed column at the panels' steps, coloured by u_z (above) and by the internal variable (below)."""
     columns = sorted(panels)
     figure = plt.figure(figsize=(2.6 * len(columns) + 1.0, 9.0), layout="constrained")
-    high = max(float((panels[k]["x"] + panels[k]["u"])[..., 2].max()) for k in columns)
+    high = max(float((panels[k]["x"] + panels[k]["displacement"])[..., 2].max()) for k in columns)
     for row, name in enumerate(("u_z", variable)):
-        fields = {k: panels[k]["u"][..., 2] if name == "u_z" else panels[k][name] for k in columns}
+        fields = {k: panels[k]["displacement"][..., 2] if name == "u_z" else panels[k][name] for k in columns}
         top = max(max(float(np.abs(f).max()) for f in fields.values()), 1e-300)
         norm = matplotlib.colors.Normalize(-top, top)
         axes = []
         for i, k in enumerate(columns):
             axis = figure.add_subplot(2, len(columns), row * len(columns) + i + 1, projection="3d", proj_type="ortho")
             axes.append(axis)
-            x = panels[k]["x"] + panels[k]["u"]
+            x = panels[k]["x"] + panels[k]["displacement"]
             colours = plt.get_cmap("RdBu")(norm(fields[k].mean(axis=1)))
             axis.add_collection3d(
                 Poly3DCollection(x, facecolors=colours, edgecolors="0.3", linewidths=0.1, clip_on=False)
@@ -407,7 +407,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     together(comm, write, root=True)
     failed = [f"n = {n} {name}: {e}" for n, found in held.items() for name, e in found.items() if not e["holds"]]
     if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.")
+        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
 def sentence(s: dict[str, Any]) -> str:

@@ -252,8 +252,10 @@ class DirichletSet:
         error: Exception | None = None
         try:
             values = self._evaluate(float(t))
-        except Exception as caught:  # the user's function may fail in any way, on one rank alone
+        except ValueError as caught:
             error = caught
+        except Exception as caught:  # the user's function may fail in any way, on one rank alone
+            error = ValueError(f"A prescribed displacement cannot be evaluated: {caught}.")
         raise_together(self.nodes.comm, error)
         self.values, self._time = values, float(t)
         self._constant = not self.in_time

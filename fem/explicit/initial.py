@@ -26,7 +26,11 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
     if value is None:
         return
     array = function.x.array.reshape(-1, 3)
-    values = np.asarray(value(x.T), dtype=float).T if callable(value) else np.asarray(value, dtype=float)
+    try:
+        values = np.asarray(value(x.T), dtype=float).T if callable(value) else np.asarray(value, dtype=float)
+    except Exception as error:  # a user's function may fail in any way
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"The initial {name} cannot be evaluated: {reason}.") from error
     if values.shape not in ((3,), array.shape):
         raise ValueError(f"The initial {name} must have shape (3,) or {array.shape}, got {values.shape}.")
     if not np.all(np.isfinite(values)):

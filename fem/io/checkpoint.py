@@ -254,10 +254,11 @@ def _file(path: Path) -> Any:
 
 def _sentence(path: Path, error: Exception) -> Exception:
     """An error as one sentence; HDF5 and h5py raise nearly anything for a file that is damaged."""
-    if isinstance(error, (ValueError, FileNotFoundError)) and str(path) in str(error):
+    ours = isinstance(error, (ValueError, FileNotFoundError)) and not getattr(error, "errno", 0)
+    if ours and str(path) in str(error):
         return error
-    if isinstance(error, OSError) and error.strerror and error.errno:
-        return ValueError(f"The checkpoint {path} cannot be read: {error.strerror}.")
+    if isinstance(error, OSError) and error.errno:
+        return ValueError(f"The checkpoint {path} cannot be read: {os.strerror(error.errno)}.")
     return ValueError(f"The checkpoint {path} is damaged: {' '.join(str(error).split())}.")
 
 
@@ -334,55 +335,3 @@ def _read_block(group: Any, block: Block) -> dict[str, np.ndarray]:
             first = last
         found[name] = values
     return found
-
-
-# What the solvers that have not moved to `save` and `restore` still use.
-
-
-def write(path: str | PathLike[str], values: Mapping[str, Any]) -> None:
-    """Write arrays to an `.npz` file as a whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **values)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def read(path: str | PathLike[str], schema: int | str, law: str) -> dict[str, Any]:
-    """Arrays of a checkpoint.
-
-    Args:
-        path: The `.npz` file.
-        schema: What its field "schema" must be.
-        law: Name that its field "law" must have.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is no such checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Checkpoint {path} does not exist.")
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            values = {name: file[name] for name in file.files}
-    except Exception as error:  # a truncated archive fails in several ways
-        raise ValueError(f"{path} is not a checkpoint, or it is truncated.") from error
-    if "schema" not in values or str(values["schema"]) != str(schema):
-        raise ValueError(f"{path} is not a checkpoint of schema {schema}.")
-    if str(values["law"]) != law:
-        raise ValueError(f'{path} was written with the law "{values["law"]}", the solver has "{law}".')
-    return values
-
-
-def check_shapes(path: str | PathLike[str], values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a checkpoint of another mesh.
-
-    Raises:
-        ValueError: If an array has another shape than it must have.
-    """
-    for name, shape in shapes.items():
-        if values[name].shape != shape:
-            raise ValueError(f"{path} does not fit this mesh: {name} has shape {values[name].shape}, not {shape}.")

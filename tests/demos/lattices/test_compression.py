@@ -79,7 +79,7 @@ def test_summary_is_complete_and_files_are_whole(small):
     assert set(s) >= KEYS
     assert (s["n"], s["ranks"], s["cells"], s["case"]) == (2, 1, 8, "lcC2")
     names = {entry.name for entry in folder.iterdir()}
-    assert names == {"summary.json", "bars.png", "fields.bp", "checkpoint"}
+    assert names == {"summary.json", "bars.png", "fields.bp", "history.csv", "checkpoint"}
     assert (folder / "bars.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for name in ("displacement", "psi", "dissipation", "Z_1"):
         assert name.encode() in (folder / "fields.bp" / "md.0").read_bytes()
@@ -102,7 +102,7 @@ def test_restart_ends_where_the_run_ended(demo, laws, small, tmp_path):
 
 def test_restart_with_other_options_is_refused(demo, laws, small, tmp_path, capsys):
     words = ["--law", str(laws / "exact.pt"), *SMALL, "--restart", str(small[0]), "--degree", "2"]
-    assert demo.main([*words, "--output", str(tmp_path / "out")], MPI.COMM_SELF) == 1
+    assert demo.main([*words, "--output", str(tmp_path / "out")], MPI.COMM_SELF) == 2
     assert capsys.readouterr().err == "--restart goes on with --degree 1, but got 2.\n"
 
 
@@ -154,7 +154,7 @@ def test_ranks_do_not_change_the_results(demo, laws, tmp_path_factory):
 def test_bad_input_ends_all_ranks_with_one_sentence(demo, laws, tmp_path_factory, capfd):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("bad"))))
-    assert demo.main([*SMALL, "--output", str(folder / "out"), "--law", "no.pt"], comm) == 1
+    assert demo.main([*SMALL, "--output", str(folder / "out"), "--law", "no.pt"], comm) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == (1 if comm.rank == 0 else 0)
     assert not (folder / "out").exists()
@@ -179,7 +179,7 @@ def test_bad_input_ends_all_ranks_with_one_sentence(demo, laws, tmp_path_factory
 def test_bad_input_is_one_sentence(demo, laws, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.pt").write_bytes(b"")
-    assert demo.main(["--law", str(laws / "exact.pt"), *SMALL, "--output", "out", *arguments], MPI.COMM_SELF) == 1
+    assert demo.main(["--law", str(laws / "exact.pt"), *SMALL, "--output", "out", *arguments], MPI.COMM_SELF) == 2
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()

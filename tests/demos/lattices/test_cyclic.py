@@ -62,9 +62,10 @@ def test_column_remembers_and_passes_its_checks(small):
 
 def test_files_are_whole(small):
     names = {entry.name for entry in small[0].iterdir()}
-    assert names == {"summary.json", "history.json", "history.png", "fields.png", "fields.bp", "checkpoint"}
-    # BP4: a header and one record of 64 bytes each step.
-    assert (small[0] / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 23)
+    series = {"fields.bp", "history.csv", "checkpoint"}
+    assert names == {"summary.json", "history.json", "history.png", "fields.png"} | series
+    # BP4: a header, and one record of 64 bytes for the start and for each step.
+    assert (small[0] / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 1 + 23)
 
 
 def test_restart_within_the_path_ends_where_the_run_ended(demo, law, small, tmp_path, monkeypatch):
@@ -106,7 +107,7 @@ def test_ranks_do_not_change_the_results(demo, law, tmp_path_factory):
     ],
 )
 def test_bad_input_is_one_sentence(demo, law, tmp_path, capsys, arguments, sentence):
-    assert demo.main(["--law", law, *SMALL, "--output", str(tmp_path / "out"), *arguments], MPI.COMM_SELF) == 1
+    assert demo.main(["--law", law, *SMALL, "--output", str(tmp_path / "out"), *arguments], MPI.COMM_SELF) == 2
     said = capsys.readouterr().err
     assert said.startswith(sentence)
     assert said.count("\n") == 1

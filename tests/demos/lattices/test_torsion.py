@@ -44,7 +44,7 @@ def test_turned_column_passes_its_checks(demo, law, tmp_path):
     assert (s["case"], s["cells"], s["n"], s["newton_iterations_max"] <= 5) == ("lcT2", 54, 3, True)
     assert set(s["checks"]) >= {"superposition_law", "superposition_lattice", "work_law", "work_lattice"}
     assert s["values"]["lattice"]["dissipation"] > 0.0
-    assert {entry.name for entry in tmp_path.iterdir()} == {"summary.json", "deformed.png", "fields.bp"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"summary.json", "deformed.png", "fields.bp", "history.csv"}
 
 
 def test_study_and_restart(demo, law, tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_ranks_do_not_change_the_results(demo, law, tmp_path_factory):
 
 
 def test_bad_input_is_one_sentence(demo, law, tmp_path, capsys):
-    assert demo.main(["--case", "lcC1"], MPI.COMM_SELF) == 1
+    assert demo.main(["--case", "lcC1"], MPI.COMM_SELF) == 2
     assert capsys.readouterr().err.startswith("Argument --case: invalid choice: 'lcC1'")
-    assert demo.main(["--law", law, "--size", "-1"], MPI.COMM_SELF) == 1
+    assert demo.main(["--law", law, "--size", "-1"], MPI.COMM_SELF) == 2
     assert capsys.readouterr().err == "--size must be a positive finite number, got -1.0.\n"
