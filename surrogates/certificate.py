@@ -4,7 +4,7 @@
 
 The command computes the certificate of an artifact, shows it beside the stored one and ends with 1 where they differ;
 `--renew` stores the new one, in the artifact and in the `.json` beside it. A shipped law may be given by its name. From
-Python: `certify`. What each entry means: docs/certificate.md.
+Python: `certify`. What each entry means: docs/guides/certificate.md.
 """
 
 import json

@@ -37,7 +37,8 @@ def test_commands_and_modules_exist(page: Path) -> None:
     missing = [name for name in re.findall(r"-m ((?:fem|meshes|micro|surrogates)[\w.]*)", text) if not there(name)]
     names = re.findall(r"`((?:fem|meshes|micro|surrogates)(?:\.\w+)+)[`(]", text)
     missing += [name for name in names if not there(name) and not there(name.rpartition(".")[0])]
-    files = re.findall(r"(?<![\w/.])((?:demos|tests|docker|fem|meshes|micro|surrogates)/[\w/.-]+\.(?:py|pt|json|txt|md))", text)
+    folders = "demos|tests|docker|fem|meshes|micro|surrogates"
+    files = re.findall(rf"(?<![\w/.])((?:{folders})/[\w/.-]+\.(?:py|pt|json|txt|md))", text)
     missing += [name for name in files if not (ROOT / name).exists()]
     assert missing == []
 

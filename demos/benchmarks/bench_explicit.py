@@ -3,14 +3,16 @@
 #
 # **Why.** The paper's claim is about cost: a learned law at some ten times the price of an empirical one, and many
 # orders below a concurrent polycrystal. So the bar of `taylor_anvil.py` is run for a fixed number of steps with every
-# law on 1, 2, 4, ... ranks, as many as the job has (`mpirun -n 2 python3 demos/benchmarks/bench_explicit.py`), and timed by phase:
+# law on 1, 2, 4, ... ranks, as many as the job has (`mpirun -n 2 python3 demos/benchmarks/bench_explicit.py`), and
+# timed by phase:
 # gather (F from u), law, assemble (internal force), contact, step (stable step).
 #
 # **Numbers.** points per second = points * steps / seconds of the whole step; share of each phase; the cost ratio of a
 # law to Johnson-Cook on the same ranks, for the law alone and for the whole step. The paper's ratios for the
 # whole run are 8.7 (Taylor anvil) and 9.0 (plate), from its Table 2.
 #
-# **Layouts.** Cores can be given to ranks or to the threads of a rank. `python3 demos/benchmarks/bench_explicit.py --layouts`
+# **Layouts.** Cores can be given to ranks or to the threads of a rank. `python3 demos/benchmarks/bench_explicit.py
+# --layouts`
 # (without mpirun) runs each law with one rank and one thread, and then with every layout of ranks x threads that fills
 # the cores, one after the other, each a run of its own; its table has points per second and their ratio to the first.
 #
@@ -165,7 +167,7 @@ def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[st
     scale = 1e6 * comm.size / points  # core time of one point and step
     manifest = getattr(law, "manifest", None)
     return {
-        "law": name if name in fem.laws.FINITE else law.name, "network": "" if manifest is None else manifest.dtype,
+        "law": law.name, "network": "" if manifest is None else manifest.dtype,
         "ranks": comm.size, "points": points,
         "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
         "share": {phase: value / elapsed for phase, value in seconds.items()},

@@ -5,7 +5,8 @@
 # in closed form and must not cost more than three times the stress alone; and the law must be worth its training.
 #
 # **What is timed.** States of random walks, all laws on the same strains: `update` and `tangent` as a solver calls them
-# (`fem.laws`), and one step of the auxiliary problem (`micro.lattice.cell_problem`) with its homogenised tangent, batched.
+# (`fem.laws`), and one step of the auxiliary problem (`micro.lattice.cell_problem`) with its homogenised tangent,
+# batched.
 # Numbers are the fastest of several rounds in one process; only ratios of one run mean anything.
 #
 # **Check.** Stress and tangent of each law are those of its cell at the last step.

@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", type=float, default=3.7, help="size of the finite elements; the edge is 10, the paper's 0.5"
     )
     p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom one")
+    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom")
     p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
     p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
     p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")

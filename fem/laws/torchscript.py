@@ -67,7 +67,7 @@ class TorchLaw:
         return column_of(self.observables, quantity, index, component)
 
     def summary(self) -> str:
-        """One line for the log: what the law is and what its certificate says (see docs/certificate.md)."""
+        """One line for the log: what the law is and what its certificate says (see docs/guides/certificate.md)."""
         if self.manifest is None:
             return f"law {self.name} ({self.strain} strain, {self.dimension}-D), not certified"
         m, c = self.manifest, self.manifest.certificate

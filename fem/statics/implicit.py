@@ -25,7 +25,7 @@ from fem.discretisation.point_evaluation import Probe
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import ConvergenceError, SolverError
 from fem.io.checkpoint import Block, Scalar, cell_numbers
-from fem.laws import Law, check_fit
+from fem.laws import Law, as_law, check_fit
 from fem.mesh import as_domain
 from fem.statics.assembly import Equilibrium, check_form, internal_form
 from fem.statics.constitutive import Material
@@ -99,6 +99,7 @@ class ImplicitSolver(QuasiStatic):
     ) -> None:
         domain = as_domain(mesh)
         d = domain.mesh.geometry.dim
+        law = as_law(law)
         check_fit(law, "implicit", ("small", "finite"), d)
         if degree not in (1, 2):
             raise ValueError(f"degree must be 1 or 2, got {degree}.")

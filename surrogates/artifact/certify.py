@@ -3,7 +3,7 @@
 A consistent tangent alone does not make Newton converge with a network. `certify` needs no data: it drives the law
 along seeded random strain paths within its range, evaluates it in float64, and solves small patches of elements. The
 result is the group `certificate` of the manifest, numbers and flags only, with the settings that reproduce it. What
-each entry means: docs/certificate.md.
+each entry means: docs/guides/certificate.md.
 """
 
 import copy
@@ -67,7 +67,7 @@ def certify(
         points: random paths; their amplitudes spread from a thousandth of `strain_max` to all of it.
 
     Returns:
-        What docs/certificate.md says: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`, `eigenvalue_min`,
+        What docs/guides/certificate.md says: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`, `eigenvalue_min`,
         `eigenvalue_negative`, `virgin_stress` (Pa), `zero_increment`, `zero_increment_stress`; `newton_order_element`,
         `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`; and the settings.
 

@@ -150,7 +150,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The certificate (docs/certificate.md): what its tangent is worth, and the settings that reproduce it.
+    """The certificate (docs/guides/certificate.md): what its tangent is worth, and the settings that reproduce it.
 
     An entry is not a number (None for the settings) where an older certificate lacks it.
     """

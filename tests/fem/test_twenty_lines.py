@@ -1,4 +1,4 @@
-"""The lines of docs/explicit.md run as they stand there, on any number of ranks."""
+"""The lines of docs/guides/explicit.md run as they stand there, on any number of ranks."""
 
 import csv
 import re
@@ -16,10 +16,10 @@ def test_the_lines_of_the_page_run_as_they_stand(tmp_path_factory, monkeypatch, 
     comm = MPI.COMM_WORLD
     folder = comm.bcast(tmp_path_factory.mktemp("lines") if comm.rank == 0 else None)
     monkeypatch.chdir(folder)
-    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "explicit.md").read_text(), re.DOTALL)
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "explicit.md").read_text(), re.DOTALL)
     assert block is not None
     names: dict = {}
-    exec(compile(block.group(1), "docs/explicit.md", "exec"), names)
+    exec(compile(block.group(1), "docs/guides/explicit.md", "exec"), names)
     assert "EnergyBalance(" in capfd.readouterr().out
     solver = names["solver"]
     assert solver.time == 5e-7

@@ -1,6 +1,7 @@
 """Threads of PyTorch and BLAS: what the user asks for, what libraries find when they are loaded, small batches.
 
-No clocks: that sleeping threads and one thread of BLAS are fast is measured by `demos/benchmarks/bench_explicit.py --layouts`.
+No clocks: that sleeping threads and one thread of BLAS are fast is measured by `demos/benchmarks/bench_explicit.py
+--layouts`.
 """
 
 import json

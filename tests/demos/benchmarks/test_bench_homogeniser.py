@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench_homogeniser", ROOT / "demos" / "benchmarks" / "bench_homogeniser.py")
+    path = ROOT / "demos" / "benchmarks" / "bench_homogeniser.py"
+    spec = importlib.util.spec_from_file_location("bench_homogeniser", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""The example of docs/implicit.md runs as printed, and what the page says of it holds."""
+"""The example of docs/guides/implicit.md runs as printed, and what the page says of it holds."""
 
 import csv
 import re
