@@ -131,8 +131,9 @@ def run_apart(case: Case, arguments: list[str], folder: Path) -> tuple[int, str]
         os.killpg(process.pid, signal.SIGKILL)
         said, _ = process.communicate()
         pytest.fail(f"no answer within {SECONDS} s; said: {said[-2000:]}")
-    # What mpirun adds of its own when a program ends with an error stands between two lines of dashes.
-    return process.returncode, re.sub(r"-{40,}\n.*?-{40,}\n", "", said, flags=re.DOTALL)
+    # What mpirun adds of its own when a program ends with an error: a notice of a few lines between two of dashes.
+    notice = r"-{40,}\n(?=.*\n?.*(?:mpirun|prterun|MPI_ABORT))(?:(?!-{40,}|Traceback).*\n)+-{40,}\n"
+    return process.returncode, re.sub(notice, "", said)
 
 
 @pytest.mark.parametrize("case", cases())
