@@ -20,7 +20,7 @@ from micro.threads import add_threads_option, check_threads, limit_threads, use_
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
-from micro.lattice.parameters import lattice_of
+from micro.lattice.data import lattice_of
 from surrogates.artifact.load import Law, load_law
 from surrogates.cells import data as cells
 from surrogates.cells.evaluate import as_text, table

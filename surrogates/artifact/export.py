@@ -29,7 +29,7 @@ class Material:
         density: kg/m^3.
         moduli: bulk and shear modulus, Pa.
         range: limits of what it was trained in, but the window: names of `Range` -> value.
-        microstructure: cell and bars of a lattice law, as `micro.lattice.parameters` tells them; else None.
+        microstructure: cell and bars of a lattice law, as `micro.lattice.data` tells them; else None.
     """
 
     strain: str
