@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from micro.data.cli import Parser
-from micro.tensors import ENGINEERING_ORDER
 from micro.threads import add_threads_option, limit_threads, use_threads
 
 if __name__ == "__main__":
@@ -37,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.tensors import ENGINEERING_ORDER
 from micro.voxel.bounds.lower_bound import Bounds, bounds
 from micro.voxel.solver.element import isotropic
 from micro.voxel.solver.homogeniser import NEGLIGIBLE, Homogeniser

@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 
 # What carries data and decides nothing about its values: a change in it must not forbid a resume.
-CARRIERS = ("micro.data", "micro.generate")
+CARRIERS = ("micro.data", "micro.generate", "micro.threads")
 
 
 def source_hash(path: Path) -> str:

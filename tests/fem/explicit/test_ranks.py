@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,7 +188,7 @@ def test_an_error_in_a_piece_is_raised(unplanned):
 
 def test_threads_do_not_change_a_law(unplanned):
     """Stress, state and tangent of a shipped network, bit for bit, on one thread and on three."""
-    law = laws.load(Path(__file__).parents[3] / "surrogates" / "pretrained" / "recurrent.pt")
+    law = laws.load_law("magnesium-recurrent")
     law.chunk = 16
     F = np.eye(3) + 0.02 * np.random.default_rng(5).normal(size=(100, 3, 3))
     found = []
@@ -208,7 +207,7 @@ def test_threads_do_not_change_a_law(unplanned):
         (["fem", "dolfinx", "torch"], {}, "passive"),
         (["fem.explicit"], {}, "passive"),
         (["fem"], {"OMP_WAIT_POLICY": "active"}, "active"),
-        (["dolfinx", "fem.parallel"], {}, "None"),  # PETSc has loaded OpenMP: too late
+        (["dolfinx", "fem.threads"], {}, "None"),  # PETSc has loaded OpenMP: too late
     ],
 )
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts processes of its own")

@@ -180,7 +180,7 @@ def test_a_solver_takes_a_law_of_ones_own(own, cells):
     found = []
     for law in (EXACT, load_law(f"{own}:Rubber")):
         solver = ImplicitSolver(cells("hexahedron", 2), law, prescribed=press)
-        solver.run(1.0, step=1.0)
+        solver.run(1.0, step=1.0).finish()
         found.append(solver.u.x.array.copy())
     assert np.abs(found[0]).max() > 0.09
     np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-10)

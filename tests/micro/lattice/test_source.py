@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from micro import generate
-from micro.data import provenance
 from micro.lattice.bars import IsotropicBar
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.data import read_lattice_set
@@ -129,12 +128,6 @@ def test_bad_options(tmp_path, caplog, options, sentence):
     assert sentence in caplog.text
     assert caplog.text.count("\n") == 1
     assert not (tmp_path / "set").exists()
-
-
-def test_code_reaches_the_bars():
-    modules = provenance.content_modules(provenance.PACKAGE / "lattice_source.py")
-    assert {"lattice_source", "lattice", "lattice_cell", "bars", "perturbation"} <= modules.keys()
-    assert "job" not in modules and "taylor" not in modules
 
 
 def test_cell_and_law_of_the_set(small_set):

@@ -53,7 +53,7 @@ def check_second_law(law: Law, power: Power, n: int, seed: int) -> float:
     F, state = random_states(law, n, seed)
     with torch.no_grad():
         new = law.module.forward(F, state, 1.0)[1]
-    fields = law.manifest["state"]["fields"]
+    fields = law.stored["state"]["fields"]
     (D,) = (new[:, f["offset"]] - state[:, f["offset"]] for f in fields if f["name"] == "dissipation")
     done, terms = power(law.module, fields, F, state, new)
     assert torch.isfinite(new).all()
