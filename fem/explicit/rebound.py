@@ -27,7 +27,7 @@ def transit_time(comm: MPI.Comm, x: np.ndarray, plane: RigidPlane, wave_speed: f
 def left_for_good(time: float, last_contact: float, transit: float, momentum: np.ndarray, plane: RigidPlane) -> bool:
     """Whether a body that had touched a rigid plane has been free for the transit time of a wave and moves away.
 
-    Single nodes may lift off and land again while waves run in the body; one passage of a wave settles it.
+    Single nodes may lift off and land again while waves run in the body; after one passage of a wave none will return.
 
     Args:
         time: Now, s.

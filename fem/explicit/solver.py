@@ -224,7 +224,7 @@ class ExplicitSolver:
         self._changed = True
 
     def _prepare(self) -> None:
-        """Take over what was prescribed, or added to the forms, since the last step."""
+        """Apply what was prescribed, or added to the forms, since the last step."""
         if not (self._changed or self.forces.changed):
             return
         self.prescribed.set_time(self.time)
@@ -273,7 +273,7 @@ class ExplicitSolver:
         dt = self.next_step
         if limit is not None and self.time + 2.0 * dt > limit:
             remaining = limit - self.time
-            dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, rather than one and a sliver
+            dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass = self.n_nodes, self.mass
@@ -364,7 +364,7 @@ class ExplicitSolver:
     def _save_failure(self) -> None:
         """Write a checkpoint to the output folder, if there is one."""
         if self.output is not None:
-            with contextlib.suppress(OSError):  # raised on all ranks; what stopped the run is what must be said
+            with contextlib.suppress(OSError):  # raised on all ranks; report the error that stopped the run
                 self.save(self.output / failure.CHECKPOINT)
 
     def run(self, until: float | Literal["rebound"], *, limit: float | None = None) -> Run[Step]:

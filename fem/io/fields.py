@@ -82,7 +82,7 @@ class Writer:
         folder: Where the files go; it is made if need be.
         functions: What is written, see `Series`.
         time: Returns the current time.
-        refresh: Brings those functions up to date that the solver does not keep so (projected fields), before a frame
+        refresh: Updates the functions that the solver does not update itself (projected fields), before a frame
             is written.
         row: Returns a row of the history, name -> number, beginning with "time".
         every: Time between two frames; None writes one at each `update`.
@@ -117,7 +117,7 @@ class Writer:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 for path in (*self.folder.glob("fields.*"), self.folder / "history.csv"):
-                    remove(path)  # what a former run left must not be taken for new
+                    remove(path)  # files of an earlier run must not be taken for new ones
             except OSError as caught:
                 error = caught
         raise_together(self._comm, error)

@@ -39,7 +39,7 @@ class Toy:
     def roll_back(self):
         self.time, self.trial = self._time_n, self.state
 
-    def give_up(self, sentence):
+    def on_failure(self, sentence):
         self.last_words = sentence
 
 
