@@ -26,11 +26,10 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.quadrature import Points, explicit_points
 from fem.errors import SolverError
-from fem.explicit import contact, energy_balance, rebound
+from fem.explicit import contact, energy_balance
 from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
@@ -39,7 +38,7 @@ from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, small
 from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
 from fem.parallel import fail_together, raise_together
-from fem.steps import Run
+from fem.steps import Clock, Run
 
 if TYPE_CHECKING:
     from fem.explicit.output import ProjectedFields
@@ -151,7 +150,7 @@ class ExplicitSolver:
         law = self.law
         wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
         planes = self.contact
-        self._transit = rebound.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
+        self._transit = contact.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
         highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
         rest, _ = self._step_bound(np.tile(np.eye(3), (self.points.n, 1, 1)))
         rest = float(self.comm.allreduce(rest, op=MPI.MIN))
@@ -372,7 +371,7 @@ class ExplicitSolver:
 
         Args:
             until: Time to end at exactly, s, or "rebound": when the body has left the first rigid plane for good
-                (`fem.explicit.rebound`).
+                (`fem.explicit.contact`).
             limit: Latest time of a run to the rebound, s; None is 1000 transit times of a wave through the body.
 
         Returns:
@@ -412,11 +411,11 @@ class ExplicitSolver:
                 return
 
     def rebounded(self) -> bool:
-        """Whether the body has left the first rigid plane for good (`fem.explicit.rebound`)."""
+        """Whether the body has left the first rigid plane for good (`fem.explicit.contact`)."""
         if self.time - self.last_contact < self._transit or self.last_contact == -np.inf:
             return False
         momentum = energy_balance.totals(self.comm, self.mass, self._v)["momentum"]
-        return rebound.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
+        return contact.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
 
     def energy_balance(self) -> EnergyBalance:
         """Energy and momentum now, and the work and impulses since the start."""

@@ -9,11 +9,11 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import ConvergenceError
 from fem.laws import Law
 from fem.mesh import Domain
+from fem.steps import Clock
 
 
 class Material:

@@ -24,7 +24,6 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Nodes, Value, Where
 from fem.io import checkpoint
 from fem.io.checkpoint import Block, Scalar
@@ -32,7 +31,7 @@ from fem.parallel import raise_together
 from fem.statics import load_steps
 from fem.statics.load_steps import Step
 from fem.statics.newton import Convergence, Newton
-from fem.steps import Run
+from fem.steps import Clock, Run
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ EASY = 6  # Newton iterations up to which the next step may grow
 class Problem(Protocol):
     """A problem that is stepped through pseudo-time. All methods are collective.
 
-    A problem may also have `on_failure(sentence)`, which is called (collectively) before the run ends with a SolverError:
-    the place to write a checkpoint.
+    A problem may also have `on_failure(sentence)`, which is called, collectively, before the run ends with a
+    SolverError: the place to write a checkpoint.
     """
 
     comm: MPI.Comm

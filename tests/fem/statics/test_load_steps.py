@@ -30,7 +30,7 @@ class Toy:
         self.trial = self.state + (self.time - self._time_n)
         if self.fails(self.time, self.time - self._time_n):
             self.trial = np.nan
-            raise ConvergenceError("told to")
+            raise ConvergenceError("made to fail")
         return Convergence(self.iterations(self.time - self._time_n), (1.0, 0.0), 1)
 
     def commit(self):
@@ -85,7 +85,7 @@ def test_no_step_left_ends_at_the_last_state():
     problem = Toy(fails=lambda t, dt: t > 0.5)
     with pytest.raises(SolverError, match="told to"):
         run(problem, 1.0, step=0.25, smallest=0.01)
-    assert problem.time <= 0.5 and problem.state == pytest.approx(problem.time) and "no step" in problem.last_words
+    assert problem.time <= 0.5 and problem.state == pytest.approx(problem.time) and "cannot be cut any further" in problem.last_words
 
 
 def test_a_restart_leaves_out_the_times_behind():
