@@ -22,8 +22,7 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
-from meshes.command import Parser, run
-from meshes.limits import THINNEST, check_cells, check_length, check_positive, layers
+from meshes.arguments import THINNEST, Parser, check_cells, check_length, check_positive, layers, run
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "bottom", "top", "side")

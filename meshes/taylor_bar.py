@@ -31,8 +31,7 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
-from meshes.command import Parser, run
-from meshes.limits import check_cells, check_length, layers
+from meshes.arguments import Parser, check_cells, check_length, layers, run
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "foot", "side", "top", "symmetry_x", "symmetry_y")

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
 
 from micro.data import job
+from micro.data.cli import Parser
 from micro.data.manifest import parameter_hash
 from micro.data.provenance import code_record, environment_record
 from micro.data.ranks import Ranks, world
@@ -31,14 +32,6 @@ from micro.data.shards import SCHEMA
 from micro.data.source import Source
 
 logger = logging.getLogger("micro.generate")
-
-
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises where argparse would end the process, so that all ranks end alike."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the complaint as ValueError."""
-        raise ValueError(f"{message} (see {self.prog} --help).")
 
 
 def standard_sources() -> list[type[Source]]:

@@ -20,12 +20,12 @@ if __name__ == "__main__":
 
 
 from micro.data.cli import Parser
+from micro.data.files import whole_file
 from surrogates.artifact.certify import certify, disagreements, settings
 from surrogates.artifact.export import replace_manifest, write_beside
 from surrogates.artifact.load import load_law
 from surrogates.artifact.schema import Certificate
 from surrogates.artifact.shipped import locate
-from surrogates.training.output_file import whole_file
 
 __all__ = ["certify", "disagreements", "main", "settings"]
 

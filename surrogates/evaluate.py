@@ -20,7 +20,8 @@ from micro.threads import add_threads_option, check_threads, limit_threads, use_
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
-from micro.lattice.parameters import lattice_of
+from micro.data.files import whole_file
+from micro.lattice.data import lattice_of
 from surrogates.artifact.load import Law, load_law
 from surrogates.cells import data as cells
 from surrogates.cells.evaluate import as_text, table
@@ -32,8 +33,7 @@ from surrogates.tann.data import join as join_paths
 from surrogates.tann.data import load_paths
 from surrogates.tann.errors import recall_errors
 from surrogates.tann.exact import internal_coordinates
-from surrogates.training.device import check_device
-from surrogates.training.output_file import check_output, whole_file
+from surrogates.training.config import check_device, check_output
 
 #: Errors by file, then by data set. A multiscale network has a row for each number of steps.
 Errors = dict[str, dict[str, dict[str, float]]]

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.data.files import whole_file
 from micro.voxel.bounds.lower_bound import Bounds, bounds
 from micro.voxel.solver.element import isotropic
 from micro.voxel.solver.homogeniser import NEGLIGIBLE, Homogeniser
@@ -44,8 +45,7 @@ from surrogates.cells.data import check_density, check_spacing, read_cell
 from surrogates.cells.evaluate import predict
 from surrogates.cells.networks.file import PRETRAINED, CellNetwork, load_network
 from surrogates.cells.stiffness import check_picture, engineering_constants, write_picture
-from surrogates.training.device import check_device
-from surrogates.training.output_file import check_output, whole_file
+from surrogates.training.config import check_device, check_output
 
 ORDER = tuple(ENGINEERING_ORDER.names.split())
 #: Tolerance of the first round of conjugate gradients as a part of the accuracy of the bounds.

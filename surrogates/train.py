@@ -37,10 +37,8 @@ if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import add_config
-from surrogates.training.device import check_device
+from surrogates.training.config import add_config, check_device, check_output
 from surrogates.training.kind import Kind, Record
-from surrogates.training.output_file import check_output
 
 #: Modules of the kinds; each implements `surrogates.training.kind.Kind`.
 KINDS = {

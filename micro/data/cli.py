@@ -1,4 +1,4 @@
-"""What more than one data job or demo needs of a command line: a parser that raises, ranges, and what fits."""
+"""Command lines of data jobs and demos: a parser that raises, checks of options, estimates of memory and disk."""
 
 import argparse
 import math
@@ -9,10 +9,10 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that raises what it has to say: a bad argument is a ValueError, one sentence."""
+    """Argument parser that raises: a bad argument is a ValueError with one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise in place of ending the process."""
+        """Raise an error instead of ending the process."""
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
 
@@ -48,7 +48,7 @@ def size_in_words(size: float) -> str:
         if size < 1000:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} PB"
+    return f"{size:.3g} PB" if size < 1e4 else f"{size:.1e} PB"
 
 
 def available_memory(device: str = "cpu") -> float:
@@ -67,31 +67,34 @@ def available_memory(device: str = "cpu") -> float:
     for limit, used in (second, [f"memory/{name}" for name in first]):
         try:
             free = min(free, float((group / limit).read_text()) - float((group / used).read_text()))
-        except (OSError, ValueError):  # there is none, or it says "max"
+        except (OSError, ValueError):  # there is none, or it is "max"
             continue
     return max(free, 0.0)
 
 
-def check_memory(what: str, needed: float, device: str = "cpu") -> None:
-    """Refuse work that cannot fit, before it begins.
+def check_memory(what: str, needed: float, device: str = "cpu", *, name: str = "") -> None:
+    """Check, before work begins, that it fits into the memory.
 
     Args:
         what: what needs the memory, the subject of the sentence, plural.
         needed: estimated bytes.
         device: where they are needed, "cpu" or "cuda:N".
+        name: option or file that decides the size; the sentence begins with it.
 
     Raises:
         ValueError: the estimate exceeds what is available.
     """
     available = available_memory(device)
     if needed > available:
+        begin = f"{name} must be smaller: " if name else ""
         raise ValueError(
-            f"{what} need about {size_in_words(needed)} of memory, but only {size_in_words(available)} are available."
+            f"{begin}{what} need about {size_in_words(needed)} of memory, "
+            f"but only {size_in_words(available)} are available."
         )
 
 
 def check_disk(what: str, needed: float, directory: Path) -> None:
-    """Refuse data that cannot fit on a disk, before they are made.
+    """Check, before data are made, that they fit on a disk.
 
     Args:
         what: what needs the space, the subject of the sentence, plural.

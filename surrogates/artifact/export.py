@@ -5,7 +5,8 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Material:
         density: kg/m^3.
         moduli: bulk and shear modulus, Pa.
         range: limits of what it was trained in, but the window: names of `Range` -> value.
-        microstructure: cell and bars of a lattice law, as `micro.lattice.parameters` tells them; else None.
+        microstructure: cell and bars of a lattice law, as `micro.lattice.data` tells them; else None.
     """
 
     strain: str
@@ -184,20 +185,14 @@ def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]
     except RuntimeError as error:
         raise ValueError(f"{path}: TorchScript cannot read back what it wrote: {telling(error)}") from error
     manifest["hash"] = content_hash(bare, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        whole = io.BytesIO()
-        torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
-        _write_without_sources(whole, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    whole = io.BytesIO()
+    torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
+    with _whole_file(path) as part:
+        _write_without_sources(whole, part)
     return manifest
 
 
-def _write_without_sources(archive: io.BytesIO, path: str) -> None:
+def _write_without_sources(archive: io.BytesIO, path: Path) -> None:
     """Write a TorchScript archive without its debug records, which hold the folders of the machine that made it."""
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as lean:
         for entry in whole.infolist():
@@ -218,23 +213,33 @@ def replace_manifest(path: str | Path, manifest: dict[str, Any]) -> dict[str, An
     manifest = json.loads(json.dumps({**manifest, "hash": ""}))
     parse_manifest(manifest, path)
     manifest["hash"] = content_hash(path, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as new:
-            for entry in old.infolist():
-                extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
-                new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with (
+        _whole_file(path) as part,
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as new,
+    ):
+        for entry in old.infolist():
+            extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
+            new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
     return manifest
 
 
 def write_beside(path: str | Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of an artifact to the `.json` beside it, whole or not at all."""
     beside = Path(path).with_suffix(".json")
-    part = beside.with_name(beside.name + ".part")
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, beside)
+    with _whole_file(beside) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside a path; it takes the name of the path if the block ends without an error."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(descriptor)
+    part = Path(temporary)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

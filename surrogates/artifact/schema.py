@@ -217,7 +217,7 @@ class Microstructure:
     bar: BarLaw
 
     def parameters(self) -> dict[str, Any]:
-        """Cell and bars as plain numbers and lists, as `micro.lattice.parameters` takes them."""
+        """Cell and bars as plain numbers and lists, as `micro.lattice.data` takes them."""
         cell = {entry.name: getattr(self.cell, entry.name) for entry in fields(self.cell)}
         cell |= {name: [list(row) for row in cell[name]] for name in ("nodes", "bars")}
         bar = {entry.name: getattr(self.bar, entry.name) for entry in fields(self.bar)}

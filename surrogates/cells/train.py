@@ -40,7 +40,7 @@ from surrogates.cells.networks.equivariant import draw
 from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record
 
@@ -173,7 +173,7 @@ def build(config: VoxelsConfig, train: Cells) -> torch.nn.Module:
     """
     shape = shape_of(config, train)
     width, features = config.width, config.features
-    check_memory(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
+    check_network_size(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
     module = make_network(shape, config.seed)
     if config.initial:
         stored = load_network(config.initial)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micro.data.files import whole_file
 from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import DATA, DENSITY, Samples, crystal_constant, load_samples, mandel, matrices, moduli
@@ -33,7 +34,6 @@ from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record
-from surrogates.training.output_file import whole_file
 
 RATE_0 = 1e3  # 1/s, below the rates of the data, so that the logarithm acts throughout
 UNITS = {"A": "Pa", "B": "Pa", "n": "1", "C": "1", "rate_0": "1/s", "shear_modulus": "Pa", "bulk_modulus": "Pa",

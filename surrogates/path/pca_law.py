@@ -26,8 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surrogates.path.point_law import PointLaw
-from surrogates.tensors import determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
+from surrogates.tensors import PointLaw, determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
 
 
 class Shifted(torch.nn.Module):

@@ -35,7 +35,7 @@ from surrogates.path.data import DATA, Samples, load_samples, mandel, material, 
 from surrogates.path.errors import relative_errors, report
 from surrogates.path.pca_law import PCALaw, Shifted
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -163,7 +163,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
         raise ValueError("PCA-Net needs evenly spaced times, the data has others.")
     if config.modes > T:
         raise ValueError(f"modes must not exceed the {T} times of a path, got {config.modes}.")
-    check_memory(config.width * (12.0 * config.modes + (config.depth - 1) * config.width))
+    check_network_size(config.width * (12.0 * config.modes + (config.depth - 1) * config.width))
     V, sigma = histories(train, config.stress, config.measure)
     U = V + torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=V.dtype)
     logs = torch.from_numpy(train.duration).log()

@@ -22,9 +22,9 @@ from micro.threads import small_batches
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli, trained_range
 from surrogates.path.errors import relative_errors, resolution_report
-from surrogates.path.point_law import PointLaw
 from surrogates.path.relaxation import Relaxation
 from surrogates.tensors import (
+    PointLaw,
     determinant,
     deviator,
     first_piola,
@@ -36,7 +36,7 @@ from surrogates.tensors import (
     to_vector,
 )
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -174,7 +174,7 @@ def estimated_parameters(config: RecurrentConfig) -> float:
 @small_batches()
 def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     """A law with fresh weights for the material and the range of the training data."""
-    check_memory(estimated_parameters(config))
+    check_network_size(estimated_parameters(config))
     torch.manual_seed(config.seed)
     bulk, shear = moduli(train)
     seen = trained_range(train)

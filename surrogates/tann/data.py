@@ -66,7 +66,7 @@ class LatticePaths:
 
     @property
     def lattice(self) -> dict[str, Any]:
-        """The cell and its bars in the form that `micro.lattice.parameters.lattice_of` reads, from the data job."""
+        """The cell and its bars in the form that `micro.lattice.data.lattice_of` reads, from the data job."""
         parameters = self.meta[0]["parameters"]
         return {"cell": parameters["cell"], "bar": parameters["bar"]}
 

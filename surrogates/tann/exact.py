@@ -149,7 +149,7 @@ class ExactConfig:
             raise ValueError(f"strain_max must be positive and finite, got {self.strain_max}.")
 
     def lattice(self) -> dict[str, Any]:
-        """Cell and bars as `micro.lattice.parameters.lattice_of` reads them.
+        """Cell and bars as `micro.lattice.data.lattice_of` reads them.
 
         Raises:
             ValueError: there is no such cell or bar.

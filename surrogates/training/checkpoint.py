@@ -1,7 +1,5 @@
 """Checkpoint of a training run: written whole or not at all, and resumed only by the run that it belongs to."""
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from micro.data.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,8 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors, numbers, and dicts and lists of them (weights, optimiser, scheduler, generator states)."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                torch.save({**state, "fingerprint": self.fingerprint}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with whole_file(self.path) as part, part.open("wb") as file:
+            torch.save({**state, "fingerprint": self.fingerprint}, file)
 
 
 def tensors_of(state: Any, name: str = "state") -> Iterator[tuple[str, torch.Tensor]]:

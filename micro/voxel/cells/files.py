@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from micro.data.memory import check_memory
+from micro.data.cli import check_memory
 from micro.voxel.cells.frames import as_shape
 
 IMAGES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
@@ -46,7 +46,7 @@ def read_npy(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
     if not isinstance(stored, np.ndarray):
         raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
-    check_memory(str(path), stored.nbytes, "its numbers")
+    check_memory("its numbers", stored.nbytes, name=str(path))
     return np.array(stored)
 
 
@@ -71,7 +71,7 @@ def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
         if not isinstance(file.get(dataset), h5py.Dataset):
             raise ValueError(f"{path} has no data set {dataset}.")
         found_set = file[dataset]
-        check_memory(f"{path}, {dataset},", found_set.size * found_set.dtype.itemsize, "its numbers")
+        check_memory("its numbers", found_set.size * found_set.dtype.itemsize, name=f"{path}, {dataset},")
         return found_set[()]
 
 
@@ -119,7 +119,7 @@ def read_pages(image: Any, file: Path, *, all_pages: bool, files: int) -> list[n
             warnings.simplefilter("error", image.DecompressionBombWarning)
             with image.open(file) as picture:
                 pages = getattr(picture, "n_frames", 1) if all_pages else 1
-                check_memory(str(file), NUMBER * math.prod(picture.size) * pages * files, "its pixels")
+                check_memory("its pixels", NUMBER * math.prod(picture.size) * pages * files, name=str(file))
                 for page in range(pages):
                     picture.seek(page)
                     found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
@@ -144,7 +144,7 @@ def read_raw(path: Path, shape: Sequence[int], dtype: str) -> np.ndarray:
         raise ValueError(
             f"{path} must hold {math.prod(size)} numbers of {dtype}, {wanted} bytes, it holds {held} bytes."
         )
-    check_memory(str(path), held, "its numbers")
+    check_memory("its numbers", held, name=str(path))
     return np.fromfile(path, dtype=kind).reshape(size)
 
 

@@ -137,10 +137,3 @@ def fill(
     if (total[..., -1] % 2).any():
         raise ValueError("triangles must form a closed surface, some lines cross it an odd number of times.")
     return total[..., :-1] % 2 == 1
-
-
-def read_solid(
-    path: str | Path, n: int | Sequence[int], box: tuple[Sequence[float], Sequence[float]] | None = None
-) -> np.ndarray:
-    """Return the voxels (X, Y, Z), bool, of the solid that a surface in a file encloses; see `fill`."""
-    return fill(read_triangles(path), n, box)

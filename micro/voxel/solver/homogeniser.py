@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micro.data.memory import check_memory
+from micro.data.cli import check_memory
 from micro.threads import single
 from micro.voxel.solver.element import (
     affine,
@@ -112,7 +112,7 @@ def check_size(name: str, shape: Sequence[int]) -> None:
     Raises:
         ValueError: It cannot; the sentence holds the estimate.
     """
-    check_memory(name, BYTES * math.prod(map(int, shape)), f"{' x '.join(map(str, shape))} voxels")
+    check_memory(f"{' x '.join(map(str, shape))} voxels", BYTES * math.prod(map(int, shape)), name=name)
 
 
 class Homogeniser:

@@ -40,7 +40,7 @@ from surrogates.tann.network.model import (
 )
 from surrogates.tensors import ORDERS, component_factors, mandel_basis
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -109,7 +109,7 @@ def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
     sizes = (N, xi.shape[-1]) if first else (*(k * N for k in ENCODER[::-1]), xi.shape[-1])
     width, units = config.width or (56 if d == 2 else 88), config.units or (48 if d == 2 else 96)
     decoder = sum(a * b for a, b in zip(sizes, sizes[1:]))
-    check_memory(2.0 * width**2 + width * (2.0 * N + 18) + units * (N + 6.0) + decoder)
+    check_network_size(2.0 * width**2 + width * (2.0 * N + 18) + units * (N + 6.0) + decoder)
     law = TannNetworkLaw(d, N, width, units, sizes, internal_coordinates(lattice_of(train.lattice)[0]))
     law.decode_E, law.xi_size = decode_E, xi_size
     law.E_size, law.stress_size = train.strain.std().reshape(1), train.stress.std().reshape(1)
