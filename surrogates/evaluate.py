@@ -1,10 +1,10 @@
-"""Errors of exported laws and voxel networks on the held-out samples of data sets, their own or others.
+"""Errors of exported laws and voxel networks on the held-out samples of data sets.
 
     python3 -m surrogates.evaluate FILE... --data DIR [--data DIR2] [--held-out N | --all] [--json FILE]
 
-The files are laws of crystals, laws of lattice cells, or voxel networks; all of them must be of the kind that the data
-sets are for. A data set of voxel cells may also be a `.npy` file of densities. Laws are reported as JSON, networks as
-the table of paper 3. `run` does the same from Python.
+The files are laws of crystals, laws of lattice cells, or voxel networks; all of them must be of the kind that
+the data sets are for. A data set of voxel cells may also be a `.npy` file of densities. Laws are reported as JSON,
+networks as the table of paper 3. `run` does the same from Python.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def run(
     files: str | Path | Sequence[str | Path], *, data: str | Path | Sequence[str | Path], held_out: int | None = None,
     all_samples: bool = False, allow_partial: bool = False, device: str = "cpu", threads: int | None = None,
 ) -> Errors:  # fmt: skip
-    """Measure the errors of laws or networks on data sets; does from Python what the command does.
+    """Measure the errors of laws or networks on data sets; the same as the command, from Python.
 
     Args:
         files: Artifacts or voxel networks.
@@ -140,7 +140,7 @@ def as_paths(values: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def check_names(what: str, names: list[str]) -> None:
-    """Check that the rows or columns of a table have names of their own."""
+    """Check that the rows or columns of a table have different names."""
     if not names:
         raise ValueError(f"{what} must name at least one, got none.")
     if len(set(names)) < len(names):  # one would hide the other

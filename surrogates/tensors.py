@@ -56,7 +56,8 @@ def first_piola(F: Tensor, J: Tensor, R: Tensor, tau_hat: Tensor, bulk: float) -
         J: (n,) its determinant.
         R: (n, 3, 3) its polar rotation.
         tau_hat: (n, 3, 3) Kirchhoff deviator in the unrotated frame, R^T dev(tau) R, Pa.
-        bulk: K, Pa; pass a module attribute, for TorchScript writes the literal 48e9 as an integer and cannot read it.
+        bulk: K, Pa; pass a module attribute, since TorchScript writes the literal 48e9 as an integer and cannot read
+        it.
 
     References:
         Eq. (A.3), (A.8) of doi:10.1016/j.jmps.2021.104668.
@@ -90,10 +91,13 @@ def stress_derivative(P: Tensor, F: Tensor) -> Tensor:
 
 
 class PointLaw(torch.nn.Module):
-    """Abstract law of the artifact's contract; a final law adds `initial_state`, `step`, `observe` and `describe`."""
+    """Abstract law of finite strain: `forward` for one time step of all points, and its derivative `tangent`.
+
+    A final law adds `initial_state`, `step`, `observe` and `describe`.
+    """
 
     def step(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` with a step dt (n,), s, of each point's own."""
+        """`forward` with a separate step dt (n,), s, for each point."""
         raise NotImplementedError
 
     def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,12 @@ from micro.data.files import whole_file
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training run keeps its state.
+    """The file with the state of a training run.
 
     Attributes:
         path: the file.
         every: epochs between two writes.
-        resume: whether to go on from the file if it is there.
+        resume: whether to continue from the file if it exists.
         fingerprint: what the run depends on (configuration, data); a file of another run is refused.
     """
 
@@ -28,7 +28,7 @@ class Checkpoint:
     fingerprint: str = ""
 
     def load(self) -> dict[str, Any] | None:
-        """The stored state, or None to begin anew.
+        """The stored state, or None to begin from the start.
 
         Raises:
             ValueError: the file cannot be read, is damaged, or belongs to another run.
@@ -37,7 +37,7 @@ class Checkpoint:
             return None
         try:
             with zipfile.ZipFile(self.path) as archive:
-                damaged = archive.testzip()  # PyTorch does not compare the sums that its archives hold
+                damaged = archive.testzip()  # PyTorch does not compare the checksums of its archives
             if damaged is not None:
                 raise ValueError(damaged)
             state = torch.load(self.path, map_location="cpu", weights_only=True)

@@ -163,7 +163,7 @@ CASES: list[Case] = [
     training("device cuda:99 is not there", "--device", "cuda:99"),
     training("device must be cpu, cuda or cuda:N, got tpu", "--device", "tpu"),
     training("every must be at least 1, got 0", "--every", "0"),
-    training("resume needs the checkpoint to go on from", "--resume"),
+    training("resume needs a checkpoint to continue from", "--resume"),
     training("there is no such law file", "--initial", "nowhere.pt"),
     training("must be an artifact of the same sizes", "--initial", str(PRETRAINED / "recurrent.pt"), "--width", "4"),
     training("(?i)argument --network: invalid choice", "--network", "oracle", kind="voxels", data="cells.npy"),

@@ -1,4 +1,4 @@
-"""File of a voxel network: its weights, its shape, and a manifest, which also stands beside it as JSON.
+"""File of a voxel network: its weights, its shape, and a manifest, which is also written beside it as JSON.
 
 The manifest records data, command, seed and held-out errors.
 """
