@@ -1,6 +1,6 @@
 """Threads of a rank: how many there are, and how they divide the work.
 
-One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS share, and that of OpenBLAS. The
+One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS use, and that of OpenBLAS. The
 threads of both spin when they have nothing to do. The operations of a learned law on some hundred points take
 microseconds and call one pool after the other: while the threads of the one spin, the other cannot have their cores,
 and each operation waits for the scheduler. On two cores a law was 10 to 30 times slower than on one thread.
@@ -143,7 +143,7 @@ def _blas() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def single() -> Iterator[None]:
-    """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
+    """Let BLAS and PyTorch use one thread for each call within the block."""
     import torch
 
     threads, before = torch.get_num_threads(), [library.get_num_threads() for library in _blas()]

@@ -28,7 +28,7 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
     """Check that an option lies in a range beyond which no sensible number lies.
 
     Raises:
-        ValueError: it does not, or is not a number.
+        ValueError: it does not, or it is not a number.
     """
     if not low <= value <= high:
         raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value:g}.")
@@ -43,7 +43,7 @@ def check_count(name: str, value: int, most: int = 10**12) -> None:
 
 
 def size_in_words(size: float) -> str:
-    """Return a number of bytes as people write it, "3.2 GB"."""
+    """Return a number of bytes in the usual notation, "3.2 GB"."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -62,7 +62,7 @@ def available_memory(device: str = "cpu") -> float:
         free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
         free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    group = Path("/sys/fs/cgroup")  # what a container or a batch system allows
+    group = Path("/sys/fs/cgroup")  # limits of a container or a batch system
     second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
     for limit, used in (second, [f"memory/{name}" for name in first]):
         try:
@@ -99,7 +99,7 @@ def check_disk(what: str, needed: float, directory: Path) -> None:
     Args:
         what: what needs the space, the subject of the sentence, plural.
         needed: estimated bytes.
-        directory: where they are to go; it need not be there yet.
+        directory: where they will be written; it need not exist yet.
 
     Raises:
         ValueError: the estimate exceeds what is free.
@@ -107,7 +107,7 @@ def check_disk(what: str, needed: float, directory: Path) -> None:
     directory = directory.absolute()
     there = next(path for path in (directory, *directory.parents) if path.is_dir())
     total, _, free = shutil.disk_usage(there)
-    if total > 0 and needed > free:  # a file system without a size cannot be asked
+    if total > 0 and needed > free:  # some file systems report no size
         raise ValueError(
             f"{what} need about {size_in_words(needed)} in {directory}, but only {size_in_words(free)} are free."
         )

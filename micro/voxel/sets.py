@@ -26,11 +26,11 @@ OWN = ("--family", "--samples", "--kinds")
 
 
 def check(part: float, options: Sequence[str]) -> None:
-    """Check the part of the sizes, and that no option is given that differs from set to set; ValueError says which."""
+    """Check the part of the sizes, and that no option is given that differs from set to set."""
     if not 0 < part <= 1:
         raise ValueError(f"part must be above 0 and at most 1, got {part}.")
     for name in (word.split("=")[0] for word in options):
-        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse also takes beginnings of names
+        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse also accepts abbreviations
             raise ValueError(f"{name} must not be given, it differs from set to set.")
 
 

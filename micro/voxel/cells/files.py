@@ -1,8 +1,8 @@
 """Voxels from files: .npy, HDF5, raw, a TIFF of many pages, a folder of images.
 
-`read_voxels` returns the numbers as they stand in the file; the caller decides what they mean (densities, phases, grey
-values with a threshold). Sizes are checked before anything is read: a file that promises more than it holds, or more
-than the memory holds, is refused.
+`read_voxels` returns the numbers in the file; the caller interprets them (densities, phases, grey
+values with a threshold). Sizes are checked before anything is read: a file whose header announces more data than the
+file or the memory can hold is refused.
 """
 
 import importlib
@@ -25,12 +25,12 @@ STACKS = (".tif", ".tiff")
 #: Bytes of a voxel while images are read and stacked.
 NUMBER = 8
 HDF5 = (".h5", ".hdf5", ".hdf")
-#: Modes of images whose numbers are taken as they are; others become grey values of eight bits.
+#: Modes of images whose numbers are used unchanged; others are converted to grey values of eight bits.
 MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def optional(module: str, package: str, purpose: str) -> Any:
-    """Import an optional package; ValueError says in one sentence what is missing."""
+    """Import an optional package; the ValueError names what is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -41,7 +41,7 @@ def read_npy(path: Path) -> np.ndarray:
     """Return the array of a .npy file."""
     try:
         with np.errstate(over="ignore"):
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the file holds
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the content of the file
     except (OSError, ValueError, EOFError, OverflowError, TypeError):
         raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
     if not isinstance(stored, np.ndarray):
@@ -115,7 +115,7 @@ def read_pages(image: Any, file: Path, *, all_pages: bool, files: int) -> list[n
     found: list[np.ndarray] = []
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # else layers would be missing
+            warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # otherwise layers would be missing
             warnings.simplefilter("error", image.DecompressionBombWarning)
             with image.open(file) as picture:
                 pages = getattr(picture, "n_frames", 1) if all_pages else 1
@@ -125,7 +125,7 @@ def read_pages(image: Any, file: Path, *, all_pages: bool, files: int) -> list[n
                     found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
     except (image.DecompressionBombWarning, image.DecompressionBombError):
         raise ValueError(f"{file} must have at most {image.MAX_IMAGE_PIXELS} pixels in a layer, it has more.") from None
-    except (OSError, SyntaxError, UserWarning):  # what Pillow says of broken pixels, chunks of a .png, pages
+    except (OSError, SyntaxError, UserWarning):  # what Pillow raises for damaged pixels, .png chunks and pages
         raise ValueError(f"{file} is not an image, or it is truncated.") from None
     return found
 
