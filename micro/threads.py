@@ -27,7 +27,6 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Threads that every machine allows: the content of a data set depends on them, and it may be continued elsewhere.
 ALWAYS = 64
 

@@ -307,8 +307,7 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            x = self._x[:n] + self._u
-            push = contact.stop_approach(self.contact, x, self._v, mass, touching, self._tolerance)
+            push = contact.stop_approach(self.contact, self._x[:n] + self._u, self._v, mass, touching, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None

@@ -16,10 +16,12 @@ class BarLaw(Protocol):
     """What is required of a bar law; arrays have one entry per bar (b,), the state (b, k) is zero at first."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the law."""
 
     @property
-    def state_size(self) -> int: ...
+    def state_size(self) -> int:
+        """Numbers k in the state of a bar."""
 
     def update(self, strain: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Stress (b,), Pa, new state (b, k) and tangent (b,), Pa."""

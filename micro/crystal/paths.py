@@ -89,7 +89,6 @@ def random_walk(
         raise ValueError(f"intervals must be 'random' or 'fixed', got '{intervals}'.")
     if not 0 < margin < 1:
         raise ValueError(f"margin must lie between 0 and 1, got {margin}.")
-
     time = np.linspace(0.0, 1.0, steps + 1)
     U = np.empty((len(ids), steps + 1, 6))
     durations = np.empty(len(ids))

@@ -18,7 +18,6 @@ from micro.data.cli import check_memory
 
 #: Largest values that the checks below accept: beyond any training, and far below what would never end.
 MOST_EPOCHS = 1_000_000
-MOST_SAMPLES = 1_000_000_000
 #: Bytes per parameter in training: the value, its gradient and two moments of the optimiser, in single precision.
 BYTES_PER_PARAMETER = 16
 
