@@ -1,4 +1,4 @@
-"""Command lines of parallel programs: sentences from rank 0, errors that all ranks share, files whole or not at all."""
+"""Command lines of parallel programs: messages from rank 0, and errors that all ranks raise together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Parser", "Stop", "finish", "remove", "together", "write_text"]
 
 
 class Stop(Exception):
-    """The run cannot be, for a reason that all ranks know: one sentence.
+    """The run is impossible, for a reason that all ranks know.
 
     Args:
-        sentence: The reason.
+        sentence: The reason, one sentence.
         code: Exit code of the program: 2 for bad input, 1 for a failure.
     """
 
@@ -30,10 +30,10 @@ class Stop(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that speaks on rank 0 only, and in sentences: a bad argument raises ValueError."""
+    """Argument parser that prints on rank 0 only; a bad argument raises a ValueError with one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise in place of ending this rank alone."""
+        """Raise an error instead of ending this rank alone."""
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
     def print_help(self, file: Any = None) -> None:
@@ -84,6 +84,6 @@ def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
         if comm.rank == 0:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
-        comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
+        comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: print it first
         return error.code if isinstance(error, Stop) else 1 if isinstance(error, SolverError) else 2
     return 0

@@ -2,7 +2,7 @@
 
 
 class SolverError(RuntimeError):
-    """The run cannot go on; the solver is back at the start of the step."""
+    """The run cannot continue; the solver is back at the start of the step."""
 
 
 class ConvergenceError(RuntimeError):

@@ -128,12 +128,12 @@ def _group_names(model: Any) -> dict[str, tuple[int, int]]:
 
 @contextlib.contextmanager
 def _separated(model: Any, dim: int) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Give the entities that lie in several physical groups groups of their own, for the time of the block.
+    """Within the block, put entities that lie in several physical groups into one further group per combination.
 
     DOLFINx keeps one tag for each facet, that of the first group; the others would lose it.
 
     Yields:
-        Group name -> tags that make it up, of the groups that share entities.
+        Group name -> tags that make it up, of the groups that have entities in common.
     """
     groups = {int(tag): model.getEntitiesForPhysicalGroup(dim, tag).tolist() for _, tag in model.getPhysicalGroups(dim)}
     names = {tag: model.getPhysicalName(dim, tag) for tag in groups}
@@ -193,7 +193,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _check_model(model: Any, label: str) -> int:
-    """Refuse what is not linear cells of one kind in a group of their own; returns the dimension, 2 or 3."""
+    """Check that a model holds linear cells of one kind in a group; returns the dimension, 2 or 3."""
     dimension = 2 if model.getDimension() == 2 else 3
     kind = {2: "surface", 3: "volume"}[dimension]
     if not model.getPhysicalGroups(dimension):

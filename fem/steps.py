@@ -1,11 +1,16 @@
-"""A run as an iterator over its steps."""
+"""A run as an iterator over its steps, and the time that it spends in each phase."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from time import perf_counter
 from typing import Generic, TypeVar
 
+from mpi4py import MPI
+
+PHASES = ("gather", "law", "assemble", "contact", "step", "output")
 S = TypeVar("S")
 
 
@@ -44,3 +49,27 @@ class Run(Iterator[S], Generic[S]):
         if not self._started:
             text = f"A {self._label} was never iterated, so that no step was taken: loop over it, or call finish()."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+class Clock:
+    """Seconds of this rank by phase.
+
+    Attributes:
+        seconds: Phase -> seconds so far.
+    """
+
+    def __init__(self, phases: Sequence[str] = PHASES) -> None:
+        self.seconds = dict.fromkeys(phases, 0.0)
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the time of a block to a phase."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+
+    def largest(self, comm: MPI.Comm) -> dict[str, float]:
+        """Seconds by phase, the largest of all ranks; collective (the phases must be the same on all)."""
+        return {phase: float(comm.allreduce(spent, op=MPI.MAX)) for phase, spent in sorted(self.seconds.items())}

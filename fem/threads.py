@@ -1,14 +1,14 @@
-"""Threads of a rank: how many there are, and what they share.
+"""Threads of a rank: how many there are, and how they divide the work.
 
-One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS share, and that of OpenBLAS. The
+One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS use, and that of OpenBLAS. The
 threads of both spin when they have nothing to do. The operations of a learned law on some hundred points take
 microseconds and call one pool after the other: while the threads of the one spin, the other cannot have their cores,
 and each operation waits for the scheduler. On two cores a law was 10 to 30 times slower than on one thread.
 
-So threads do not share an operation here. BLAS has one thread, and the threads of a rank take whole pieces of the
-points (`spread`), each with one thread of PyTorch: that needs no waiting within a piece, and the numbers do not depend
-on how many threads there are. This holds whatever was loaded before; threads of OpenMP that something else uses sleep
-while they wait (``OMP_WAIT_POLICY=passive``) if `fem` is imported before PETSc and PyTorch.
+Therefore no operation is divided among threads here. BLAS has one thread, and the threads of a rank take whole pieces
+of the points (`spread`), each with one thread of PyTorch: that needs no waiting within a piece, and the numbers do not
+depend on how many threads there are. This holds whatever was loaded before; threads of OpenMP that something else uses
+sleep while they wait (``OMP_WAIT_POLICY=passive``) if `fem` is imported before PETSc and PyTorch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ThreadPlan:
     Attributes:
         ranks: Ranks of the communicator.
         ranks_on_node: Ranks that share this node's memory.
-        cores: Cores that this rank may run on, shared fairly with the ranks that have the same cores.
+        cores: Cores that this rank may run on, divided equally among the ranks that have the same cores.
         threads: Threads of this rank, of torch and numba.
         blas: Threads of BLAS in this rank.
         pools: Thread pools found and limited, such as "openblas".
@@ -86,9 +86,9 @@ def owned_cores(comm: MPI.Comm) -> int:
         masks = node.allgather(tuple(sorted(mine)))
     finally:
         node.Free()
-    # A rank bound to two cores that three ranks share owns no more than its part of them.
-    share = sum(1.0 / sum(core in mask for mask in masks) for core in mine)
-    return max(1, int(share + 1e-9))
+    # A rank bound to two cores that three ranks share owns no more than its fraction of them.
+    owned = sum(1.0 / sum(core in mask for mask in masks) for core in mine)
+    return max(1, int(owned + 1e-9))
 
 
 def _refusal(threads: int | None) -> ValueError | None:
@@ -105,8 +105,8 @@ def plan_threads(comm: MPI.Comm, threads: int | None = None) -> ThreadPlan:
 
     Args:
         comm: Communicator of the run.
-        threads: Threads per rank; None takes what OMP_NUM_THREADS says, and without it the cores owned. BLAS has one
-            thread, or what OPENBLAS_NUM_THREADS or MKL_NUM_THREADS says.
+        threads: Threads per rank; None takes OMP_NUM_THREADS, and without it the cores owned. BLAS has one thread, or
+            as many as OPENBLAS_NUM_THREADS or MKL_NUM_THREADS asks for.
 
     Returns:
         The plan, to be logged.
@@ -143,7 +143,7 @@ def _blas() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def single() -> Iterator[None]:
-    """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
+    """Let BLAS and PyTorch use one thread for each call within the block."""
     import torch
 
     threads, before = torch.get_num_threads(), [library.get_num_threads() for library in _blas()]

@@ -1,8 +1,9 @@
 """Box: a cuboid of equal tetrahedra or hexahedra, from the origin to its lengths along x, y, z.
 
-Edges are divided evenly, into cells as near to the wanted size as fit. A tetrahedral mesh is the hexahedral one with
-each cell cut into six: its nodes are the same, and it depends on nothing but these numbers. Where a load makes boundary
-layers, layers can be made thinner towards the top or the bottom, and the cells at the sides thinner than those inside.
+Edges are divided evenly, into cells as near to the given size as possible. A tetrahedral mesh is the hexahedral one
+with each cell cut into six: its nodes are the same, and it depends on nothing but these numbers. Where a load makes
+boundary layers, layers can be made thinner towards the top or the bottom, and the cells at the sides thinner than those
+inside.
 
 Groups: volume "body"; facets "bottom" (z = 0), "top" (z = height) and "side".
 
@@ -22,8 +23,7 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
-from meshes.command import Parser, run
-from meshes.limits import THINNEST, check_cells, check_length, check_positive, layers
+from meshes.arguments import THINNEST, Parser, check_cells, check_length, check_positive, layers, run
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "bottom", "top", "side")
@@ -67,7 +67,7 @@ def box(
 
     Args:
         lengths: of the box along x, y, z, m.
-        size: of a cell, m: the edge of a hexahedron, or of the cube that six tetrahedra share.
+        size: of a cell, m: the edge of a hexahedron, or of the cube that six tetrahedra fill.
         kind: "tetrahedra" or "hexahedra".
         grading: height of the top layer over that of the bottom one; above 1 refines towards the bottom.
         rim: width of the cells at the sides over that of those inside, along x and y; below 1 refines the sides.
@@ -96,7 +96,7 @@ def box(
     bricks = kind == "hexahedra"
     if bricks:
         geo.mesh.setRecombine(2, bottom)
-    # Layers that are cut into tetrahedra, or left as they are; comes as: top, volume, then the sides.
+    # Layers that are cut into tetrahedra, or left unchanged; the surfaces are: top, volume, then the sides.
     made = geo.extrude([(2, bottom)], 0.0, 0.0, c, numElements=[counts[2]], recombine=bricks)
     geo.synchronize()
     tags = [tag for _, tag in made]
@@ -146,9 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: write a mesh file; returns the exit status."""
     parser = Parser(prog="python3 -m meshes.box", description="Write a mesh of a box.")
     add = parser.add_argument
-    add("--lengths", type=float, nargs=3, default=[10.0, 10.0, 10.0], help="along x y z, m (default %(default)s)")
-    add("--size", type=float, default=1.0, help="of a cell, m (default %(default)s)")
-    add("--kind", choices=KINDS, default=KINDS[0], help="of the cells (default %(default)s)")
+    add("--lengths", type=float, nargs=3, default=[10.0, 10.0, 10.0], help="along x, y and z, m (default %(default)s)")
+    add("--size", type=float, default=1.0, help="size of a cell, m (default %(default)s)")
+    add("--kind", choices=KINDS, default=KINDS[0], help="kind of the cells (default %(default)s)")
     add("--grading", type=float, default=1.0, help="height of the top layer over the bottom one (default %(default)s)")
     add(
         "--rim", type=float, default=1.0, help="width of the cells at the sides over those inside (default %(default)s)"

@@ -28,7 +28,7 @@ def open_session() -> bool:
 def session() -> Iterator[None]:
     """Run a block inside a gmsh session; close the session afterwards only if this block opened it.
 
-    Under MPI call it on one rank only: the model lives in that rank's memory.
+    Under MPI call it on one rank only: the model exists in the memory of that rank.
     """
     started = open_session()
     try:

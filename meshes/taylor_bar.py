@@ -31,8 +31,7 @@ import gmsh
 import numpy as np
 from numpy.typing import NDArray
 
-from meshes.command import Parser, run
-from meshes.limits import check_cells, check_length, layers
+from meshes.arguments import Parser, check_cells, check_length, layers, run
 from meshes.session import new_model, open_session, save, session
 
 GROUPS = ("body", "foot", "side", "top", "symmetry_x", "symmetry_y")
@@ -94,7 +93,7 @@ def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = Fa
         numElements=[1] * along, heights=heights.tolist(), recombine=True,
     )  # fmt: skip
     gmsh.model.geo.synchronize()
-    # Centres of arcs bound no curve; left in, each would become a node of no cell.
+    # Centres of arcs bound no curve; if they remained, each would become a node without a cell.
     gmsh.model.removeEntities([(0, tag) for _, tag in gmsh.model.getEntities(0) if not len(_curves_at(tag))])
     _name_groups(length, diameter, quarter)
     gmsh.model.mesh.generate(3)
@@ -144,7 +143,7 @@ def _disc(radius: float, n: int, m: int, *, quadrants: int) -> list[int]:
         O -------- A (c,0) F (R,0)
     """
     geo = gmsh.model.geo
-    # Core a little smaller than its share, corner drawn in: scaled Jacobian 0.8, shortest edge 0.8 of the mean.
+    # Core reduced and its corner moved inwards: scaled Jacobian 0.8, shortest edge 0.8 of the mean.
     c = radius * min(0.95 * n / (n + m), 0.6)
     b = 0.86 * c
     d = (c * c - 2.0 * b * b) / (2.0 * (b - c))  # centre of the core's right side at (-d, 0)
@@ -172,7 +171,7 @@ def _disc(radius: float, n: int, m: int, *, quadrants: int) -> list[int]:
     for k in range(quadrants):
         j = (k + 1) % len(cores)
         # gmsh places nodes along an arc to some 1e-10 only; every arc runs from its axis to the diagonal, so that
-        # the same error is made in every octant and quarter and full bar share their nodes.
+        # the error is the same in every octant, and quarter and full bar have the same nodes.
         side = geo.addCircleArc(cores[k], centres[k], corners[k])
         lid = geo.addCircleArc(cores[j], centres[(k + 1) % 4], corners[k])
         diagonal = geo.addLine(corners[k], rims[k])
@@ -253,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--diameter", type=float, default=1e-3, help="diameter, m (default %(default)s)")
     parser.add_argument("--cells", type=int, default=10, help="cells across the diameter, even (default %(default)s)")
     parser.add_argument("--quarter", action="store_true", help="x >= 0, y >= 0 only, with symmetry planes")
-    parser.add_argument("--grading", type=float, default=1.0, help="top over foot layer; above 1 refines the foot")
+    text = "height of the top layer over that of the foot layer; above 1 refines the foot (default %(default)s)"
+    parser.add_argument("--grading", type=float, default=1.0, help=text)
     parser.add_argument("--output", type=Path, default=Path("taylor_bar.msh"), help="mesh file (default %(default)s)")
     return run(
         parser,

@@ -2,4 +2,4 @@
 
 from micro.threads import sleep_when_idle
 
-sleep_when_idle()  # before PyTorch is loaded, see there
+sleep_when_idle()  # before PyTorch is loaded

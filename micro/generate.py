@@ -1,8 +1,8 @@
 """Data sets of the micro solvers: ``mpirun -n N python3 -m micro.generate taylor --output DIR --samples N ...``.
 
-Blocks of samples are shared among the ranks; without mpi4py the job is one process. It may be stopped or killed at any
-moment: the same command, on any number of ranks, continues it and ends with the same content. The same command with
-more samples extends the set. `run` does from Python what the command does.
+Blocks of samples are distributed among the ranks; without mpi4py the job is one process. It may be stopped or killed at
+any moment: the same command, on any number of ranks, continues it and ends with the same content. The same command with
+more samples extends the set. `run` is the same from Python.
 """
 
 import argparse
@@ -24,6 +24,7 @@ if __name__ == "__main__":
     limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
 
 from micro.data import job
+from micro.data.cli import Parser
 from micro.data.manifest import parameter_hash
 from micro.data.provenance import code_record, environment_record
 from micro.data.ranks import Ranks, world
@@ -33,16 +34,8 @@ from micro.data.source import Source
 logger = logging.getLogger("micro.generate")
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises where argparse would end the process, so that all ranks end alike."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the complaint as ValueError."""
-        raise ValueError(f"{message} (see {self.prog} --help).")
-
-
 def standard_sources() -> list[type[Source]]:
-    """Return the sources of this package; imported late, because PyTorch takes its time."""
+    """Return the sources of this package; imported late, because loading PyTorch is slow."""
     from micro.crystal.source import TaylorSource
     from micro.lattice.source import LatticeSource
     from micro.voxel.source import VoxelSource
@@ -66,15 +59,15 @@ def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
         sub.add_argument("--seed", default=0, type=int, metavar="S", help="seed; each sample has a stream of its own")
         sub.add_argument("--block", default=16, type=int, metavar="N", help="samples per shard, solved together")
         sub.add_argument(
-            "--threads", default=1, type=int, metavar="N", help="threads per rank; they decide the content"
+            "--threads", default=1, type=int, metavar="N", help="threads per rank; the content of the set depends on it"
         )
-        sub.add_argument("--device", default="cpu", metavar="D", help="cpu, or cuda (ranks share the devices)")
+        sub.add_argument("--device", default="cpu", metavar="D", help="cpu, or cuda (ranks take the devices in turn)")
         source.add_arguments(sub)
     return parser
 
 
 def canonical_command(arguments: argparse.Namespace) -> str:
-    """Return the command that makes the same set, without the place it is written to."""
+    """Return the command that makes the same set, without its output directory."""
     words = ["python3", "-m", "micro.generate", arguments.source]
     for name, value in vars(arguments).items():
         if name not in ("source", "make", "output"):
@@ -83,7 +76,7 @@ def canonical_command(arguments: argparse.Namespace) -> str:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Check the options that all sources share.
+    """Check the options that all sources have.
 
     Raises:
         ValueError: an option is out of its range.
@@ -147,7 +140,7 @@ def prepare(
         ValueError: an option is unknown or does not fit.
     """
     with contextlib.ExitStack() as stack:
-        if ranks.rank > 0:  # --help once is enough
+        if ranks.rank > 0:  # rank 0 prints the help
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         arguments = make_parser(sources).parse_args(argv)
@@ -218,11 +211,11 @@ def run(
     try:
         return generate(argv, standard_sources() if sources is None else sources, world())
     finally:
-        torch.set_num_threads(threads)  # a source takes what the set asks for
+        torch.set_num_threads(threads)  # a source uses the threads of the set
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory: to return it after every tensor operation took half of the time of a solve."""
+    """Let glibc keep freed memory: returning it after every tensor operation took half of the time of a solve."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
@@ -235,14 +228,14 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def sentence(error: BaseException) -> str:
-    """Return what an error says, in one sentence."""
+    """Return the message of an error as one sentence."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
     return " ".join(str(error).split()) or f"{type(error).__name__}."
 
 
 def main(argv: Sequence[str] | None = None, sources: Sequence[type[Source]] | None = None) -> int:
-    """Run the job from a command line and return the exit code: 2 bad input, 1 failure, 130 stopped."""
+    """Run the job from a command line and return the exit code: 0 done, 2 bad input, 1 failure, 130 stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     keep_memory()
     ranks = Ranks()
@@ -250,7 +243,7 @@ def main(argv: Sequence[str] | None = None, sources: Sequence[type[Source]] | No
     try:
         ranks = world()
         if ranks.rank > 0:
-            logging.getLogger("micro").setLevel(logging.CRITICAL)  # all ranks fail alike, one of them says why
+            logging.getLogger("micro").setLevel(logging.CRITICAL)  # all ranks fail alike, and one of them reports it
         generate(argv, standard_sources() if sources is None else sources, ranks)
     except ValueError as error:
         logger.error("%s", sentence(error))

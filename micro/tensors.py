@@ -1,6 +1,6 @@
 """Symmetric tensors and 3x3 kinematics: the orders of components, closed formulas, rotations.
 
-This is the one home of two things that data, networks and solvers must agree on.
+This module defines two things on which data, networks and solvers must agree.
 
 - The order in which the components of a symmetric tensor are listed, as an `Order`:
 
@@ -256,5 +256,5 @@ def rotation_about(axis: Tensor, angle: float) -> Tensor:
         raise ValueError(f"axis must be a non-zero vector of shape (3,), got {axis.tolist()}.")
     half = torch.as_tensor(angle / 2, dtype=torch.float64)
     unit = axis.to(torch.float64)
-    unit = unit / unit.norm()  # a norm in single precision would leave a rotation that is none, by 1e-8
+    unit = unit / unit.norm()  # a norm in single precision would leave an error of 1e-8 in the rotation
     return quaternion_rotations(torch.cat([half.cos()[None], half.sin() * unit]))

@@ -1,17 +1,18 @@
-"""Threads of PyTorch and BLAS: who asks for them, and how they wait.
+"""Threads of PyTorch and BLAS: their number, and how they wait.
 
-One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS share, and that of OpenBLAS, which
-does not follow `torch.set_num_threads`. The threads of both spin when they have nothing to do, so that the next
-operation finds them awake. The operations of a small batch take microseconds and call one pool after the other: while
+One process holds two pools of threads: OpenMP's, which PyTorch, oneDNN and MUMPS use, and that of OpenBLAS, which
+does not follow `torch.set_num_threads`. The threads of both spin when they have nothing to do, to be ready for the next
+operation. The operations of a small batch take microseconds and call one pool after the other: while
 the threads of the one spin, the other cannot have their cores, and each operation waits for the scheduler. On two
-cores a batch is then 10 to 30 times slower than on one thread. Ranks that share cores do the same to each other.
+cores a batch is then 10 to 30 times slower than on one thread. Ranks on the same cores slow each other down in the same
+way.
 
-Two rules end this. Threads of OpenMP sleep while they wait (``OMP_WAIT_POLICY=passive``), and BLAS has one thread.
+Two rules prevent this. Threads of OpenMP sleep while they wait (``OMP_WAIT_POLICY=passive``), and BLAS has one thread.
 Then two threads are as fast as one for small batches, and faster for large ones. Both are read from the environment
 when a library is loaded, so `sleep_when_idle` is called when this package is imported, and `limit_threads` by commands
 before they import anything large. Where PyTorch was there first, as in a notebook, `small_batches` takes one thread.
 
-What the user asks for goes first: ``--threads``, then ``OMP_NUM_THREADS``; ``OPENBLAS_NUM_THREADS`` for BLAS.
+The choice of the user has precedence: ``--threads``, then ``OMP_NUM_THREADS``; ``OPENBLAS_NUM_THREADS`` for BLAS.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Threads that every machine allows: the content of a data set depends on them, and it may be continued elsewhere.
 ALWAYS = 64
 
@@ -37,7 +37,7 @@ def most_threads() -> int:
 
 
 def check_threads(threads: int, name: str = "threads") -> int:
-    """Return the number of threads if it can be had.
+    """Check a number of threads and return it.
 
     Raises:
         ValueError: It is not positive, or beyond the bound of `most_threads`.
@@ -50,7 +50,7 @@ def check_threads(threads: int, name: str = "threads") -> int:
 
 
 def asked_threads(environment: MutableMapping[str, str] = os.environ) -> int | None:
-    """Return the threads that ``OMP_NUM_THREADS`` asks for, at most `most_threads`; None where it says nothing."""
+    """Return the threads that ``OMP_NUM_THREADS`` asks for, at most `most_threads`; None if it is not set."""
     first = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return min(int(first), most_threads()) if first.isdecimal() and int(first) > 0 else None
 
@@ -65,7 +65,7 @@ def openmp_is_loaded() -> bool:
 
 
 def sleep_when_idle(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads of OpenMP sleep while they wait, unless the user says otherwise or OpenMP is already loaded."""
+    """Let threads of OpenMP sleep while they wait, unless the user has chosen otherwise or OpenMP is already loaded."""
     if not openmp_is_loaded():
         environment.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -74,9 +74,9 @@ def limit_threads(argv: Sequence[str], environment: MutableMapping[str, str] = o
     """Set the threads of OpenMP and BLAS; call it before NumPy and PyTorch are loaded.
 
     Args:
-        argv: The words of a command line. Its ``--threads N`` is taken for OpenMP; without it, what the environment
-            says stays, and where that says nothing it is one thread. A value that is no number, or too large, is left
-            to the command to refuse. OpenBLAS has one thread unless the environment says otherwise.
+        argv: The words of a command line. Its ``--threads N`` is taken for OpenMP; without it the environment decides,
+            and one thread is used if it sets none. A value that is no number, or too large, is left
+            to the command to refuse. OpenBLAS has one thread unless the environment sets another number.
         environment: The environment to change.
     """
     parser = argparse.ArgumentParser(add_help=False)
@@ -97,10 +97,10 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Give PyTorch some threads, and OpenBLAS one unless the environment says otherwise.
+    """Give PyTorch some threads, and OpenBLAS one unless the environment sets another number.
 
     Raises:
-        ValueError: The number of threads cannot be had.
+        ValueError: The number of threads is out of range.
     """
     import torch
 
@@ -125,7 +125,7 @@ def openblas() -> Any:
 
 @contextmanager
 def _limited(pytorch: int | None, blas: int | None) -> Iterator[None]:
-    """Let PyTorch and OpenBLAS use some threads, None for what they have; afterwards they have what they had."""
+    """Let PyTorch and OpenBLAS use some threads within the block, None for no change."""
     import torch
 
     library, threads = openblas(), torch.get_num_threads()
@@ -144,7 +144,7 @@ def _limited(pytorch: int | None, blas: int | None) -> Iterator[None]:
 
 @contextmanager
 def single() -> Iterator[None]:
-    """Let BLAS and PyTorch use one thread for each call; afterwards they have what they had."""
+    """Let BLAS and PyTorch use one thread for each call within the block."""
     with _limited(1, 1):
         yield
 
@@ -154,7 +154,7 @@ def small_batches() -> Iterator[None]:
     """Run small batches without the threads that would slow them down; also a decorator.
 
     BLAS has one thread, and PyTorch too if its threads spin while they wait. Numbers that the user has set in the
-    environment stay. Afterwards all have what they had.
+    environment stay. The former numbers are restored afterwards.
     """
     spins = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and asked_threads() is None
     if spins:
@@ -165,7 +165,7 @@ def small_batches() -> Iterator[None]:
 
 @cache
 def _say_once() -> None:
-    """Tell how the other threads can be had."""
+    """Log how the other threads can be used."""
     import torch
 
     if torch.get_num_threads() > 1:

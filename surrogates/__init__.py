@@ -1,6 +1,6 @@
 """Learned laws: networks, training, and the exported law (the artifact).
 
-The words below are those of `surrogates.artifact` and are loaded when they are first used: a macro solver needs the
+The names below are those of `surrogates.artifact` and are loaded when they are first used: a macro solver needs the
 artifact alone and must not pay for, or depend on, the training code.
 """
 
@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Threads of OpenMP that wait must sleep: see `micro.threads`. They read this when PyTorch or PETSc loads them.
+# OpenMP threads that wait must sleep, see `micro.threads`: the setting is read when PyTorch or PETSc is loaded.
 if not {"torch", "petsc4py", "dolfinx"} & sys.modules.keys():
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -1,8 +1,8 @@
-"""The certificate of a law, computed anew and held against the stored one.
+"""The certificate of a law, computed again and compared with the stored one.
 
     python3 -m surrogates.certificate FILE.pt [--json FILE] [--renew]
 
-The command computes the certificate of an artifact, shows it beside the stored one and ends with 1 where they differ;
+The command computes the certificate of an artifact, prints it beside the stored one and ends with 1 if they differ;
 `--renew` stores the new one, in the artifact and in the `.json` beside it. A shipped law may be given by its name. From
 Python: `certify`. What each entry means: docs/guides/certificate.md.
 """
@@ -20,23 +20,23 @@ if __name__ == "__main__":
 
 
 from micro.data.cli import Parser
+from micro.data.files import whole_file
 from surrogates.artifact.certify import certify, disagreements, settings
 from surrogates.artifact.export import replace_manifest, write_beside
 from surrogates.artifact.load import load_law
 from surrogates.artifact.schema import Certificate
 from surrogates.artifact.shipped import locate
-from surrogates.training.output_file import whole_file
 
 __all__ = ["certify", "disagreements", "main", "settings"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; 1 where the stored certificate differs and is not renewed, 2 for bad input."""
-    parser = Parser(prog="surrogates.certificate", description="Certificate of a law, anew.")
-    parser.add_argument("law", type=Path, help="artifact or shipped name; an older certificate will do")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the new certificate to this file, too")
+    """Run from the command line; 1 if the stored certificate differs and is not renewed, 2 for bad input."""
+    parser = Parser(prog="surrogates.certificate", description="Compute the certificate of a law again.")
+    parser.add_argument("law", type=Path, help="artifact or name of a shipped law; its certificate may be an older one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the new certificate to this file as well")
     parser.add_argument("--renew", action="store_true", help="store it in the artifact and in the .json beside it")
-    parser.add_argument("--strain-max", type=float, metavar="E", help="strain to test to (default: the manifest's)")
+    parser.add_argument("--strain-max", type=float, metavar="E", help="largest strain (default: that of the manifest)")
     add_threads_option(parser)
     try:
         options = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
-"""Errors of exported laws and voxel networks on the held-out samples of data sets, their own or others.
+"""Errors of exported laws and voxel networks on the held-out samples of data sets.
 
     python3 -m surrogates.evaluate FILE... --data DIR [--data DIR2] [--held-out N | --all] [--json FILE]
 
-The files are laws of crystals, laws of lattice cells, or voxel networks; all of them must be of the kind that the data
-sets are for. A data set of voxel cells may also be a `.npy` file of densities. Laws are reported as JSON, networks as
-the table of paper 3. `run` does the same from Python.
+The files are laws of crystals, laws of lattice cells, or voxel networks; all of them must be of the kind that
+the data sets are for. A data set of voxel cells may also be a `.npy` file of densities. Laws are reported as JSON,
+networks as the table of paper 3. `run` does the same from Python.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from micro.threads import add_threads_option, check_threads, limit_threads, use_
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
+from micro.data.files import whole_file
 from micro.lattice.data import lattice_of
 from surrogates.artifact.load import Law, load_law
 from surrogates.cells import data as cells
@@ -32,8 +33,7 @@ from surrogates.tann.data import join as join_paths
 from surrogates.tann.data import load_paths
 from surrogates.tann.errors import recall_errors
 from surrogates.tann.exact import internal_coordinates
-from surrogates.training.device import check_device
-from surrogates.training.output_file import check_output, whole_file
+from surrogates.training.config import check_device, check_output
 
 #: Errors by file, then by data set. A multiscale network has a row for each number of steps.
 Errors = dict[str, dict[str, dict[str, float]]]
@@ -43,7 +43,7 @@ def run(
     files: str | Path | Sequence[str | Path], *, data: str | Path | Sequence[str | Path], held_out: int | None = None,
     all_samples: bool = False, allow_partial: bool = False, device: str = "cpu", threads: int | None = None,
 ) -> Errors:  # fmt: skip
-    """Measure the errors of laws or networks on data sets; does from Python what the command does.
+    """Measure the errors of laws or networks on data sets; the same as the command, from Python.
 
     Args:
         files: Artifacts or voxel networks.
@@ -140,7 +140,7 @@ def as_paths(values: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def check_names(what: str, names: list[str]) -> None:
-    """Check that the rows or columns of a table have names of their own."""
+    """Check that the rows or columns of a table have different names."""
     if not names:
         raise ValueError(f"{what} must name at least one, got none.")
     if len(set(names)) < len(names):  # one would hide the other

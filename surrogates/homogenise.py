@@ -6,7 +6,7 @@ The file holds a box of voxels (X, Y, Z), densities from 0 (void) to 1 (solid), 
 folder of images, or a closed surface to be filled. The network (`surrogates.cells.networks.multiscale`) predicts
 displacements, whose energy is an upper bound of the stiffness of the elements. Conjugate gradients continue from there,
 and a stress in equilibrium gives a lower bound (`micro.voxel.bounds.lower_bound`), until the bounds are as close as
-asked for. With --solver-only the initial displacements are zero. `run` does the same from Python:
+requested. With --solver-only the initial displacements are zero. `run` does the same from Python:
 
     answer = surrogates.homogenise.run("cell.npy", 1e-3)
     answer["tensor"], answer["constants"]["E_1"]
@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.data.files import whole_file
 from micro.tensors import ENGINEERING_ORDER
 from micro.voxel.bounds.lower_bound import Bounds, bounds
 from micro.voxel.solver.element import isotropic
@@ -44,15 +45,14 @@ from surrogates.cells.data import check_density, check_spacing, read_cell
 from surrogates.cells.evaluate import predict
 from surrogates.cells.networks.file import PRETRAINED, CellNetwork, load_network
 from surrogates.cells.stiffness import check_picture, engineering_constants, write_picture
-from surrogates.training.device import check_device
-from surrogates.training.output_file import check_output, whole_file
+from surrogates.training.config import check_device, check_output
 
 ORDER = tuple(ENGINEERING_ORDER.names.split())
 #: Tolerance of the first round of conjugate gradients as a part of the accuracy of the bounds.
 FIRST = 0.3
 #: Number of rounds, and factor on the tolerance from one to the next.
 ROUNDS, SHARPER = 4, 0.2
-#: Edges of a voxel may differ by this part where a network, trained on cubes, predicts the initial fields.
+#: Relative difference of the edges of a voxel up to which a network, trained on cubes, predicts the initial fields.
 CUBIC = 0.01
 #: Least modulus, and its inverse the largest: products of moduli and volumes stay finite.
 SMALLEST = 1e-100
@@ -69,7 +69,7 @@ class Effective:
         upper: Upper bounds (cells, 6, 6).
         displacement: Fluctuations of the unit strains (cells, 6, 3, X, Y, Z), in the unit of the spacing.
         iterations: Steps of conjugate gradients (cells,).
-        reached: Whether the bounds are as close as asked for (cells,), bool.
+        reached: Whether the bounds are as close as requested (cells,), bool.
         seconds: Time of each phase.
     """
 
@@ -217,12 +217,12 @@ def as_text(answer: dict[str, Any]) -> str:
     lines.append(f"iterations: {answer['iterations']}")
     lines.append("seconds: " + ", ".join(f"{phase} {value:.3g}" for phase, value in answer["seconds"].items()))
     if not answer["reached"]:
-        lines.append(f"The accuracy {answer['accuracy']:g} was not reached; the bounds above hold nevertheless.")
+        lines.append(f"The accuracy {answer['accuracy']:g} was not reached; the bounds above are valid nevertheless.")
     return "\n".join(lines) + "\n"
 
 
 def check_outputs(read: Sequence[Path], picture: Path | None, json_file: Path | None) -> None:
-    """Check before the work that files can be written and replace no other ones; ValueError names the option."""
+    """Check, before the work, that files can be written and replace no others; the ValueError names the option."""
     if picture is not None:
         check_output("picture", picture, read)
         check_picture(picture)
@@ -235,7 +235,7 @@ def run(
     network: str | Path | None = PRETRAINED, device: str = "cpu", threads: int | None = None,
     json_file: str | Path | None = None, picture: str | Path | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Homogenise one cell; does from Python what the command does.
+    """Homogenise one cell; the same as the command, from Python.
 
     Args:
         cell: File, folder or surface, see `surrogates.cells.data.read_cell`; or densities (X, Y, Z).
@@ -251,7 +251,7 @@ def run(
 
     Returns:
         The content of the JSON file: `tensor`, `lower` and `upper` (6, 6), `constants`, `reached`, `iterations`,
-        `seconds`, and what was asked for.
+        `seconds`, and the arguments.
 
     Raises:
         ValueError: An argument or a file does not fit; nothing is written.
@@ -302,7 +302,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--poisson", type=float, default=0.3, metavar="NU", help="Poisson's ratio of the solid (default: 0.3)")
     add("--accuracy", type=float, default=1e-3, metavar="X", help="relative difference of the bounds (default: 1e-3)")
     add("--json", type=Path, metavar="FILE", help="write tensor, bounds, constants, iterations and seconds")
-    add("--picture", type=Path, metavar="FILE", help="draw the directional stiffness (.png, .pdf, .svg)")
+    add("--picture", type=Path, metavar="FILE", help="picture of the directional stiffness (.png, .pdf, .svg)")
     add("--network", type=Path, default=PRETRAINED, metavar="FILE", help="network that predicts the initial fields")
     add("--solver-only", action="store_true", help="begin with zero displacements, without a network")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")

@@ -1,4 +1,4 @@
-"""Tensors of the learned laws: Mandel vectors, and the stress that finite-strain laws have in common.
+"""Tensors of the learned laws: Mandel vectors, and the stress and tangent that finite-strain laws have in common.
 
 Index orders and 3x3 kinematics have one home, `micro.tensors`, and are offered here under the names that the laws use.
 In this package a vector of a symmetric tensor is a Mandel vector in `PATH_ORDER` (11, 22, 33, 12, 23, 13) or, in two
@@ -32,8 +32,8 @@ from micro.tensors import mandel_vector as to_vector
 from micro.tensors import polar_rotation as rotation
 
 __all__ = [
-    "ENGINEERING_ORDER", "ORDERS", "PATH_ORDER", "PLANE_ORDER", "Order", "cofactor", "component_factors",
-    "determinant", "deviator",
+    "ENGINEERING_ORDER", "ORDERS", "PATH_ORDER", "PLANE_ORDER", "Order", "PointLaw", "cofactor",
+    "component_factors", "determinant", "deviator",
     "first_piola", "from_components", "inverse", "inverse_mandel_factors", "isochoric", "mandel_basis",
     "mandel_factors", "quaternion_rotations", "rational_strain", "rotation", "stress_derivative",
     "to_components", "to_matrix", "to_vector",
@@ -56,7 +56,8 @@ def first_piola(F: Tensor, J: Tensor, R: Tensor, tau_hat: Tensor, bulk: float) -
         J: (n,) its determinant.
         R: (n, 3, 3) its polar rotation.
         tau_hat: (n, 3, 3) Kirchhoff deviator in the unrotated frame, R^T dev(tau) R, Pa.
-        bulk: K, Pa; pass a module attribute, for TorchScript writes the literal 48e9 as an integer and cannot read it.
+        bulk: K, Pa; pass a module attribute, since TorchScript writes the literal 48e9 as an integer and cannot read
+        it.
 
     References:
         Eq. (A.3), (A.8) of doi:10.1016/j.jmps.2021.104668.
@@ -87,3 +88,29 @@ def stress_derivative(P: Tensor, F: Tensor) -> Tensor:
             assert gradient is not None
             rows.append(gradient)
     return torch.stack(rows, dim=1).reshape(-1, 3, 3, 3, 3).detach()
+
+
+class PointLaw(torch.nn.Module):
+    """Abstract law of finite strain: `forward` for one time step of all points, and its derivative `tangent`.
+
+    A final law adds `initial_state`, `step`, `observe` and `describe`.
+    """
+
+    def step(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` with a separate step dt (n,), s, for each point."""
+        raise NotImplementedError
+
+    def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state for F (n, 3, 3) after a step dt, s."""
+        return self.step(F, state, torch.full_like(state[:, 0], dt))
+
+    @torch.jit.export
+    def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` and its derivative dP_dF (n, 3, 3, 3, 3)."""
+        graded = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        F = F.detach().requires_grad_(True)
+        P, new_state = self.forward(F, state, dt)
+        dP_dF = stress_derivative(P, F)
+        torch.set_grad_enabled(graded)
+        return P.detach(), new_state.detach(), dP_dF

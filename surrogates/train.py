@@ -6,13 +6,13 @@
     KIND           trained on                   result
     recurrent      strain paths of a crystal    recurrent law with relaxing state
     pca-net        strain paths of a crystal    history map of paper 1
-    johnson-cook   strain paths of a crystal    constants of Johnson-Cook in a JSON file, the law to compare with
+    johnson-cook   strain paths of a crystal    constants of Johnson-Cook, a law to compare with
     tann           paths of a lattice cell      thermodynamics-based law with a quadratic free energy
     tann-network   paths of a lattice cell      thermodynamics-based network of paper 2
     lattice-exact  no data: the cell itself     exact law of a lattice cell
     voxels         voxel cells                  network that predicts the effective stiffness of a cell
 
-`--data` may be repeated. With `--checkpoint FILE --resume` a training that was stopped goes on to the same result.
+`--data` may be repeated. With `--checkpoint FILE --resume` a stopped training continues to the same result.
 `run` does the same from Python:
 
     result = surrogates.train.run("recurrent", data="data/paths", output="law.pt", epochs=100)
@@ -37,10 +37,8 @@ if __name__ == "__main__":
     limit_threads(sys.argv)  # before PyTorch and NumPy are loaded
 
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import add_config
-from surrogates.training.device import check_device
+from surrogates.training.config import add_config, check_device, check_output
 from surrogates.training.kind import Kind, Record
-from surrogates.training.output_file import check_output
 
 #: Modules of the kinds; each implements `surrogates.training.kind.Kind`.
 KINDS = {
@@ -84,7 +82,7 @@ def run(
     checkpoint: str | Path | None = None, every: int = 10, resume: bool = False, progress: bool = False,
     command: str = "", **config: Any,
 ) -> Result:  # fmt: skip
-    """Train and write one law or network; does from Python what the command does.
+    """Train and write one law or network; the same as the command, from Python.
 
     Args:
         kind: One of `KINDS`.
@@ -97,7 +95,7 @@ def run(
         threads: Threads of PyTorch; None leaves them as they are.
         checkpoint: File that keeps the state of the training.
         every: Epochs between two writes of it.
-        resume: Go on from the checkpoint if it is there.
+        resume: Continue from the checkpoint if it exists.
         progress: Show a progress bar.
         command: What the manifest records as the command; empty for a call of this function.
         **config: Fields of the configuration of the kind, for instance `epochs` and `seed`.
@@ -118,7 +116,7 @@ def run(
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}.")
     if resume and checkpoint is None:
-        raise ValueError("resume needs the checkpoint to go on from: give --checkpoint FILE.")
+        raise ValueError("resume needs a checkpoint to continue from: give --checkpoint FILE.")
     check_device(device)
     if threads is not None:
         use_threads(threads)
@@ -153,14 +151,14 @@ def make_config(kind: str, module: Kind, values: dict[str, Any]) -> Any:
 
 
 def identity(kind: str, config: Any, train: Any) -> str:
-    """Fingerprint of what a training depends on: kind, configuration without what shapes the export only, and data."""
+    """Fingerprint of what a training depends on: kind, configuration without the options of the export, and data."""
     fields = {e.name: getattr(config, e.name) for e in dataclasses.fields(config) if not e.metadata.get("export")}
     content = [kind, fields, *([] if train is None else [train.hash, len(train)])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def prepare_outputs(output: Path, checkpoint: Path | None, read: list[Path], suffix: str) -> None:
-    """Make the folders of what training writes at its end, and refuse, before it begins, what could not be written.
+    """Make the folders of the output, and check, before the training begins, that it can be written.
 
     Raises:
         ValueError: A file cannot be written, has the wrong ending, or would take the place of another one.
@@ -182,7 +180,7 @@ def prepare_outputs(output: Path, checkpoint: Path | None, read: list[Path], suf
 
 def make_parser(kind: str, module: Kind) -> Parser:
     """The options of one kind."""
-    parser = Parser(prog=f"surrogates.train {kind}", description=f"Train and write one of kind {kind}.")
+    parser = Parser(prog=f"surrogates.train {kind}", description=f"Train a law or network of kind {kind} and write it.")
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="FILE", help=f"the {module.SUFFIX} file to write")
     add("--name", default="", help="name of the law in its manifest (default: that of the file)")
@@ -191,9 +189,9 @@ def make_parser(kind: str, module: Kind) -> Parser:
         add("--held-out", type=int, metavar="N", help="samples held out of each data set (default: a tenth)")
         add("--allow-partial", action="store_true", help="accept a data set whose job has not finished")
         add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-        add("--checkpoint", type=Path, metavar="FILE", help="where training keeps its state")
+        add("--checkpoint", type=Path, metavar="FILE", help="file for the state of the training")
         add("--every", type=int, default=10, metavar="N", help="epochs between checkpoints (default: 10)")
-        add("--resume", action="store_true", help="go on from the checkpoint if it is there")
+        add("--resume", action="store_true", help="continue from the checkpoint if it exists")
     add_threads_option(parser)
     add_config(parser, module.Config)
     return parser

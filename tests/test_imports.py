@@ -33,7 +33,7 @@ ALSO = {
 }
 # Between the subpackages of a package imports run one way: what each may import beside itself. A module at the root of
 # a package is a part of its own; parts that are not named here (commands, the public surface) may import all of them.
-BASE = {"errors", "parallel", "threads", "compat", "clock", "steps"}
+BASE = {"errors", "parallel", "threads", "compat", "steps"}
 LAYERS: dict[str, dict[str, set[str]]] = {
     "fem": {
         **{part: BASE - {part} for part in BASE},

@@ -34,13 +34,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import gmsh
 import matplotlib
 from mpi4py import MPI
 
 import fem.laws
+from fem.command import Parser
 from fem.explicit import ExplicitSolver
 from fem.explicit.contact import RigidPlane
 from fem.mesh import read_mesh
@@ -59,17 +60,6 @@ PHASES = ("gather", "law", "assemble", "contact", "step")
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that speaks on rank 0 only, and in sentences."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-    def print_help(self, file: Any = None) -> None:
-        if MPI.COMM_WORLD.rank == 0:
-            super().print_help(file)
-
-
 def parse() -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     shipped = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "surrogates" / "pretrained").glob("*.pt"))

@@ -51,15 +51,14 @@ import torch
 from mpi4py import MPI
 from scipy.sparse.linalg import cg
 
-from micro.data.cli import Parser
-from micro.data.memory import check_memory
+from micro.data.cli import Parser, check_memory
 from micro.generate import keep_memory
 from micro.voxel.bounds.lower_bound import bounds
 from micro.voxel.cells.frames import FRAMES, make_frame
 from micro.voxel.cells.tpms import SURFACES, make_tpms
 from micro.voxel.solver.element import affine, element_stiffness, isotropic
 from micro.voxel.solver.homogeniser import BYTES, Homogenised, Homogeniser, check_size
-from surrogates.training.device import check_device
+from surrogates.training.config import check_device
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -115,8 +114,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, n in (("--n", max(o.n)), ("--once", o.once), ("--bounds", max(o.bounds, default=0))):
         check_size(name, (n,) * 3)
     n = max(o.scipy, default=0)
-    check_memory("--scipy", SCIPY_BYTES * n**3, f"the matrices of {n}^3 voxels")
-    check_memory("--batch", BYTES * o.batch[0] * o.batch[1] ** 3, f"{o.batch[0]} cells of {o.batch[1]}^3 voxels")
+    check_memory(f"the matrices of {n}^3 voxels", SCIPY_BYTES * n**3, name="--scipy")
+    check_memory(f"{o.batch[0]} cells of {o.batch[1]}^3 voxels", BYTES * o.batch[0] * o.batch[1] ** 3, name="--batch")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
     return o

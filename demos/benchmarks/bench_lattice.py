@@ -29,12 +29,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import matplotlib
 import numpy as np
 from mpi4py import MPI
 
+from fem.command import Parser
 from fem.discretisation.dirichlet import Dirichlet
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
@@ -58,17 +59,6 @@ ELASTIC = 101.1617146683  # stored energy of lcU at u_z = -3, for every n
 
 
 # %%
-class Parser(argparse.ArgumentParser):
-    """Argument parser that speaks on rank 0 only, and in sentences."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]}.")
-
-    def print_help(self, file: Any = None) -> None:
-        if MPI.COMM_WORLD.rank == 0:
-            super().print_help(file)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Cost of the finite lattice.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -64,7 +64,7 @@ from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from meshes.box import box
 from meshes.session import session
-from micro.data.memory import check_memory
+from micro.data.cli import check_memory
 from micro.threads import check_threads
 from micro.voxel.cells.frames import FRAMES
 from micro.voxel.cells.graded import GradedCells
@@ -126,8 +126,8 @@ def check_sizes(comm: MPI.Comm, o: argparse.Namespace) -> None:
     cells = math.prod(o.cells)
     check_size("--resolution", (BATCH * o.resolution, o.resolution, o.resolution))
     elements, voxels = cells * o.elements**3, cells * o.resolved**3
-    check_memory("--cells or --elements", here * ELEMENT * elements, f"{elements} finite elements")
-    check_memory("--cells or --resolved", here * VOXEL * voxels, f"{voxels} voxels of the resolved part")
+    check_memory(f"{elements} finite elements", here * ELEMENT * elements, name="--cells or --elements")
+    check_memory(f"{voxels} voxels of the resolved part", here * VOXEL * voxels, name="--cells or --resolved")
     hours = cells * (o.steps + 6) * o.resolution**3 * SECONDS / 3600 / comm.size
     if hours > 24:
         raise ValueError(f"--cells must be smaller: {cells} cells of {o.resolution}^3 voxels take {hours:.2g} hours.")

@@ -38,8 +38,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from micro.data.cli import Parser
-from micro.data.memory import check_memory
+from micro.data.cli import Parser, check_memory
 from micro.voxel.solver.homogeniser import Homogeniser, check_size
 from micro.voxel.source import FAMILIES, draw
 from surrogates.cells.data import Cells, solve
@@ -74,7 +73,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if o.cells < 1:
         raise ValueError(f"--cells must be at least 1, got {o.cells}.")
     check_size("--n", (o.n,) * 3)
-    check_memory("--cells", BYTES * o.cells * o.n**3, f"{o.cells} cells of {o.n}^3 voxels in each of four families")
+    what = f"{o.cells} cells of {o.n}^3 voxels in each of four families"
+    check_memory(what, BYTES * o.cells * o.n**3, name="--cells")
     if not 1 <= o.timed <= o.cells:
         raise ValueError(f"--timed must lie between 1 and --cells, {o.cells}, got {o.timed}.")
     if len({path.stem for path in o.network}) < len(o.network):

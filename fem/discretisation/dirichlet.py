@@ -82,7 +82,7 @@ class Nodes:
 
 
 def describe(where: Where) -> str:
-    """What to call a place in a message."""
+    """Name of a place for a message."""
     if where is None:
         return "all nodes"
     if isinstance(where, str):
@@ -143,7 +143,7 @@ def nodes_inside(comm: MPI.Comm, x: np.ndarray, where: Predicate | None) -> np.n
 
 
 def check_some(comm: MPI.Comm, nodes: np.ndarray, where: Where) -> None:
-    """Refuse a place without nodes; collective.
+    """Check that there are nodes at a place; collective.
 
     Raises:
         ValueError: On all ranks, if no rank has a node there.
@@ -192,7 +192,7 @@ class DirichletSet:
         return any(callable(part.condition.value) for part in self._parts)
 
     def add(self, *conditions: Dirichlet) -> None:
-        """Prescribe more; what was prescribed before stays, and stays alone if an error is raised.
+        """Add conditions to those that exist; if an error is raised, none is added.
 
         Raises:
             ValueError: On all ranks, as the constructor.

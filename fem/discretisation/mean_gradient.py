@@ -1,7 +1,7 @@
 """Material points with the mean gradient of trilinear hexahedra: one point in each cell.
 
-The mean gradient is integrated exactly, so that the forces of a distorted cell balance and a linear displacement is
-seen as it is; what it does not see (hourglass modes) is left to a stiffness of the solver.
+The mean gradient is integrated exactly, so that the forces of a distorted cell are in balance and a linear displacement
+has its exact gradient. The solver adds a stiffness for the modes without a mean gradient (hourglass modes).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ DEGREE = 3  # two Gauss points in each direction: exact for volume and mean grad
 
 
 class MeanGradientPoints:
-    """One point a cell, with the mean gradient of the cell (exact for distorted trilinear hexahedra).
+    """One point per cell, with the mean gradient of the cell (exact for distorted trilinear hexahedra).
 
     Attributes:
         V: Displacement space, P1 vector.
         dx: Measure of the residual (2 x 2 x 2 points, so that the hourglass term is integrated in full).
-        n: Number of points on this rank, one an owned cell.
-        per_cell: Points a cell, 1.
+        n: Number of points on this rank, one for each owned cell.
+        per_cell: Points per cell, 1.
         volume: Reference volume of each point, (n,), m^3.
         B: Mean gradient of the shape functions, (cells, 8, 3), 1/m.
         stress: DG0 tensor Function that stands for P in UFL.
@@ -109,7 +109,7 @@ def _gather(u: np.ndarray, nodes: np.ndarray, B: np.ndarray, F: np.ndarray) -> N
 
 
 def check_hexahedra(V: Any) -> None:
-    """Refuse all but P1 vectors on trilinear hexahedra.
+    """Check that a space holds P1 vectors on trilinear hexahedra.
 
     Raises:
         ValueError: If the space is another one.

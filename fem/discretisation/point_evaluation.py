@@ -55,7 +55,7 @@ class Probe:
         return self._comm.allreduce(values)
 
     def locate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Share points among the ranks, each to one that owns a cell there; collective.
+        """Distribute points among the ranks, each to one that owns a cell there; collective.
 
         Args:
             points: As for `evaluate`.
@@ -73,7 +73,7 @@ class Probe:
         x = np.zeros((len(points), 3))
         x[:, : points.shape[1]] = points
         cells, distance = self._nearest(x)
-        # The rank whose cell is nearest answers, of several the lowest.
+        # The rank with the nearest cell evaluates the point, the lowest of several such ranks.
         keys = np.array(self._comm.allgather(distance)).reshape(self._comm.size, len(x))
         if len(x) and keys.min(axis=0).max() > TOLERANCE * self._size:
             lost = int(np.argmax(keys.min(axis=0)))
@@ -115,7 +115,7 @@ class Probe:
             table = element.tabulate(1, X)[..., 0]  # (1 + d, m, nodes)
             J = np.einsum("dma,mai->mid", table[1:], nodes)
             step = np.linalg.solve(J, (x[:, :d] - np.einsum("ma,mai->mi", table[0], nodes))[:, :, None])[:, :, 0]
-            # A point far outside may have no reference coordinates: keep it from running away.
+            # A point far outside may have no reference coordinates: keep the iterates bounded.
             X = np.clip(X + step, -1.0, 2.0)
             if np.abs(step).max() < 1e-14:
                 break

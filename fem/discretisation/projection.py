@@ -18,9 +18,9 @@ RTOL = 1e-12
 
 
 class NodalFields:
-    """Projects values at quadrature points to the vertices of the mesh, a field at a time; collective.
+    """Projects values at quadrature points to the vertices of the mesh, one field at a time; collective.
 
-    A field that is linear in the position comes out as it is, if the quadrature has degree 2 at least; with one point a
+    A field that is linear in the position is reproduced if the quadrature has at least degree 2; with one point per
     tetrahedron, values are taken as constant in each cell.
 
     Args:

@@ -37,7 +37,7 @@ class QuadraturePoints:
         V: Displacement space.
         dx: Measure of the residual, of the same quadrature as `stress`.
         n: Number of points on this rank, those of one owned cell together.
-        per_cell: Points a cell.
+        per_cell: Points per cell.
         dimension: d.
         volume: Reference volume of each point (weight times Jacobian), (n,), m^3 (m^2 in two dimensions).
         stress: Tensor Function on the quadrature points that stands for P in UFL.

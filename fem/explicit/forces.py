@@ -90,7 +90,7 @@ class Forces:
         return not self._external.empty()
 
     def _checked(self, name: str, form: Any) -> Any:
-        """Refuse what is no linear form in the test function of this space."""
+        """Check that a form is linear in the test function of this space."""
         if not isinstance(form, ufl.Form):
             raise ValueError(f"{name} must be a UFL form in solver.test_function, got {type(form).__name__}.")
         if form.empty():

@@ -39,7 +39,7 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
 
 
 def check_numbers(density: float, hourglass: float, safety: float) -> None:
-    """Refuse a density (kg/m^3), hourglass stiffness (over the shear modulus) or safety factor out of range.
+    """Check a density (kg/m^3), hourglass stiffness (over the shear modulus) and safety factor.
 
     Raises:
         ValueError: If one is.

@@ -20,7 +20,7 @@ MEASURES = ("von_mises", "e_d", "e_d_isochoric", "e_v")
 
 
 class ProjectedFields:
-    """Measures of stress and strain, and what the law observes, as nodal Functions; all methods are collective.
+    """Stress and strain measures, and the observed fields of the law, as nodal Functions; all methods are collective.
 
     von_mises is the von Mises stress of the Cauchy stress, Pa; e_d = |F^T F/(det F)^2 - I|/2; e_d_isochoric the same
     with the exponent 2/3, which a change of volume alone leaves at zero; e_v = det F - 1.

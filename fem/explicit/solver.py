@@ -26,11 +26,10 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.quadrature import Points, explicit_points
 from fem.errors import SolverError
-from fem.explicit import contact, energy_balance, rebound
+from fem.explicit import contact, energy_balance
 from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
@@ -39,7 +38,7 @@ from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, small
 from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
 from fem.parallel import fail_together, raise_together
-from fem.steps import Run
+from fem.steps import Clock, Run
 
 if TYPE_CHECKING:
     from fem.explicit.output import ProjectedFields
@@ -151,7 +150,7 @@ class ExplicitSolver:
         law = self.law
         wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
         planes = self.contact
-        self._transit = rebound.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
+        self._transit = contact.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
         highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
         rest, _ = self._step_bound(np.tile(np.eye(3), (self.points.n, 1, 1)))
         rest = float(self.comm.allreduce(rest, op=MPI.MIN))
@@ -224,7 +223,7 @@ class ExplicitSolver:
         self._changed = True
 
     def _prepare(self) -> None:
-        """Take over what was prescribed, or added to the forms, since the last step."""
+        """Apply what was prescribed, or added to the forms, since the last step."""
         if not (self._changed or self.forces.changed):
             return
         self.prescribed.set_time(self.time)
@@ -273,7 +272,7 @@ class ExplicitSolver:
         dt = self.next_step
         if limit is not None and self.time + 2.0 * dt > limit:
             remaining = limit - self.time
-            dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, rather than one and a sliver
+            dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass = self.n_nodes, self.mass
@@ -308,8 +307,7 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            x = self._x[:n] + self._u
-            push = contact.stop_approach(self.contact, x, self._v, mass, touching, self._tolerance)
+            push = contact.stop_approach(self.contact, self._x[:n] + self._u, self._v, mass, touching, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
@@ -364,7 +362,7 @@ class ExplicitSolver:
     def _save_failure(self) -> None:
         """Write a checkpoint to the output folder, if there is one."""
         if self.output is not None:
-            with contextlib.suppress(OSError):  # raised on all ranks; what stopped the run is what must be said
+            with contextlib.suppress(OSError):  # raised on all ranks; report the error that stopped the run
                 self.save(self.output / failure.CHECKPOINT)
 
     def run(self, until: float | Literal["rebound"], *, limit: float | None = None) -> Run[Step]:
@@ -372,7 +370,7 @@ class ExplicitSolver:
 
         Args:
             until: Time to end at exactly, s, or "rebound": when the body has left the first rigid plane for good
-                (`fem.explicit.rebound`).
+                (`fem.explicit.contact`).
             limit: Latest time of a run to the rebound, s; None is 1000 transit times of a wave through the body.
 
         Returns:
@@ -412,11 +410,11 @@ class ExplicitSolver:
                 return
 
     def rebounded(self) -> bool:
-        """Whether the body has left the first rigid plane for good (`fem.explicit.rebound`)."""
+        """Whether the body has left the first rigid plane for good (`fem.explicit.contact`)."""
         if self.time - self.last_contact < self._transit or self.last_contact == -np.inf:
             return False
         momentum = energy_balance.totals(self.comm, self.mass, self._v)["momentum"]
-        return rebound.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
+        return contact.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
 
     def energy_balance(self) -> EnergyBalance:
         """Energy and momentum now, and the work and impulses since the start."""

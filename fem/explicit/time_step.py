@@ -4,7 +4,7 @@ A cell with mean gradient B_a, volume V and lumped node masses m_a = rho N_a has
 
     omega^2 <= (M / rho) * largest eigenvalue of  V sum_a b_a b_a^T / N_a,      b_a = F^-T B_a
 
-with the current Kirchhoff wave modulus M = K J^2 + 4 G / 3 (the volumetric part of the shared energy is exact for plane
+with the current Kirchhoff wave modulus M = K J^2 + 4 G / 3 (the volumetric part of the energy is exact for plane
 waves; in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest), and
 dt = 2 / omega. The step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh have
 this frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its
@@ -93,7 +93,7 @@ def highest_frequency(points: Points, forces: Forces, u: Any, bulk: float, shear
     """Highest frequency of the free linear elastic body at rest, hourglass stiffness included, 1/s; collective.
 
     Power iteration on M^-1 K, matrix-free, with isotropic elasticity at every point. The Rayleigh quotient comes from
-    below, by a few per cent at most after 60 iterations: less than the safety factor holds.
+    below, by a few per cent at most after 60 iterations: less than the margin of the safety factor.
 
     Args:
         points: Material points; F and P are used as work arrays.

@@ -1,8 +1,8 @@
 """Checkpoints: named arrays in the order of the input mesh, and scalars, for any number of ranks.
 
 This module knows no solver. A solver names what makes up its state: blocks of rows (nodes, cells, bars), numbered as
-in the input, with the rows that each rank has; scalars that all ranks share; and an identity (solver, law, integration)
-that must be the same when the state is read again.
+in the input, with the rows that each rank has; scalars that are the same on all ranks; and an identity (solver, law,
+integration) that must be the same when the state is read again.
 
 The file is HDF5. Rank 0 writes it in pieces under a temporary name; on reading, rank 0 checks the whole file, and every
 rank then keeps its own rows only. The file begins with 512 bytes that hold the SHA-256 digest of all that follows
@@ -122,7 +122,7 @@ def save(
                     _write_head(file, time, scalars, identity)
                     _write_blocks(file, blocks, pieces)
                 stamp(part)
-        except Exception as caught:  # HDF5 fails in several ways; the other ranks must hear of all of them
+        except Exception as caught:  # HDF5 fails in several ways; the other ranks must learn of each
             error = caught
     for _ in pieces:  # on rank 0 those left after an error, so that the others do not wait for it
         pass
@@ -273,7 +273,7 @@ def _caught(path: Path, work: Callable[[], None]) -> Exception | None:
 def _check(
     path: Path, blocks: Mapping[str, Block], scalars: Mapping[str, Scalar], identity: Mapping[str, str | int]
 ) -> None:
-    """Refuse a file that is not whole, or belongs to another solver or mesh."""
+    """Check that a file is complete and belongs to this solver and mesh."""
     if not path.is_file():
         raise FileNotFoundError(f"The checkpoint {path} does not exist.")
     with open(path, "rb") as raw:

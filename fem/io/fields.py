@@ -10,6 +10,8 @@ The folder gets `fields.bp` (ADIOS2; open it in ParaView with the ADIOS2VTXReade
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +24,44 @@ import numpy as np
 from dolfinx.io import VTXWriter, XDMFFile
 
 from fem.errors import ConvergenceError, SolverError
-from fem.io.files import remove
-from fem.io.history import History
+from fem.io.files import remove, write_text
 from fem.parallel import raise_together
+
+
+class History:
+    """Rows of numbers, all with the names of the first one.
+
+    Attributes:
+        rows: The rows so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append a row; one of the same time as the last row takes its place.
+
+        Raises:
+            ValueError: If its names are not those of the first row.
+        """
+        if self.rows and list(row) != list(self.rows[0]):
+            raise ValueError(f"A row of the history must have the columns {', '.join(self.rows[0])}.")
+        if self.rows and "time" in row and row["time"] == self.rows[-1]["time"]:
+            self.rows.pop()
+        self.rows.append(dict(row))
+
+    def text(self) -> str:
+        """The rows as CSV."""
+        sheet = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(sheet, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return sheet.getvalue()
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Write the rows to a CSV file, whole or not at all."""
+        write_text(path, self.text())
 
 
 class Series:
@@ -82,7 +119,7 @@ class Writer:
         folder: Where the files go; it is made if need be.
         functions: What is written, see `Series`.
         time: Returns the current time.
-        refresh: Brings those functions up to date that the solver does not keep so (projected fields), before a frame
+        refresh: Updates the functions that the solver does not update itself (projected fields), before a frame
             is written.
         row: Returns a row of the history, name -> number, beginning with "time".
         every: Time between two frames; None writes one at each `update`.
@@ -117,7 +154,7 @@ class Writer:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 for path in (*self.folder.glob("fields.*"), self.folder / "history.csv"):
-                    remove(path)  # what a former run left must not be taken for new
+                    remove(path)  # files of an earlier run must not be taken for new ones
             except OSError as caught:
                 error = caught
         raise_together(self._comm, error)

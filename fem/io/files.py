@@ -63,7 +63,7 @@ def remove(path: Path) -> None:
 
 
 def check_space(path: str | PathLike[str], size: int) -> None:
-    """Refuse to begin a file that does not fit on its device.
+    """Check, before a file is begun, that it fits on its device.
 
     Args:
         path: The file; its folder must exist.

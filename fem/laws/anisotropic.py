@@ -1,4 +1,4 @@
-"""Linear elasticity with a stiffness of its own, anisotropic, at every point: graded and homogenised bodies."""
+"""Linear elasticity with an anisotropic stiffness for each point, for graded and homogenised bodies."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class PointStiffness:
         return 0.5 * np.einsum("nij,nij->n", sigma, F - np.eye(3))
 
     def dissipation(self, state: np.ndarray) -> np.ndarray:
-        """None is dissipated: zeros (n,)."""
+        """Dissipated energy of an elastic law: zeros (n,)."""
         return np.zeros(len(state))
 
 

@@ -1,4 +1,4 @@
-"""The elastic energy that all laws share, as compiled pieces for one point.
+"""The elastic energy of all laws of finite strain, as compiled functions of one point.
 
     W_e(A) = G/2 (tr(A^T A) det(A)^(-2/3) - 3) + K/2 (det A - 1)^2
 

@@ -1,4 +1,4 @@
-"""The law protocol: what a solver asks of a material law, and the checks of what it hands over."""
+"""The law protocol: what a solver requires of a material law, and checks of its arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @runtime_checkable
 class Law(Protocol):
-    """What a solver asks of a law. Arrays are float64, points first; n = 0 works; nothing is kept between calls.
+    """What a solver requires of a law. Arrays are float64, points first; n = 0 works; nothing is kept between calls.
 
     `strain` is "finite" or "small", `dimension` d is 2 or 3. Both kinds take F (n, d, d) = I + grad u; a law of small
     strain takes sym(F - I) from it and returns a symmetric stress as P.
@@ -44,7 +44,7 @@ class Law(Protocol):
 
 
 def check_fit(law: Law, solver: str, strains: tuple[str, ...], dimension: int) -> None:
-    """Refuse a law that a solver cannot use.
+    """Check that a solver can use a law.
 
     Args:
         law: The law.
@@ -89,7 +89,7 @@ def check(F: np.ndarray, state: np.ndarray, size: int, dimension: int = 3) -> tu
 
 
 def check_positive(**values: float) -> None:
-    """Refuse material constants that are not positive and finite, naming the first.
+    """Check that material constants are positive and finite; the message names the first that is not.
 
     Raises:
         ValueError: If a constant is no number, or not positive and finite.

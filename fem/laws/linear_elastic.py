@@ -64,5 +64,5 @@ class LinearElastic:
         return 0.5 * np.einsum("nij,nij->n", sigma, F - np.eye(self.dimension))
 
     def dissipation(self, state: np.ndarray) -> np.ndarray:
-        """None is dissipated: zeros (n,)."""
+        """Dissipated energy of an elastic law: zeros (n,)."""
         return np.zeros(len(state))

@@ -28,7 +28,7 @@ CLASSICAL: dict[str, Any] = {law.name: law for law in (NeoHookean, J2, JohnsonCo
 # Parameter sets of finite and of small strain.
 FINITE = (*(name for name, chosen in SETS.items() if CLASSICAL[chosen.law].strain == "finite"), FITTED)
 SMALL = tuple(name for name in SETS if name not in FINITE)
-# What the protocol asks for.
+# What the protocol requires.
 WORDS = (*Law.__annotations__, *(word for word in vars(Law) if callable(getattr(Law, word)) and word[0] != "_"))
 
 
@@ -80,7 +80,7 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
 
 
 def as_law(law: object, **options: Any) -> Law:
-    """A law from whatever a solver is given: a name, a law, or a PyTorch module of one's own.
+    """A law from what a solver is given: a name, a law, or a PyTorch module.
 
     Raises:
         ValueError: If it is none of these.
@@ -94,9 +94,10 @@ def as_law(law: object, **options: Any) -> Law:
     if _is_module(law):
         from fem.laws import torchscript
 
-        return torchscript.wrap(law, **_accepted(torchscript.wrap, options, type(law).__name__))  # type: ignore[arg-type]
+        accepted = _accepted(torchscript.wrap, options, type(law).__name__)
+        return torchscript.wrap(law, **accepted)  # type: ignore[arg-type]
     lacks = [word for word in WORDS if not hasattr(law, word)]
-    if not lacks:  # a law that passes on what it is asked to another one
+    if not lacks:  # a law that delegates to another one
         return cast(Law, law)
     raise ValueError(
         f"A law must be a name, a law or a PyTorch module, got {type(law).__name__}, which lacks {', '.join(lacks)}."
@@ -123,7 +124,7 @@ def _accepted(function: Any, options: dict[str, Any], label: str) -> dict[str, A
 
 
 def _classical(law: str, options: dict[str, Any], constants: Mapping[str, float] | None = None) -> Law:
-    """A classical law: its constants, then those of a file of parameters, then the options, the last ones count."""
+    """A classical law; options override a file of parameters, which overrides the constants of a parameter set."""
     kind, given = CLASSICAL[law], dict(constants or {})
     if law == "johnson-cook" and "parameters" in options:
         given |= read_parameters(options["parameters"])

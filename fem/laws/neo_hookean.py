@@ -1,4 +1,4 @@
-"""Neo-Hookean elasticity: the shared energy with F_in = I."""
+"""Neo-Hookean elasticity: the energy of `fem.laws.kernels` with F_in = I."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NeoHookean:
         return 0.5 * self.shear_modulus * (trace - 3.0) + 0.5 * self.bulk_modulus * (J - 1.0) ** 2
 
     def dissipation(self, state: np.ndarray) -> np.ndarray:
-        """None is dissipated: zeros (n,)."""
+        """Dissipated energy of an elastic law: zeros (n,)."""
         return np.zeros(len(state))
 
 

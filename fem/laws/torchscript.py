@@ -67,7 +67,7 @@ class TorchLaw:
         return column_of(self.observables, quantity, index, component)
 
     def summary(self) -> str:
-        """One line for the log: what the law is and what its certificate says (see docs/guides/certificate.md)."""
+        """One line for the log: the law and the main numbers of its certificate (docs/guides/certificate.md)."""
         if self.manifest is None:
             return f"law {self.name} ({self.strain} strain, {self.dimension}-D), not certified"
         m, c = self.manifest, self.manifest.certificate
@@ -166,20 +166,21 @@ def read_law(path: str | PathLike[str], *, dtype: str | None = None, chunk: int 
 
 
 def wrap(module: torch.nn.Module, *, chunk: int | None = CHUNK) -> TorchLaw:
-    """A module of one's own as a law; `surrogates.artifact.contract` says what it needs.
+    """Make a law of a PyTorch module; `surrogates.artifact.contract` describes what the module needs.
 
     Args:
         module: The module, scripted or not; it is evaluated as it is, on the CPU.
         chunk: Points evaluated at once; None takes all at once.
 
     Raises:
-        ValueError: If an attribute or a method is missing, or the module does not do what it says.
+        ValueError: If an attribute or a method is missing, or its results do not match its attributes.
     """
     switch_fusion_off()
-    told, whole = describe(module), complete(module)
-    d, k, m = told.dimension, told.state_size, len(told.observables)
-    check_module(whole, told.name, dimension=d, state_size=k, observed=m)
+    about, whole = describe(module), complete(module)
+    d, k, m = about.dimension, about.state_size, len(about.observables)
+    check_module(whole, about.name, dimension=d, state_size=k, observed=m)
     return TorchLaw(
-        whole, name=told.name, strain=told.strain, dimension=d, density=told.density, bulk_modulus=told.bulk_modulus,
-        shear_modulus=told.shear_modulus, state_size=k, observables=told.observables, chunk=chunk,
+        whole, name=about.name, strain=about.strain, dimension=d, density=about.density,
+        bulk_modulus=about.bulk_modulus,
+        shear_modulus=about.shear_modulus, state_size=k, observables=about.observables, chunk=chunk,
     )  # fmt: skip

@@ -30,7 +30,7 @@ ITERATIONS = 80
 
 
 class Constants(Protocol):
-    """What this update asks of a law: moduli in Pa, and the parameters p of `flow_stress`."""
+    """What this update requires of a law: moduli in Pa, and the parameters p of `flow_stress`."""
 
     shear_modulus: float
     bulk_modulus: float
@@ -38,7 +38,7 @@ class Constants(Protocol):
 
 
 def virgin(n: int) -> np.ndarray:
-    """State of n points that never flowed, (n, 7)."""
+    """Virgin state of n points, (n, 7)."""
     state = np.zeros((n, STATE_SIZE))
     state[:, :3] = 1.0
     return state
@@ -115,7 +115,7 @@ def _sphere(s: np.ndarray, G: float, start: float) -> float:
         - s[0, 1] * (s[1, 0] * s[2, 2] - s[1, 2] * s[2, 0])
         + s[0, 2] * (s[1, 0] * s[2, 1] - s[1, 1] * s[2, 0])
     ) / G**3
-    x = start  # the trial mean is above the root, and the cubic is convex there: Newton falls on it monotonically
+    x = start  # the trial mean is above the root, and the cubic is convex there: Newton converges to it monotonically
     for _ in range(50):
         step = ((x * x - half) * x + det - 1.0) / (3.0 * x * x - half)
         x -= step

@@ -1,6 +1,6 @@
 """Equilibrium in UFL: forces, Jacobian and lifting, compiled once, assembled at every Newton iteration.
 
-    R(u; v) = internal(P, u; v) - external(u, t; v),      internal = inner(P, grad v) dx if the user says nothing else
+    R(u; v) = internal(P, u; v) - external(u, t; v),      internal = inner(P, grad v) dx by default
     J(du, v) = derivative of R by u in the direction du + derivative of R by P in the direction dP_dF : grad du
 
 P and dP_dF are values on the quadrature points, which a law has filled.

@@ -1,4 +1,4 @@
-"""The law at all quadrature points of a body: its state, and what is kept of a step that fails or converges."""
+"""The law at all quadrature points of a body, with its committed state and its trial state."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import ConvergenceError
 from fem.laws import Law
 from fem.mesh import Domain
+from fem.steps import Clock
 
 
 class Material:
-    """A law at the points, with the state of the last time committed and that of the solution on trial.
+    """A law at the points, with the last committed state and the trial state of the present step.
 
     Args:
         domain: The domain.
@@ -103,7 +103,7 @@ class Material:
             self.state_before, self.state, self._trial, self.evaluated = before, state, state, evaluated
 
     def forget_failure(self) -> None:
-        """What failed before is of no interest any more."""
+        """Discard the record of an earlier failure."""
         self._wrong = None
 
     def write_replay(self, folder: Path) -> None:
@@ -115,7 +115,7 @@ class Material:
         """Integral of a density (n,) over the body; collective.
 
         Raises:
-            ValueError: If the density is None: the law does not tell it.
+            ValueError: If the density is None: the law does not provide it.
         """
         if density is None:
             raise ValueError(f"The law {self.law.name} does not provide its {name}.")

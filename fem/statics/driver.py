@@ -4,10 +4,10 @@ One step from pseudo-time t_n to t, with the state at t_n given:
 
     find u with u = g(t) where prescribed:   internal(u) - external(u, t) - left(t) released = 0
 
-`released` are the forces of supports that were let go, `left` falls from one to zero. The state is kept where Newton's
-method has converged; a step that fails is rolled back and cut. The first residual and Jacobian of a step are those at
-the end of the last one, kept from there, unless the prescribed displacements turn back: the law is called once in each
-Newton iteration.
+`released` are the former forces of released supports, and the factor `left` falls from one to zero. The state is kept
+where Newton's method has converged; a step that fails is rolled back and cut. The first residual and Jacobian of a step
+are those at the end of the last one, kept from there, unless the prescribed displacements turn back: the law is called
+once in each Newton iteration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from fem import failure
-from fem.clock import Clock
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Nodes, Value, Where
 from fem.io import checkpoint
 from fem.io.checkpoint import Block, Scalar
@@ -32,7 +31,7 @@ from fem.parallel import raise_together
 from fem.statics import load_steps
 from fem.statics.load_steps import Step
 from fem.statics.newton import Convergence, Newton
-from fem.steps import Run
+from fem.steps import Clock, Run
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ class Fading:
 class QuasiStatic(abc.ABC):
     """Static equilibrium in pseudo-time; the constructor and all methods are collective.
 
-    A body or a truss says how forces and tangent follow from displacements; the conditions, the steps, the release of
-    supports and the checkpoint are the same for both. It is a problem of `fem.statics.load_steps`: `run` steps it
-    through a load; `set_time`, `solve`, `commit` and `roll_back` do a step by hand.
+    A body or a truss provides forces and tangent as functions of the displacements; the conditions, the steps, the
+    release of supports and the checkpoint are the same for both. It is a problem of `fem.statics.load_steps`: `run`
+    steps it through a load; `set_time`, `solve`, `commit` and `roll_back` do a step by hand.
 
     Args:
         nodes: The nodes, on which displacements can be prescribed.
@@ -94,7 +93,7 @@ class QuasiStatic(abc.ABC):
         self._newton: Newton | None = None
         self._x: PETSc.Vec | None = None
 
-    # What a body or a truss says.
+    # What a body or a truss provides.
 
     @abc.abstractmethod
     def _evaluate(self, u: np.ndarray) -> None:
@@ -138,7 +137,7 @@ class QuasiStatic(abc.ABC):
 
     @abc.abstractmethod
     def _adopt(self, arrays: Mapping[str, Mapping[str, np.ndarray]], scalars: Mapping[str, Any]) -> None:
-        """Take what `_content` has said from a checkpoint, as committed; with the tangent, if `_kept`."""
+        """Take what `_content` describes from a checkpoint, as committed; with the tangent, if `_kept`."""
 
     def _write_replay(self, folder: Path) -> None:  # noqa: B027
         """Write what the law was given where it failed, if it did so on this rank; a truss writes nothing."""
@@ -167,10 +166,10 @@ class QuasiStatic(abc.ABC):
         self._conditions_changed()
 
     def release(self, where: Where = None, over: float = 1.0) -> None:
-        """Let go of supports at the last time committed; their forces fade, so that equilibrium holds all the way.
+        """Release supports at the last time committed; their forces fade, so that equilibrium is satisfied throughout.
 
-        All components that are prescribed on the nodes become free. If forces of an earlier release still push, what
-        is left of them fades from now on at the new pace.
+        All components that are prescribed on the nodes become free. What is left of the forces of an earlier
+        release fades from now on over the new interval.
 
         Args:
             where: The nodes, as for `prescribe`; None releases all supports.
@@ -194,7 +193,7 @@ class QuasiStatic(abc.ABC):
         self._conditions_changed()
 
     def _conditions_changed(self) -> None:
-        """Newton is made anew, from the elastic tangent: most material that has yielded will unload."""
+        """Set up Newton's method again, from the elastic tangent: most material that has yielded will unload."""
         self._change = np.zeros(self.u_n.size)
         self._kept, self._newton = False, None
 
@@ -228,7 +227,7 @@ class QuasiStatic(abc.ABC):
 
         Args:
             until: Pseudo-time to end at, exactly; ignored with `times`.
-            step: First step; None tries the way to each time as a whole.
+            step: First step; None tries to reach each time in one step.
             times: Pseudo-times to hit exactly, increasing; those not after the present one are left out (a restart).
             growth: Factor on the step after an easy one (at most 6 iterations at the first attempt), at least 1.
             cut: Factor on a step that failed, in (0, 1).
@@ -316,7 +315,7 @@ class QuasiStatic(abc.ABC):
             b.array_w[:] = out
         return float(np.sqrt(norms[0]))
 
-    def give_up(self, sentence: str) -> None:
+    def on_failure(self, sentence: str) -> None:
         """Write the checkpoint and, if the law failed, the replay file to the output folder, if there is one."""
         if self.output is None:
             return

@@ -1,7 +1,7 @@
-"""Linear systems inside Newton: a direct solver for the small, conjugate gradients with algebraic multigrid else.
+"""Linear systems inside Newton: a direct solver for small ones, else conjugate gradients with multigrid.
 
-Multigrid is told the rigid-body modes, what a body without supports can do without stress, as the near null space that
-its coarse spaces must hold.
+Algebraic multigrid receives the rigid-body modes, the motions of a body without supports that cause no stress, as the
+near null space that its coarse spaces must contain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MULTIGRID: dict[str, Any] = {
 
 @contextlib.contextmanager
 def options(prefix: str, values: Mapping[str, Any]) -> Iterator[None]:
-    """Put options into PETSc's data base for a block; what stays there unused, PETSc complains about at its end."""
+    """Put options into PETSc's database for a block only, since PETSc reports those left unused at its end."""
     base = PETSc.Options()
     for key, value in values.items():
         base.setValue(prefix + key, value)
@@ -81,7 +81,7 @@ class LinearSolver:
         random = np.random.default_rng(matrix.comm.rank)
         for vector in (self._x, self._y):
             vector.array_w[:] = random.normal(size=vector.getLocalSize())
-        self._kept, self._pace = False, np.inf  # of the preconditioner: whether kept, and iterations a digit when new
+        self._kept, self._pace = False, np.inf  # of the preconditioner: whether kept, and iterations per digit when new
         self._pending: contextlib.ExitStack | None = None
         self._configure()
 
@@ -97,14 +97,14 @@ class LinearSolver:
             self._pending.enter_context(options(self._prefix, self._chosen))
 
     def symmetric_before(self, symmetric: bool) -> None:
-        """Take over the verdict of an earlier run on the symmetry of the matrix, if it is to be tested at all."""
+        """Take the symmetry of the matrix as an earlier run found it, if it is to be tested at all."""
         if self._test and self.symmetric and not symmetric:
             self.symmetric = False
             self._configure()
 
     @contextlib.contextmanager
     def setting_up(self) -> Iterator[None]:
-        """Hold the options that PETSc reads when the solver is set up (multigrid levels, MUMPS), within a block."""
+        """Within a block, provide the options that PETSc reads when the solver is set up (multigrid levels, MUMPS)."""
         with contextlib.ExitStack() as self._pending:
             self._pending.enter_context(options(self._prefix, self._chosen))
             try:
@@ -115,8 +115,8 @@ class LinearSolver:
     def prepare(self, A: PETSc.Mat, rtol: float) -> None:
         """Choose for the matrix as assembled, and the relative tolerance of the next solve.
 
-        A multigrid hierarchy is kept while it serves: its coarse matrices cost several times a solve. It is made anew
-        once iterations for a digit exceed those with the new one by half.
+        A multigrid hierarchy is kept while it is effective, since its coarse matrices cost several times a solve. It is
+        rebuilt once the iterations per digit exceed those of a new hierarchy by half.
         """
         if self._test and self.symmetric and self.asymmetry(A) > ASYMMETRY:
             self.symmetric = False
@@ -124,7 +124,7 @@ class LinearSolver:
             self._kept = False
             self._configure()
         if self.kind == "iterative" and not self._serves():
-            self._ksp.getPC().reset()  # SNES is told never to set up again (`AGAIN_NEVER`) what is set up
+            self._ksp.getPC().reset()  # SNES is configured never to set up again (`AGAIN_NEVER`) what is set up
         self._ksp.setTolerances(rtol=rtol)
 
     def _serves(self) -> bool:

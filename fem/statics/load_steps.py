@@ -17,10 +17,10 @@ EASY = 6  # Newton iterations up to which the next step may grow
 
 
 class Problem(Protocol):
-    """What is stepped through pseudo-time. All methods are collective.
+    """A problem that is stepped through pseudo-time. All methods are collective.
 
-    A problem may also have `give_up(sentence)`, which is called (collectively) before the run ends with a SolverError:
-    the place to write a checkpoint.
+    A problem may also have `on_failure(sentence)`, which is called, collectively, before the run ends with a
+    SolverError: the place to write a checkpoint.
     """
 
     comm: MPI.Comm
@@ -81,7 +81,7 @@ def run(
     Args:
         problem: The problem.
         until: Time to end at, exactly; ignored with `times`.
-        step: First step; None tries the way to each time as a whole.
+        step: First step; None tries to reach each time in one step.
         times: Times to hit exactly, increasing; those not after the problem's time are left out (a restart).
         growth: Factor on the step after an easy one (at most 6 iterations at the first attempt), at least 1.
         cut: Factor on a step that failed, in (0, 1).
@@ -132,7 +132,7 @@ def _steps(
         for target in targets:
             while problem.time < target:
                 remaining = target - problem.time
-                count = max(1, int(np.ceil(remaining / size - 1e-9)))  # equal steps to the target: no sliver at the end
+                count = max(1, int(np.ceil(remaining / size - 1e-9)))  # equal steps: no tiny one at the end
                 end = target if count == 1 else problem.time + remaining / count
                 length, attempts = end - problem.time, attempts + 1
                 problem.set_time(end)
@@ -142,7 +142,7 @@ def _steps(
                     problem.roll_back()
                     size = cut * length
                     if size < floor:
-                        _give_up(problem, length, error)
+                        _fail(problem, length, error)
                     bar.set_postfix_str(f"step cut to {size:.3g}")
                     continue
                 problem.commit()
@@ -156,11 +156,11 @@ def _steps(
                 yield taken
 
 
-def _give_up(problem: Problem, length: float, error: ConvergenceError) -> None:
-    text = f"At time {problem.time:.6g} no step is left to try, the last was {length:.3g}: {error}"
-    give_up = getattr(problem, "give_up", None)
-    if give_up is not None:
-        give_up(text)
+def _fail(problem: Problem, length: float, error: ConvergenceError) -> None:
+    text = f"At time {problem.time:.6g} the step cannot be cut any further, the last was {length:.3g}: {error}"
+    on_failure = getattr(problem, "on_failure", None)
+    if on_failure is not None:
+        on_failure(text)
     raise SolverError(text) from error
 
 

@@ -1,6 +1,6 @@
 """Newton's method by PETSc SNES, with the linear solver that suits the size of the problem.
 
-A problem hands over two callbacks, `residual(x, b)` and `jacobian(x, A)`. Prescribed unknowns are rows of the system
+A problem provides two callbacks, `residual(x, b)` and `jacobian(x, A)`. Prescribed unknowns are rows of the system
 like all others: the residual there is x - g, the Jacobian has a one on the diagonal and zeros elsewhere in the row and
 the column, and the columns are moved to the right-hand side ("lifting"): b_free = r(x) + K_fp (g - x_p). The first
 iteration then carries the new values into the body by the tangent, all later ones find g - x = 0, and a linear problem
@@ -26,12 +26,12 @@ from fem.statics.line_search import step_length
 from fem.statics.linear_solver import AGAIN_NEVER, LinearSolver
 from fem.statics.linear_solver import options as petsc_options
 
-DIVERGED = 1e8  # growth of the residual over the first one (or over the forces) at which there is no way back
+DIVERGED = 1e8  # growth of the residual over the first one (or over the forces) that counts as divergence
 LOOSEST = 1e-2  # relative tolerance asked of the iterative solver where even less would do
 _numbers = itertools.count()
 
 _REASONS = {
-    PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT: "the iterations ran out",
+    PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT: "the largest number of iterations was reached",
     PETSc.SNES.ConvergedReason.DIVERGED_LINEAR_SOLVE: "the linear solver failed",
     PETSc.SNES.ConvergedReason.DIVERGED_FNORM_NAN: "the residual is not finite",
     PETSc.SNES.ConvergedReason.DIVERGED_LINE_SEARCH: "the line search failed",
@@ -43,7 +43,7 @@ LINE_SEARCHES = ("basic", "energy", "bt", "l2", "cp", "nleqerr")
 
 
 def check_options(linear: str, line_search: str, maximum: int, **tolerances: float) -> None:
-    """Refuse options that `Newton` cannot use.
+    """Check the options of `Newton`.
 
     Raises:
         ValueError: If one does not fit.
@@ -96,7 +96,7 @@ class Newton:
         stol: Or where the last change is below stol times the unknowns; 0 switches it off.
         maximum: Iterations at most.
         line_search: "basic" (full steps), "energy" (`fem.statics.line_search`), or a line search of SNES such as "bt".
-        linear_rtol: Smallest relative tolerance asked of the iterative solver, which gets what the goal needs.
+        linear_rtol: Smallest relative tolerance of the iterative solver; each solve uses what the goal requires.
         options: PETSc options of SNES and KSP, without prefix, that override all of this.
 
     Attributes:
@@ -191,7 +191,7 @@ class Newton:
             forces = self._residual(x, b)
             self._forces = self._forces if forces is None else max(self._forces, float(forces))
         except ConvergenceError as error:
-            # An exception would leave SNES half-way; a residual that is not finite ends it properly on all ranks.
+            # An exception would leave SNES in an undefined state; a residual that is not finite ends it on all ranks.
             self._failure = str(error)
             b.array_w[:] = np.nan
 
@@ -203,7 +203,7 @@ class Newton:
         self.linear.prepare(A, min(max(wanted, self.linear_rtol), LOOSEST))
 
     def _search(self, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """Shorten the step y (SNES goes to x - y) where that helps, but for one that brings new prescribed values."""
+        """Shorten the step y (SNES goes to x - y) where that helps, unless it applies new prescribed values."""
         moved = float(np.abs(y.array_r[self._prescribed]).max(initial=0.0))
         first = self.snes.getFunction()[0].dot(y)
         if self.comm.allreduce(moved, op=MPI.MAX) > 0.0 or not first > 0.0:

@@ -19,7 +19,7 @@ class OutputFields:
     """Functions of degree 1 that show the state of a body; all methods are collective.
 
     They are the displacement, m; in three dimensions the von Mises stress, Pa (of the Cauchy stress, if the law is of
-    finite strain); and what the law lets observe.
+    finite strain); and the observed fields of the law.
 
     Args:
         solver: The solver.

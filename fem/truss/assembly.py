@@ -31,10 +31,10 @@ _library.MatSetValuesCOO.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_
 def _strain(u: np.ndarray, ends: np.ndarray, axis: np.ndarray, length: np.ndarray, out: np.ndarray) -> None:
     for b in range(ends.shape[0]):
         i, j = ends[b]
-        stretch = 0.0
+        elongation = 0.0
         for c in range(axis.shape[1]):
-            stretch += axis[b, c] * (u[j, c] - u[i, c])
-        out[b] = stretch / length[b]
+            elongation += axis[b, c] * (u[j, c] - u[i, c])
+        out[b] = elongation / length[b]
 
 
 @njit(cache=True, error_model="numpy")
@@ -125,7 +125,7 @@ class TrussAssembly:
         return self._ghosted.array_r.reshape(-1, self.d).copy()
 
     def constrain(self, rows: np.ndarray) -> None:
-        """Say which components of the owned nodes are prescribed, node * d + component, (p,); collective."""
+        """Set which components of the owned nodes are prescribed, node * d + component, (p,); collective."""
         free = np.ones((self.n, self.d))
         free.reshape(-1)[rows] = 0.0
         self.free = self.with_ghosts(free)
@@ -181,7 +181,7 @@ class TrussAssembly:
 
 
 def preallocate(A: PETSc.Mat, rows: np.ndarray, columns: np.ndarray) -> None:
-    """Fix the pattern of a matrix; collective.
+    """Set the pattern of a matrix; collective.
 
     Args:
         A: With sizes and type set.

@@ -1,4 +1,4 @@
-"""The bars of one rank: what is asked of their law, their state, and what a step tries before it is committed."""
+"""The bars of one rank: the protocol of their law, their committed state, and the trial values of a step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from fem.parallel import raise_together
 
 
 class BarLaw(Protocol):
-    """What is asked of a bar law; arrays have one entry a bar (b,), the state (b, k) is zero at first."""
+    """What is required of a bar law; arrays have one entry per bar (b,), the state (b, k) is zero at first."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the law."""
 
     @property
-    def state_size(self) -> int: ...
+    def state_size(self) -> int:
+        """Numbers k in the state of a bar."""
 
     def update(self, strain: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Stress (b,), Pa, new state (b, k) and tangent (b,), Pa."""
@@ -32,7 +34,7 @@ class BarLaw(Protocol):
 
 
 class Bars:
-    """State of the owned bars at the last commit and in the step that is tried.
+    """State of the owned bars at the last commit, and the trial values of the present step.
 
     Args:
         law: The law of all bars.
@@ -61,7 +63,7 @@ class Bars:
         self.failure: str | None = None
 
     def evaluate(self, strain: np.ndarray) -> None:
-        """Try strains (b,), from the state at the last commit; collective.
+        """Evaluate the law at trial strains (b,), from the state at the last commit; collective.
 
         Raises:
             ConvergenceError: On all ranks, if the law fails on one or gives a value that is not finite.
@@ -83,14 +85,14 @@ class Bars:
             raise
 
     def commit(self) -> None:
-        """Take what was tried last as the start of the next step."""
+        """Take the last trial values as the start of the next step."""
         self.dissipated = self.dissipated + self.law.dissipation(self.state, self.trial_state)
         self.state_before = self.state
         self.strain, self.stress, self.state = self.trial_strain, self.trial_stress, self.trial_state
         self.failure = None
 
     def roll_back(self) -> None:
-        """Forget what was tried."""
+        """Discard the trial values."""
         self.trial_strain, self.trial_stress, self.trial_state = self.strain, self.stress, self.state
         self.failure = None
 

@@ -70,7 +70,7 @@ def bisect(x: np.ndarray, weight: np.ndarray, parts: int) -> np.ndarray:
         left = count // 2
         work = np.cumsum(weight[order])
         cut = int(np.searchsorted(work, work[-1] * left / count))
-        cut = min(max(cut, left), len(ids) - (count - left))  # at least one node a part
+        cut = min(max(cut, left), len(ids) - (count - left))  # at least one node per part
         tasks += [(order[:cut], first, left), (order[cut:], first + left, count - left)]
     return owner
 
@@ -143,7 +143,7 @@ def check_truss(x: Any, bars: Any, area: Any) -> tuple[np.ndarray, np.ndarray, n
     return nodes, ends, np.broadcast_to(areas, len(ends)).copy()
 
 
-def share(comm: MPI.Comm, nodes: Any, bars: Any, area: Any) -> Part:
+def distribute(comm: MPI.Comm, nodes: Any, bars: Any, area: Any) -> Part:
     """This rank's part of the truss that rank 0 has; collective.
 
     Raises:

@@ -26,11 +26,11 @@ from fem.statics.linear_solver import near_nullspace
 from fem.statics.newton import Convergence, Newton, check_options
 from fem.truss.assembly import TrussAssembly
 from fem.truss.bars import BarLaw, Bars
-from fem.truss.partition import share, truss_nodes
+from fem.truss.partition import distribute, truss_nodes
 
 PHASES = ("law", "assemble", "solve")
-DIRECT_BELOW = {2: 20_000, 3: 1_500}  # unknowns, by dimension: above, multigrid is faster (docs/lattices.md)
-# A node is a block, and a lattice is well conditioned: one sweep of block Jacobi a level is the cheapest.
+DIRECT_BELOW = {2: 20_000, 3: 1_500}  # unknowns, by dimension: above, multigrid is faster (docs/guides/lattices.md)
+# A node is a block, and a lattice is well conditioned: one sweep of block Jacobi per level is the cheapest.
 MULTIGRID = {"mg_levels_pc_type": "pbjacobi", "mg_levels_ksp_max_it": 1}
 SAVED = ("strain", "stress", "state", "state_before", "dissipated")  # of the bars, in a checkpoint
 
@@ -82,7 +82,7 @@ class TrussSolver(QuasiStatic):
         output: str | PathLike[str] | None = None,
     ) -> None:
         check_options(linear, line_search, maximum, rtol=rtol, atol=atol)
-        self.bar_law, self.part = bar_law, share(comm, nodes, bars, area)
+        self.bar_law, self.part = bar_law, distribute(comm, nodes, bars, area)
         super().__init__(truss_nodes(self.part, comm), PHASES, output)
         self.assembly = TrussAssembly(self.part, comm)
         self._newton_arguments: dict[str, Any] = {

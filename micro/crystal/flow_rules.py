@@ -85,9 +85,9 @@ def slip_response(systems: CrystalSystems, force: Tensor, y: Tensor, step: Step)
 def twin_response(systems: CrystalSystems, force: Tensor, step: Step, hold_followers: bool) -> tuple[Tensor, Tensor]:
     """Return the twin increments (n, 6) and their derivatives with respect to the `force` (n, 6, 6).
 
-    The most strongly driven variant (at the start of the step) grows first, and its growth holds back the others
-    (k_ij), one after another; the last `hold_followers` allows the first only. Twins only grow, and together to no
-    more than the whole crystal.
+    The most strongly driven variant (at the start of the step) grows first, and its growth hinders the others
+    (k_ij), one after another; the last `hold_followers` allows the first only. Twins only grow, and their sum stays
+    at most one.
 
     Args:
         systems: Constants of the crystal.

@@ -2,7 +2,7 @@
 
 The state of a crystal is its inelastic deformation F_in (isochoric), the accumulated slip e of 12 systems and the
 volume fraction lambda of 6 twin variants. All tensors live in the frame of the crystal, so that every crystal of a
-batch shares the same slip systems; a caller rotates the deformation into that frame (`micro.crystal.taylor` does).
+batch has the same slip systems; a caller rotates the deformation into that frame (`micro.crystal.taylor` does).
 
 With A = F F_in^-1 and the Mandel stress M = G dev(C_e), C_e = det(A)^(-2/3) A^T A, the forces that drive the rates
 x = (gamma_dot, lambda_dot) are M : S_a, where S_a is the Schmid tensor of the slip system, averaged over parent and
@@ -53,7 +53,7 @@ class CrystalState(NamedTuple):
 
 
 class Crystal:
-    """The single-crystal law; see the module's text for the equations.
+    """The single-crystal law; see the docstring of the module for the equations.
 
     Args:
         parameters: Material parameters.
@@ -63,7 +63,7 @@ class Crystal:
         tolerance: A step has converged when the Mandel stress changes by less than this fraction of itself.
 
     Raises:
-        ValueError: The slip families do not share one rate exponent m.
+        ValueError: The slip families do not have the same rate exponent m.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Crystal:
     def _advance(self, F: Tensor, state: CrystalState, dt: Tensor, halvings: int) -> tuple[CrystalState, Tensor]:
         new, converged = self._step(F, state, dt)
         lost = torch.nonzero(~converged).flatten()
-        # A crystal that is inverted, or lost before, stays so in smaller steps.
+        # A crystal that is inverted, or has failed before, fails in smaller steps as well.
         lost = lost[determinant(matmul(F[lost], inverse(state.F_in[lost]))) > 0]
         if len(lost) == 0 or halvings == 0:
             return new, converged
@@ -196,12 +196,12 @@ class Crystal:
         y, dgamma, slip_slope = slip_response(systems, slip_force, y, step)
         dlam, twin_slope = twin_response(systems, twin_force, step, hold_followers)
         L = systems.flow(dgamma, dlam, step.w)
-        # Far from the solution the flow is unphysically large, and the exponential useless: there elasticity is linear.
+        # Far from the solution the flow is unphysically large: there the linear elastic problem is solved instead.
         near = L.square().sum((-1, -2)) < 0.1
         m_near = systems.mandel_after(step.A, torch.where(near[:, None, None], L, 0.0))
         linear = 2 * G * (L.reshape(-1, 9) @ systems.basis)
         residual = m - m_near + torch.where(near[:, None], 0.0, linear)
-        # Jacobian with the linear elasticity: exact but for elastic strains, which are a per cent.
+        # Jacobian with the linear elasticity: exact up to elastic strains, which are about one per cent.
         flat = (slip_slope[:, :, None] * step.squares).sum(1) @ systems.unpack
         flat = flat + twin_slope.reshape(-1, 36) @ systems.twin55
         jacobian = 2 * G * flat.reshape(-1, 5, 5)

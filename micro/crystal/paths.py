@@ -12,7 +12,7 @@ from scipy.interpolate import PchipInterpolator
 
 from micro.tensors import from_components
 
-#: Draws of one path before its strain counts as too large for the margin (at strain 2 it takes some 700).
+#: Draws of one path before its strain is considered too large for the margin (at strain 2 about 700 are needed).
 DRAWS = 10_000
 
 
@@ -73,7 +73,7 @@ def random_walk(
         margin: Smallest principal stretch allowed.
 
     Raises:
-        ValueError: An argument is out of its range, or the strain too large for any path to keep the margin.
+        ValueError: An argument is out of its range, or the strain is too large for any path to respect the margin.
     """
     strains = strain if isinstance(strain, tuple) else (strain, strain)
     knot_range = knots if isinstance(knots, tuple) else (knots, knots)
@@ -89,7 +89,6 @@ def random_walk(
         raise ValueError(f"intervals must be 'random' or 'fixed', got '{intervals}'.")
     if not 0 < margin < 1:
         raise ValueError(f"margin must lie between 0 and 1, got {margin}.")
-
     time = np.linspace(0.0, 1.0, steps + 1)
     U = np.empty((len(ids), steps + 1, 6))
     durations = np.empty(len(ids))
@@ -103,5 +102,5 @@ def random_walk(
             if np.linalg.eigvalsh(from_components(U[row])).min() >= margin:
                 break
         else:
-            raise ValueError(f"strain {amplitude:.3g} is too large: no path of sample {sample} keeps the margin.")
+            raise ValueError(f"strain {amplitude:.3g} is too large: no path of sample {sample} respects the margin.")
     return Paths(np.broadcast_to(time, (len(ids), steps + 1)).copy(), U, durations)

@@ -98,7 +98,7 @@ class TaylorSource(Source):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the options of paths and polycrystal."""
         add = parser.add_argument
-        add("--strain", default=[0.5], type=float, nargs="+", metavar="X", help="largest strain U_max, or its range")
+        add("--strain", default=[0.5], type=float, nargs="+", metavar="X", help="largest strain, or its range")
         add("--duration", default=[1e-6, 1e-4], type=float, nargs="+", metavar="X", help="duration in s, or its range")
         add("--steps", default=200, type=int, metavar="N", help="stored steps per path")
         add("--knots", default=[10], type=int, nargs="+", metavar="N", help="intervals per path, or their range")
@@ -152,5 +152,5 @@ class TaylorSource(Source):
         stress = result.stress.cpu().numpy()
         solved = zip(result.ok.tolist(), result.reason, strict=True)
         reason = ["" if ok else text or "the solver failed" for ok, text in solved]
-        stress[[bool(text) for text in reason]] = np.nan  # a stress that is not a solution must not be read as one
+        stress[[bool(text) for text in reason]] = np.nan  # a stress that is no solution must not be taken for one
         return Block({"U": paths.U, "stress": stress, "time": paths.time, "duration": paths.duration}, reason)

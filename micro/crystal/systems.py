@@ -120,8 +120,8 @@ def twinned(systems: Systems, twins: Systems) -> Tensor:
     The sign of a slip direction in the twin is a matter of convention, but (A.10) gives slip in parent and twin the
     same rate, so the convention matters there: with the plain turn, the average of parent and twin loses two of its
     five independent shears at a twin fraction of one half, and such a crystal, having no way to flow, would reach tens
-    of GPa. The sign taken is the one that lets the two cooperate: the symmetric parts of the Schmid tensors of parent
-    and twin have a positive product. Then all five shears stay (smallest singular value 0.68, against 1.02 in the
+    of GPa. The sign is chosen such that the two cooperate: the symmetric parts of the Schmid tensors of parent
+    and twin have a positive product. Then all five shears remain (smallest singular value 0.68, against 1.02 in the
     parent, at any twin fraction).
     """
     q = 2 * twins.m[:, :, None] * twins.m[:, None, :] - torch.eye(3, dtype=twins.m.dtype)  # (n_t, 3, 3)
@@ -182,7 +182,8 @@ class CrystalSystems:
     def mandel_after(self, A: Tensor, L: Tensor) -> Tensor:
         """Return the Mandel stress (n, 5), Pa, of A exp(-L).
 
-        The hot spot of the law: 3x3 products with the batch last, where every operation runs over long rows.
+        The most expensive part of the law: 3x3 products with the batch axis last, so that operations run over long
+        rows.
         """
         a, minus = (t.reshape(-1, 9).T.contiguous().reshape(3, 3, -1) for t in (A, -L))
         power = result = matmul_last(a, minus)
@@ -208,7 +209,7 @@ def crystal_systems(parameters: CrystalParameters, device: str | torch.device = 
     """Return the constants of a crystal.
 
     Raises:
-        ValueError: The slip families do not share one rate exponent m.
+        ValueError: The slip families do not have the same rate exponent m.
     """
     p, on_device = parameters, _options(device)
     slip, twin = slip_systems(p.c_over_a), twin_systems(p.c_over_a)

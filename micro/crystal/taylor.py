@@ -1,4 +1,4 @@
-"""Taylor polycrystal: grains of different orientation that share one deformation gradient.
+"""Taylor polycrystal: grains of different orientation with one common deformation gradient.
 
 References:
     Liu et al. (2022), section 3.1 (3DTaylor), doi:10.1016/j.jmps.2021.104668.
@@ -22,7 +22,7 @@ class TaylorResult:
     Attributes:
         stress: Mean Cauchy stress (s, T, 6), Pa, in the frame of the stretch; order 11, 22, 33, 12, 23, 13.
         ok: Whether each path was solved (s,), bool.
-        reason: Why not, an empty string where it was; s strings.
+        reason: Why a path was not solved, empty where it was; s strings.
     """
 
     stress: Tensor

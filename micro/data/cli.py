@@ -1,4 +1,4 @@
-"""What more than one data job or demo needs of a command line: a parser that raises, ranges, and what fits."""
+"""Command lines of data jobs and demos: a parser that raises, checks of options, estimates of memory and disk."""
 
 import argparse
 import math
@@ -9,10 +9,10 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that raises what it has to say: a bad argument is a ValueError, one sentence."""
+    """Argument parser that raises: a bad argument is a ValueError with one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise in place of ending the process."""
+        """Raise an error instead of ending the process."""
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
 
 
@@ -28,7 +28,7 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
     """Check that an option lies in a range beyond which no sensible number lies.
 
     Raises:
-        ValueError: it does not, or is not a number.
+        ValueError: it does not, or it is not a number.
     """
     if not low <= value <= high:
         raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value:g}.")
@@ -43,12 +43,12 @@ def check_count(name: str, value: int, most: int = 10**12) -> None:
 
 
 def size_in_words(size: float) -> str:
-    """Return a number of bytes as people write it, "3.2 GB"."""
+    """Return a number of bytes in the usual notation, "3.2 GB"."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} PB"
+    return f"{size:.3g} PB" if size < 1e4 else f"{size:.1e} PB"
 
 
 def available_memory(device: str = "cpu") -> float:
@@ -62,41 +62,44 @@ def available_memory(device: str = "cpu") -> float:
         free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
         free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    group = Path("/sys/fs/cgroup")  # what a container or a batch system allows
+    group = Path("/sys/fs/cgroup")  # limits of a container or a batch system
     second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
     for limit, used in (second, [f"memory/{name}" for name in first]):
         try:
             free = min(free, float((group / limit).read_text()) - float((group / used).read_text()))
-        except (OSError, ValueError):  # there is none, or it says "max"
+        except (OSError, ValueError):  # there is none, or it is "max"
             continue
     return max(free, 0.0)
 
 
-def check_memory(what: str, needed: float, device: str = "cpu") -> None:
-    """Refuse work that cannot fit, before it begins.
+def check_memory(what: str, needed: float, device: str = "cpu", *, name: str = "") -> None:
+    """Check, before work begins, that it fits into the memory.
 
     Args:
         what: what needs the memory, the subject of the sentence, plural.
         needed: estimated bytes.
         device: where they are needed, "cpu" or "cuda:N".
+        name: option or file that decides the size; the sentence begins with it.
 
     Raises:
         ValueError: the estimate exceeds what is available.
     """
     available = available_memory(device)
     if needed > available:
+        begin = f"{name} must be smaller: " if name else ""
         raise ValueError(
-            f"{what} need about {size_in_words(needed)} of memory, but only {size_in_words(available)} are available."
+            f"{begin}{what} need about {size_in_words(needed)} of memory, "
+            f"but only {size_in_words(available)} are available."
         )
 
 
 def check_disk(what: str, needed: float, directory: Path) -> None:
-    """Refuse data that cannot fit on a disk, before they are made.
+    """Check, before data are made, that they fit on a disk.
 
     Args:
         what: what needs the space, the subject of the sentence, plural.
         needed: estimated bytes.
-        directory: where they are to go; it need not be there yet.
+        directory: where they will be written; it need not exist yet.
 
     Raises:
         ValueError: the estimate exceeds what is free.
@@ -104,7 +107,7 @@ def check_disk(what: str, needed: float, directory: Path) -> None:
     directory = directory.absolute()
     there = next(path for path in (directory, *directory.parents) if path.is_dir())
     total, _, free = shutil.disk_usage(there)
-    if total > 0 and needed > free:  # a file system without a size cannot be asked
+    if total > 0 and needed > free:  # some file systems report no size
         raise ValueError(
             f"{what} need about {size_in_words(needed)} in {directory}, but only {size_in_words(free)} are free."
         )

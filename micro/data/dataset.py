@@ -1,6 +1,6 @@
 """Data set: read what ``micro.generate`` wrote, whole or not at all.
 
-``python3 -m micro.data.dataset DIR`` checks a set and says what it holds.
+``python3 -m micro.data.dataset DIR`` checks a set and prints a summary of its content.
 """
 
 import logging
@@ -56,7 +56,7 @@ def check_shards(directory: Path, manifest: dict, allow_partial: bool) -> list[i
     """Return the numbers of the shards to read.
 
     Raises:
-        ValueError: the set is not finished, or a shard is missing or one too many.
+        ValueError: the set is not finished, or a shard is missing or superfluous.
     """
     count, there = block_count(manifest), shard_files(directory)
     numbers = sorted(shard_number(name) for name in there)
@@ -89,7 +89,7 @@ def read_arrays(path: str | Path, *, allow_partial: bool = False) -> tuple[dict[
         Arrays by name, with ``sample``, ``status`` and ``reason``; the manifest; the content hash.
 
     Raises:
-        ValueError: the set is missing, unfinished, mixed, truncated or changed; one sentence says what.
+        ValueError: the set is missing, unfinished, mixed, truncated or changed; the sentence names it.
     """
     directory = Path(path)
     manifest = read_manifest(directory)
@@ -165,7 +165,7 @@ def read_dataset(path: str | Path, *, allow_partial: bool = False) -> Dataset:
 
 
 def summary(path: str | Path, allow_partial: bool = False) -> str:
-    """Return what a set holds, in a few lines; every check of the reader has been made."""
+    """Return a summary of a set, in a few lines, after all checks of the reader."""
     arrays, manifest, digest = read_arrays(path, allow_partial=allow_partial)
     good, finished = arrays["status"] == 0, "finished" if manifest["complete"] else "unfinished"
     lines = [
@@ -182,8 +182,8 @@ def summary(path: str | Path, allow_partial: bool = False) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check a set from the command line and say what it holds; return 2 if it is refused, 1 if the machine fails."""
-    parser = Parser(prog="micro.data.dataset", description="Check a data set and say what it holds.")
+    """Check a set from the command line and print its summary; return 2 if it is refused, 1 if the machine fails."""
+    parser = Parser(prog="micro.data.dataset", description="Check a data set and print a summary of its content.")
     parser.add_argument("path", type=Path, metavar="DIR", help="directory of the data set")
     parser.add_argument("--allow-partial", action="store_true", help="read the finished shards of an unfinished set")
     try:
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except OSError as error:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python tries to write once more when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # otherwise Python writes again when it ends
         sys.stderr.write(f"The summary cannot be written: {error.strerror}.\n")
         return 1
     return 0

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def part_name(path: Path) -> Path:
-    """Return the name under which this process writes a file until it is whole; the ending stays."""
+    """Return the name under which this process writes a file until it is complete, with the same suffix."""
     return path.with_name(f".{path.stem}.{socket.gethostname()}-{os.getpid()}.part{path.suffix}")
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, would survive a crash of the machine."""
+    """Wait until a file, or the entries of a directory, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -22,7 +22,7 @@ def sync(path: Path) -> None:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give a finished file its name: it is on the disk before the name is, so that a name means a whole file."""
+    """Give a finished file its name, after its content is on the disk: a file with that name is complete."""
     sync(part)
     os.replace(part, path)
     sync(path.parent)
@@ -30,13 +30,13 @@ def publish(part: Path, path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give the path of a part beside; it takes the name of the file if the block ends well, and goes if not.
+    """Give a temporary path beside a file; it takes the name of the file if the block succeeds, else it is deleted.
 
     Args:
         path: the file to write.
 
     Raises:
-        OSError: the file cannot be written, because the disk is full for instance; one sentence says why.
+        OSError: the file cannot be written, because the disk is full for instance; the sentence gives the reason.
     """
     part = part_name(path)
     try:

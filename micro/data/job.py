@@ -1,8 +1,8 @@
-"""Data job: the blocks of a data set, shared among ranks, safe against a kill at any moment.
+"""Data job: the blocks of a data set, distributed among ranks; the job may be killed at any moment.
 
-A block is a fixed run of sample ids, solved alone and written as one shard, whole or not at all. A rank takes a block
-by creating a claim, a file that only one rank can create, so that no rank has to hand out work. Claims live in a
-directory of this run alone: what a killed run left behind claims nothing.
+A block is a fixed range of sample ids, solved alone and written as one shard, whole or not at all. A rank takes a block
+by creating a claim, a file that only one rank can create, so that no rank has to distribute work. Claims are kept in
+a directory of this run alone, so that those of a killed run have no effect.
 """
 
 import fcntl
@@ -41,11 +41,11 @@ logger = logging.getLogger(__name__)
 STOP = "stop"
 LOG_PAUSE = 15.0  # s between log lines where stderr is no terminal
 MOST_SHARDS = 1_000_000  # files in one directory
-SHARD_BYTES = 4000  # of a shard, its arrays apart; measured: 4 to 6 kB
+SHARD_BYTES = 4000  # of a shard without its arrays; measured: 4 to 6 kB
 
 
 class Lock:
-    """Keeps a second job out of a directory; the system releases it however this process ends.
+    """Lock that keeps a second job out of a directory; the system releases it when this process ends.
 
     Args:
         directory: the directory that one job at a time may write to.
@@ -96,7 +96,7 @@ class Progress:
             self.bar = tqdm(total=total, initial=self.done, unit="block", desc="samples", dynamic_ncols=True)
 
     def update(self, last: bool = False) -> None:
-        """Count the shards that are there."""
+        """Count the shards that exist."""
         now = time.monotonic()
         if now - self.last < (0.5 if self.bar is not None else LOG_PAUSE) and not last:
             return
@@ -117,10 +117,10 @@ class Progress:
 
 
 def check_size(directory: Path, manifest: dict) -> None:
-    """Check that the shards that are still to be made fit on the disk, before any work.
+    """Check, before any work, that the shards still to be made fit on the disk.
 
     Raises:
-        ValueError: they do not, or there are too many of them; one sentence holds the estimate.
+        ValueError: they do not fit, or there are too many of them; the sentence gives the estimate.
     """
     count = block_count(manifest)
     if count > MOST_SHARDS:
@@ -167,7 +167,7 @@ def open_set(directory: Path, manifest: dict) -> tuple[list[int], dict]:
 
 
 def is_whole(directory: Path, manifest: dict, number: int) -> bool:
-    """Return whether the shard of a block is there and whole; a damaged one is deleted, to be made again."""
+    """Return whether the shard of a block exists and is complete; a damaged one is deleted, to be made again."""
     path = directory / shard_name(number)
     if not path.exists():
         return False
@@ -183,13 +183,13 @@ def is_whole(directory: Path, manifest: dict, number: int) -> bool:
 
 
 def close_set(directory: Path, manifest: dict) -> dict:
-    """Read every shard back, hash the content and call the set finished; rank 0 only.
+    """Read every shard back, hash the content and mark the set as finished; rank 0 only.
 
     Returns:
         The finished manifest.
 
     Raises:
-        ValueError: a shard is missing, damaged, of another set, or one too many.
+        ValueError: a shard is missing, damaged, of another set, or superfluous.
     """
     entries, count = [], block_count(manifest)
     extra = sorted(name for name in shard_files(directory) if not is_shard_of(name, count))
@@ -240,8 +240,8 @@ def claim(claims: Path, number: int) -> bool:
     return True
 
 
-def share(claims: Path, todo: Sequence[int], work: Callable[[int], None], progress: Progress | None) -> None:
-    """Work on blocks as long as one is free and no rank has asked to stop."""
+def work_on_blocks(claims: Path, todo: Sequence[int], work: Callable[[int], None], progress: Progress | None) -> None:
+    """Work on blocks while one is free and no rank has asked to stop."""
     for number in todo:
         if (claims / STOP).exists():
             return
@@ -276,12 +276,12 @@ def begin(directory: Path, manifest: dict) -> tuple[Lock, list[int], dict, Path]
 
 
 def failure(ranks: Ranks, errors: list[tuple[str, str]]) -> BaseException | None:
-    """Return what all ranks raise after the work, from kind and text of each rank's error (empty where there is none).
+    """Return the error that all ranks raise after the work, from kind and text of each rank's error (empty for none).
 
-    The ranks that fail first are the ones that count: a bad argument before a failing machine before a stop.
+    A bad argument takes precedence over a failure of the machine, and this over a stop by the user.
     """
     for kind in ("ValueError", "OSError", "RuntimeError", STOP):
-        found = [text for told, text in errors if told == kind]
+        found = [text for name, text in errors if name == kind]
         if found and kind == STOP:
             return KeyboardInterrupt()
         if found:
@@ -292,7 +292,7 @@ def failure(ranks: Ranks, errors: list[tuple[str, str]]) -> BaseException | None
 def work_on(
     claims: Path, todo: Sequence[int], work: Callable[[int], None], ranks: Ranks, progress: Progress | None
 ) -> None:
-    """Work on blocks until none is left or a rank fails; collective, and all ranks end alike.
+    """Work on blocks until none is left or a rank fails; collective, and all ranks end in the same way.
 
     Raises:
         ValueError: the source refuses its parameters for a sample.
@@ -300,23 +300,23 @@ def work_on(
         RuntimeError: a rank failed; the sentence names it.
         KeyboardInterrupt: the user stopped the job.
     """
-    told = ("", "")
+    outcome = ("", "")
     try:
-        share(claims, todo, work, progress)
+        work_on_blocks(claims, todo, work, progress)
     except KeyboardInterrupt:
-        told = (STOP, STOP)
+        outcome = (STOP, STOP)
     except ValueError as caught:
-        told = ("ValueError", str(caught))
+        outcome = ("ValueError", str(caught))
     except OSError as caught:
-        told = ("OSError", str(caught))
-    except Exception as caught:  # any failure here must reach the other ranks, or they wait for ever
+        outcome = ("OSError", str(caught))
+    except Exception as caught:  # any failure must reach the other ranks, or they would wait for ever
         logger.debug("rank %d", ranks.rank, exc_info=True)
-        told = ("RuntimeError", f"rank {ranks.rank} failed: {type(caught).__name__}: {caught}")
-    if told[0]:
-        with suppress(OSError):  # on a full disk the others learn of it by themselves, or finish their blocks
+        outcome = ("RuntimeError", f"rank {ranks.rank} failed: {type(caught).__name__}: {caught}")
+    if outcome[0]:
+        with suppress(OSError):  # on a full disk the others fail themselves, or finish their blocks
             (claims / STOP).touch()
     ranks.wait(progress.update if progress is not None else None)
-    error = failure(ranks, ranks.allgather(told))
+    error = failure(ranks, ranks.allgather(outcome))
     if progress is not None:
         progress.close()
     if error is not None:
@@ -330,7 +330,7 @@ def run(source: Source, directory: Path, manifest: dict, ranks: Ranks) -> dict:
         source: what makes the samples, the same on all ranks.
         directory: the set's directory, on a file system that all ranks see.
         manifest: what the set is to be, from rank 0.
-        ranks: the processes that share the work.
+        ranks: the processes that work together.
 
     Returns:
         The finished manifest, on all ranks.

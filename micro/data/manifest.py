@@ -17,7 +17,7 @@ from micro.data.source import Field
 FILE = "dataset.json"
 SHARD = re.compile(r"shard-\d{4,}\.h5")
 
-# What decides the content of a sample, bit for bit; the number of samples does not, so a set may grow.
+# What determines the content of a sample, bit for bit. The number of samples does not, so a set may grow.
 DECIDES = ("schema", "source", "seed", "block", "device", "threads", "parameters", "tolerances", "arrays")
 
 # The entries of a manifest, or of a part of it, with their types.
@@ -36,7 +36,7 @@ WORDS = {int: "an integer", str: "a text", dict: "an object", list: "a list", bo
 
 
 def parameter_hash(manifest: dict) -> str:
-    """Hash all that decides the content: parameters, seed, block, device, threads and code."""
+    """Hash all that determines the content: parameters, seed, block, device, threads and code."""
     decisive = {key: manifest[key] for key in DECIDES} | {"code": manifest["code"]["hash"]}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -119,7 +119,7 @@ def read_manifest(directory: Path) -> dict:
 
 
 def fields_of(manifest: dict) -> dict[str, Field]:
-    """Return what the arrays of a set are, by name."""
+    """Return units and shape of the arrays of a set, by name."""
     return {
         name: Field(str(entry["units"]), tuple(int(n) for n in entry["shape"]), str(entry["axes"]))
         for name, entry in manifest["arrays"].items()
@@ -138,12 +138,12 @@ def block_ids(manifest: dict, number: int) -> range:
 
 
 def shard_files(directory: Path) -> set[str]:
-    """Name the shards in a directory, wanted or not."""
+    """Return the names of all shards in a directory, also of those that do not belong to the set."""
     return {entry.name for entry in os.scandir(directory) if SHARD.fullmatch(entry.name)}
 
 
 def shard_entry(number: int, arrays: dict[str, np.ndarray], digest: str) -> dict:
-    """Return what the manifest says of a shard."""
+    """Return the entry of the manifest for a shard."""
     failed = int(np.count_nonzero(arrays["status"]))
     return {
         "file": shard_name(number), "first": int(arrays["sample"][0]), "samples": len(arrays["sample"]),
@@ -161,7 +161,7 @@ def read_blocks(directory: Path, manifest: dict, numbers: Sequence[int]) -> Iter
 
 
 def first_difference(begun: dict, asked: dict) -> str | None:
-    """Return in one sentence what keeps a job from continuing a set, None where nothing does.
+    """Return one sentence on what prevents a job from continuing a set, None if nothing does.
 
     Args:
         begun: manifest of the set in the directory.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-# What carries data and decides nothing about its values: a change in it must not forbid a resume.
+# Modules that transport data and do not affect its values: a change in them must not prevent a resume.
 CARRIERS = ("micro.data", "micro.generate", "micro.threads")
 
 
@@ -39,7 +39,7 @@ def module_file(name: str) -> Path | None:
 
 
 def with_packages(name: str) -> set[str]:
-    """Return a dotted name and those of the packages that it lies in: Python runs them all on import."""
+    """Return a dotted name and those of its packages: Python runs them all on import."""
     parts = name.split(".")
     return {".".join(parts[:k]) for k in range(1, len(parts) + 1)}
 
@@ -51,7 +51,7 @@ def imported_modules(path: Path) -> set[str]:
         path: a Python file.
 
     Returns:
-        Dotted names, the packages they lie in included, without what only carries data.
+        Dotted names, with the packages they lie in, without `CARRIERS`.
 
     Raises:
         ValueError: a module of `micro` is named that has no file, or is named relatively in a file outside `micro`.

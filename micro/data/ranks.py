@@ -1,4 +1,4 @@
-"""Ranks of a data job: MPI where the job was started by it, one process where not."""
+"""Ranks of a data job: MPI if it started the job, else one process."""
 
 import os
 import time
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Set by the launchers of Open MPI, and of MPICH and its kin.
+# Set by the launchers of Open MPI, and of MPICH and its derivatives.
 WORLD_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that share a job.
+    """The processes of a job.
 
     Attributes:
         rank: number of this process, from 0.
@@ -27,7 +27,7 @@ class Ranks:
     comm: Any = None
 
     def wait(self, meanwhile: Callable[[], None] | None = None, pause: float = 0.02) -> None:
-        """Wait until every rank is here, asleep: a barrier that spins would take a core from a rank at work."""
+        """Wait asleep until every rank has arrived: a spinning barrier would take a core from a rank that works."""
         if self.comm is None:
             return
         request = self.comm.Ibarrier()
@@ -83,7 +83,7 @@ def world() -> Ranks:
     except ImportError:
         started = max((int(os.environ.get(name, "1")) for name in WORLD_SIZES), default=1)
         if started > 1:
-            text = f"mpi4py is needed to share the job among {started} processes, but it is not installed."
+            text = f"mpi4py is needed to distribute the job among {started} processes, but it is not installed."
             raise ValueError(text) from None
         return Ranks()
     comm = MPI.COMM_WORLD

@@ -1,4 +1,4 @@
-"""Shard: one HDF5 file with the samples of one block, whole or not there."""
+"""Shard: one HDF5 file with the samples of one block, complete or absent."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ import numpy as np
 from micro.data.files import write_whole
 from micro.data.source import Field
 
-#: What stands between the end of a shard and the hash of its bytes.
+#: Text between the end of a shard and the hash of its bytes.
 TRAILER = b"\nsha256 of the bytes above: "
 SCHEMA = 1
 OWN_FIELDS = {
@@ -23,7 +23,7 @@ OWN_FIELDS = {
     "reason": Field("", (), "why the sample failed, empty where it is ok"),
 }
 
-#: Reads every array and attribute of the files that it is told, and tells which are done.
+#: Reads every array and attribute of the files named on its input, and prints the name of each that it has read.
 PROBE = """
 import sys, h5py
 def read(name, item):
@@ -62,7 +62,7 @@ def array_bytes(array: np.ndarray) -> bytes:
 
 
 def content_hash(shards: Iterable[dict[str, np.ndarray]]) -> str:
-    """Hash the arrays of samples in the order given; how they are cut into shards does not count.
+    """Hash the arrays of samples in the order given; the division into shards has no effect.
 
     Args:
         shards: arrays (s, ...) by name, the same names in each.
@@ -84,12 +84,12 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Fie
     """Write a shard whole or not at all.
 
     The file is made in memory, because the HDF5 library ends the process where it cannot write to a full disk. The
-    hash of its bytes follows behind its end, where the library does not look: see `probe`.
+    hash of its bytes is appended to the file, where the library ignores it: see `probe`.
 
     Args:
         path: the shard's file.
         arrays: arrays (s, ...) by name, with ``sample``, ``status`` and ``reason``.
-        fields: what the source's arrays are.
+        fields: units and shapes of the arrays of the source.
         parameter_hash: hash of the parameters that made the samples.
 
     Returns:
@@ -117,10 +117,10 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Fie
 
 
 def has_hash(path: Path) -> bool:
-    """Return whether the hash of its bytes follows behind a shard, as in those that `write_shard` writes.
+    """Return whether the hash of its bytes is appended to a shard, as by `write_shard`.
 
     Raises:
-        ValueError: it does, and the bytes have changed.
+        ValueError: it is, and the bytes have changed.
     """
     content = path.read_bytes()
     end = content.rfind(TRAILER)
@@ -134,14 +134,14 @@ def has_hash(path: Path) -> bool:
 def probe(paths: Sequence[Path]) -> None:
     """Check that the bytes of shards are those that were written, before the HDF5 library reads them.
 
-    Damage can end the process in that library, or let it run for ever. Files without a hash, of earlier versions, are
+    A damaged file can crash that library or make it run for ever. Files without a hash, of earlier versions, are
     therefore read in a process of their own first.
 
     Args:
         paths: shards.
 
     Raises:
-        ValueError: a file is damaged; one sentence says which.
+        ValueError: a file is damaged; the sentence names it.
     """
     old = [path for path in paths if path.is_file() and not has_hash(path)]
     if not old:
@@ -163,11 +163,11 @@ def probe(paths: Sequence[Path]) -> None:
 
 
 def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: range) -> dict[str, np.ndarray]:
-    """Read a shard and compare it with what the set says of it; `probe` must have let it pass.
+    """Read a shard that `probe` has accepted and compare it with the description of the set.
 
     Args:
         path: the shard's file.
-        fields: what the source's arrays are.
+        fields: units and shapes of the arrays of the source.
         parameter_hash: hash of the parameters of the set.
         ids: the sample ids that belong in the shard.
 
@@ -175,7 +175,7 @@ def read_shard(path: Path, fields: dict[str, Field], parameter_hash: str, ids: r
         Arrays by name, with ``sample``, ``status`` and ``reason``.
 
     Raises:
-        ValueError: the file is not there, is damaged, or is of another set; one sentence says which.
+        ValueError: the file is not there, is damaged, or is of another set; the sentence names it.
     """
     if not path.is_file():
         raise ValueError(f"{path.name} is missing.")

@@ -1,6 +1,6 @@
 """Bar laws: one-dimensional elastoplasticity with hardening, returned exactly, on NumPy arrays and PyTorch tensors.
 
-A bar law works on arrays of any shape (...), one entry a bar, and keeps nothing: the state (..., k) is the caller's.
+A bar law works on arrays of any shape (...), one entry per bar, and stores nothing: the caller has the state (..., k).
 
 References:
     Masi and Stefanou (2022), section IV, doi:10.1016/j.cma.2022.115190.
@@ -14,7 +14,7 @@ Array = TypeVar("Array", bound=Any)
 
 
 class BarLaw(Protocol):
-    """What the solvers ask of a bar law.
+    """What the solvers require of a bar law.
 
     Attributes:
         name: Name of the law.
@@ -63,7 +63,7 @@ class KinematicBar:
     Attributes:
         modulus: Young's modulus E, Pa.
         hardening: Hardening modulus H, Pa.
-        strength: Yield strength k, Pa. The defaults are what the authors of the paper ran.
+        strength: Yield strength k, Pa. The defaults are those of the authors' computations.
 
     Raises:
         ValueError: A parameter is not positive.
@@ -130,7 +130,7 @@ class IsotropicBar:
         alpha, p = state[..., 0], state[..., 1]
         trial, limit = E * (strain - alpha), self.strength + H * p
         step = (trial - trial.clip(-limit, limit)) / (E + H)
-        new = state * 1.0  # a copy: neither library stacks the other's arrays
+        new = state * 1.0  # a copy that works for arrays and tensors
         new[..., 0] += step
         new[..., 1] += abs(step)
         drop = 0 * trial + E**2 / (E + H)  # in the type of the strain, as above
@@ -145,7 +145,7 @@ class IsotropicBar:
         return self.strength * abs(state[..., 0] - state_n[..., 0])
 
 
-#: The parameters that the paper prints; they do not fit the loads of its section V.
+#: The parameters printed in the paper, which do not fit the loads of its section V.
 PRINTED = KinematicBar(modulus=100e9, hardening=10e9, strength=300e6)
 
 #: The laws by name.

@@ -29,8 +29,8 @@ class LatticeState:
 
     Attributes:
         bar: State of the bar law (n, b, k); the first number is the plastic strain.
-        fluctuation: Periodic displacement w of the independent nodes (n, i, d), m, of zero mean; where the next
-            iteration begins, the solution does not depend on it.
+        fluctuation: Periodic displacement w of the independent nodes (n, i, d), m, of zero mean; the next
+            iteration begins there; the solution does not depend on it.
     """
 
     bar: Tensor
@@ -50,7 +50,7 @@ class LatticeStep:
         modulus: Tangent of each bar (n, b), Pa.
         state: State at the end of the step; of a cell that failed that of the start.
         ok: Whether the cell is in equilibrium (n,), bool.
-        reason: Why not, empty where it is; n strings.
+        reason: Why a cell is not in equilibrium, empty where it is; n strings.
     """
 
     stress: Tensor
@@ -76,7 +76,7 @@ class LatticeHistory:
         force: Force of each whole bar (s, T, b), N.
         bar: State of the bars (s, T, b, k).
         ok: Whether the path was solved (s,), bool.
-        reason: Why not, empty where it was; s strings.
+        reason: Why a path was not solved, empty where it was; s strings.
     """
 
     stress: Tensor
@@ -90,7 +90,7 @@ class LatticeHistory:
 
 
 def fluctuation_strains(cell: Cell, index: np.ndarray) -> np.ndarray:
-    """Return the strain of each bar by the fluctuations (b, D), the first independent node held against translation.
+    """Return the strain of each bar by the fluctuations (b, D), the first independent node fixed against translation.
 
     Args:
         cell: The cell.
@@ -168,7 +168,7 @@ class LatticeCell:
         Args:
             macro: Strain of the bars by the average strain alone (n, b).
             bar: State of the bars at the start of the step (n, b, k).
-            w: Fluctuations to begin with (n, D), the first node held.
+            w: Fluctuations to begin with (n, D), the first node fixed.
 
         Returns:
             The fluctuations (n, D) and whether they are in equilibrium (n,), bool.
@@ -195,7 +195,7 @@ class LatticeCell:
         return w, ok
 
     def _line_search(self, strain: Tensor, dstrain: Tensor, bar: Tensor, slope_0: Tensor) -> Tensor:
-        """Return how far to go along the Newton directions (n,): all the way, or to the minimum on the way.
+        """Return the lengths of steps along the Newton directions (n,): one, or to the minimum of the energy before.
 
         Whole steps alone may cycle among a few sets of yielding bars once a step exceeds the strain of yield. The
         energy is convex, so that its slope along the direction only rises; its zero is found by Newton's method, and
@@ -252,13 +252,13 @@ class LatticeCell:
             ok = torch.isfinite(macro).all(1)
         strain = macro + w @ self._B.T
         stress, bar, modulus = self.bar.update(strain, state.bar)
-        share = self._volume / self.cell.volume
+        fraction = self._volume / self.cell.volume
         fluctuation = torch.cat([w.new_zeros(n, 1, d), w.reshape(n, -1, d)], 1)
         fluctuation = fluctuation - fluctuation.mean(1, keepdim=True)
         results = {
-            "stress": ((stress * share) @ self._G).reshape(n, d, d),  # Eq. (14), by the virtual work of E
-            "psi": self.bar.energy(strain, bar) @ share,
-            "dissipation": self.bar.dissipation(state.bar, bar) @ share,
+            "stress": ((stress * fraction) @ self._G).reshape(n, d, d),  # Eq. (14), by the virtual work of E
+            "psi": self.bar.energy(strain, bar) @ fraction,
+            "dissipation": self.bar.dissipation(state.bar, bar) @ fraction,
             "displacement": self._x @ E + fluctuation[:, self._index],
             "force": stress * self._area,
             "modulus": modulus,

@@ -4,9 +4,9 @@ Bars are linear, so that the periodic displacements that minimise the energy are
 
     Psi(E, alpha) = 1/2 E.C E + E.G alpha + 1/2 alpha.K alpha + 1/2 h.p^2,   D = k.|d alpha|
 
-exactly, for any cell. Bars that are images of one another share one variable. In a regular cell K is diagonal, and
-bars of one direction share one variable: 4 in two dimensions, 13 in three. Strain and stress are Mandel vectors:
-11, 22, 33, 12, 23, 13 or 11, 22, 12, the off-diagonal components times sqrt(2).
+exactly, for any cell. Bars that are images of one another have one common variable. In a regular cell K is diagonal,
+and bars of one direction have one common variable: 4 in two dimensions, 13 in three. Strain and stress are Mandel
+vectors: 11, 22, 33, 12, 23, 13 or 11, 22, 12, the off-diagonal components times sqrt(2).
 """
 
 from dataclasses import dataclass
@@ -79,18 +79,18 @@ def condense(cell: Cell, bar: BarLaw) -> CondensedCell:
         np.add.at(B_w, (np.arange(b), cell.master[cell.bars[:, end]]), sign * cell.direction / cell.length[:, None])
     masters = np.unique(cell.master)[1:]  # the first stays: no translation
     B_w = B_w[:, masters].reshape(b, -1)
-    share = cell.weight * cell.area * cell.length / cell.volume
-    stiff = bar.modulus * share
+    fraction = cell.weight * cell.area * cell.length / cell.volume
+    stiff = bar.modulus * fraction
     # w = W_E E + W_alpha alpha minimises sum of stiff (B_E E + B_w w - alpha)^2
     relax = -np.linalg.pinv(B_w * np.sqrt(stiff)[:, None], rcond=1e-12) * np.sqrt(stiff) if B_w.size else B_w.T
     W_E, W_alpha = relax @ B_E, -relax @ picks
     eps_E, eps_alpha = B_E + B_w @ W_E, B_w @ W_alpha - picks  # elastic strain = eps_E E + eps_alpha alpha
     kinematic = isinstance(bar, KinematicBar)
-    merged = np.bincount(variable, share, N)
+    merged = np.bincount(variable, fraction, N)
     K = eps_alpha.T @ (stiff[:, None] * eps_alpha) + np.diag(merged) * (bar.hardening if kinematic else 0.0)
     u_E = np.stack([mandel_rows(np.eye(d)[[i] * m], cell.nodes) for i in range(d)], axis=1)
     u_alpha = np.zeros((m, d, N))
-    # The first independent node was held; the mean of w over all of them is to be zero, as in
+    # The first independent node was fixed; the mean of w over all of them is to be zero, as in
     # `micro.lattice.cell_problem`.
     independent = np.unique(cell.master)
     for u, w in ((u_E, W_E.reshape(-1, d, W_E.shape[1])), (u_alpha, W_alpha.reshape(-1, d, N))):
@@ -100,7 +100,7 @@ def condense(cell: Cell, bar: BarLaw) -> CondensedCell:
     first = np.unique(variable, return_index=True)[1]
     group = same_direction(B_E[first])
     if max(np.abs(W_E).max(initial=0.0), np.abs(W_alpha @ group).max(initial=0.0)) > 1e-10:
-        group = np.eye(N)  # the nodes move: bars of one direction part
+        group = np.eye(N)  # the nodes move: bars of one direction differ
     return CondensedCell(
         C=eps_E.T @ (stiff[:, None] * eps_E),
         G=G @ group,

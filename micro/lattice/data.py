@@ -1,4 +1,4 @@
-"""Lattice set: the parameters that a set of ``micro.generate lattice`` states, and the reader of such a set."""
+"""Lattice set: the parameters of a set of ``micro.generate lattice``, and the reader of such a set."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from micro.lattice.geometry import Cell, make_cell
 
 
 def lattice_parameters(cell: Cell, bar: BarLaw, *, perturbation: float, seed: int) -> dict[str, Any]:
-    """What tells a cell of `micro.lattice.make_cell` and its bars apart from all others.
+    """Parameters that identify a cell of `micro.lattice.geometry.make_cell` and its bars.
 
     Args:
         cell: The cell.
         bar: The law of its bars.
-        perturbation: What it was made with.
-        seed: What it was made with.
+        perturbation: Of the nodes, as given to `make_cell`.
+        seed: Of the perturbation, as given to `make_cell`.
     """
     return {
         "cell": {
@@ -35,7 +35,7 @@ def lattice_parameters(cell: Cell, bar: BarLaw, *, perturbation: float, seed: in
 
 
 def lattice_of(parameters: dict[str, Any]) -> tuple[Cell, BarLaw]:
-    """Cell and bar law that `lattice_parameters` told.
+    """Cell and bar law of parameters as `lattice_parameters` returns them.
 
     Raises:
         ValueError: There is no such cell or bar law.
@@ -50,7 +50,7 @@ def lattice_of(parameters: dict[str, Any]) -> tuple[Cell, BarLaw]:
 
 @dataclass(frozen=True, eq=False)
 class LatticeSet:
-    """Strain walks of a lattice cell, good samples alone, in the order of their ids.
+    """Strain paths of a lattice cell, good samples alone, in the order of their ids.
 
     Attributes:
         strain: Average strain (n, T, c), order 11, 22, 12 or 11, 22, 33, 12, 23, 13; zero at first.

@@ -18,7 +18,7 @@ from micro.data.cli import check_memory
 SHORTEST = 0.3
 #: Smallest signed volume of the edges that meet in a corner of a unit; 1 in a regular unit, less than this a sliver.
 SLIVER = 0.1
-#: Rounds of drawing again before the perturbation counts as too large.
+#: Rounds of drawing again before the perturbation is considered too large.
 ROUNDS = 10_000
 
 
@@ -30,8 +30,8 @@ class Cell:
         name: Name, for instance "square-6".
         nodes: Positions (m, d), m.
         bars: Nodes of each bar (b, 2), int.
-        weight: Share of each bar that belongs to the cell (b,): 1 / the number of its periodic images in the list, so
-            1/2 in a face and 1/4 on an edge of a box; cells that are put side by side then add up.
+        weight: Fraction of each bar that belongs to the cell (b,): 1 / the number of its periodic images in the list,
+            so 1/2 in a face and 1/4 on an edge of a box; cells that are put side by side then add up.
         area: Cross-section of each whole bar (b,), m^2 (per thickness in two dimensions).
         box: Edges of the box (d,), m.
         master: The independent node that each node is a periodic image of (m,), int; its own number if independent.
@@ -113,10 +113,10 @@ def bar_images(bars: np.ndarray, master: np.ndarray, offset: np.ndarray) -> tupl
 
 
 def check_size(name: str, nodes: int, d: int) -> None:
-    """Check that the periodic images among the nodes of a cell can be found in the memory that there is.
+    """Check that the memory is sufficient to find the periodic images among the nodes of a cell.
 
     Raises:
-        ValueError: they cannot; the sentence holds the estimate.
+        ValueError: it is not; the sentence gives the estimate.
     """
     check_memory(f"cells of {nodes} nodes such as {name}", 30.0 * d * float(nodes) ** 2)
 
@@ -152,7 +152,7 @@ def custom_cell(
         The cell.
 
     Raises:
-        ValueError: The list is no cell; one sentence says why.
+        ValueError: The list is no cell; the sentence gives the reason.
     """
     nodes, box = np.array(nodes, dtype=float), np.array(box, dtype=float)
     bars = np.array(bars)
@@ -210,7 +210,7 @@ def perturb(reference: np.ndarray, bars: np.ndarray, master: np.ndarray, deviati
 
     The displacements are normal. A bar shorter than 0.3 edges of a unit, or a corner of a unit that is turned inside
     out or nearly flat (signed volume of its edges below 0.1), is not kept: the nodes that make it are drawn again,
-    from the same stream, until none is left. To draw all nodes again would take for ever in a large cell.
+    from the same stream, until none is left. Drawing all nodes again would never end in a large cell.
 
     Args:
         reference: Regular positions (m, d), integers, last index fastest.
@@ -249,7 +249,7 @@ def make_cell(name: str, *, perturbation: float = 0.0, seed: int = 0) -> Cell:
     """Make a cell of the paper: k units of edge 1 per side; each node is joined to all neighbours in its units.
 
     In two dimensions a unit has 4 edges and 2 diagonals that cross without touching, in three 12 edges, 12 face
-    diagonals and 4 body diagonals; what units share is listed once. All cross-sections are 1.
+    diagonals and 4 body diagonals; bars common to several units are listed once. All cross-sections are 1.
 
     Args:
         name: "square-k" or "cube-k": "square-6", "cube-1".

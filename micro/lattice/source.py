@@ -1,4 +1,4 @@
-"""Source of paper 2's data: random strain walks of a lattice cell and everything that follows from them.
+"""Source of paper 2's data: random strain paths of a lattice cell and its response.
 
 References:
     Masi and Stefanou (2022), section IV.A, doi:10.1016/j.cma.2022.115190.
@@ -23,15 +23,15 @@ from micro.tensors import ORDERS, from_components, to_components
 def strain_walk(
     sample: int, seed: int, *, components: int, steps: int, increment: tuple[float, float], zero: float
 ) -> np.ndarray:
-    """Return the random strain walk of a sample, which has a random stream of its own (Philox).
+    """Return the random strain path of a sample, which has a random stream of its own (Philox).
 
     Args:
         sample: Number of the sample, the counter of the stream.
         seed: Seed of the data set, its key.
         components: Independent components c of the strain.
         steps: Number of increments.
-        increment: Range from which the walk's size a is drawn evenly in the logarithm; each component of each increment
-            is uniform in [-a, a].
+        increment: Range from which the size a of a path is drawn evenly in the logarithm; each component of each
+            increment is uniform in [-a, a].
         zero: Probability that an increment is zero in all components.
 
     Returns:
@@ -48,7 +48,7 @@ class LatticeSource(Source):
     """Random walks of the average strain of a lattice cell, solved with its auxiliary problem.
 
     Args:
-        seed: Seed of the walks.
+        seed: Seed of the paths.
         cell: Name of the cell, see `micro.lattice.make_cell`.
         perturbation: Standard deviation of the nodes' displacements.
         cell_seed: Its seed.
@@ -117,7 +117,7 @@ class LatticeSource(Source):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the options of cell, bars and walks."""
+        """Add the options of cell, bars and paths."""
         add = parser.add_argument
         parser.set_defaults(block=64)
         add("--cell", default="square-2", metavar="NAME", help="square-k or cube-k, k units per side")

@@ -19,8 +19,8 @@ class Truss:
     Attributes:
         nodes: Positions (N, d), m.
         bars: Nodes of each bar (B, 2), int.
-        area: Cross-section of each bar (B,), m^2: bars that cells share carry the sum of their shares, so that those on
-            the outside keep a half or a quarter.
+        area: Cross-section of each bar (B,), m^2: a bar that several cells have in common has the sum of their
+            fractions, so that those on the outside have a half or a quarter.
         cell: Number of the first cell that has the bar (B,), int.
         cell_bar: Number of the bar in that cell (B,), int.
         cell_nodes: Node of the lattice for each cell and node of the cell (C, m), int.
@@ -41,15 +41,15 @@ class Truss:
 
 
 def _merge(kind: np.ndarray, offset: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the things of a lattice, of which each cell lists some.
+    """Number the nodes or the bars of a lattice from the lists of its cells.
 
     Args:
-        kind: Which of its periodic sets each thing of a cell belongs to (m,).
+        kind: Periodic set that each node or bar of a cell belongs to (m,).
         offset: Its box relative to the set's (m, d).
         places: Integer positions of the cells (C, d).
 
     Returns:
-        Number of the thing in the lattice for each cell and thing (C, m); first (cell, thing) of each, as a flat index.
+        Number in the lattice for each cell and entry (C, m); first (cell, entry) of each number, as a flat index.
     """
     low = offset.min(axis=0)
     span = places.max(axis=0) + offset.max(axis=0) - low + 1
@@ -94,11 +94,11 @@ def tile(cell: Cell, counts: Sequence[int], size: float) -> Truss:
     place, node = np.divmod(first_node, len(cell.nodes))
     corner = (places[place] + cell.offset[node]) * cell.box
     owner, bar = np.divmod(first_bar, len(cell.bars))
-    share = np.broadcast_to(cell.weight * cell.area, cell_bars.shape)
+    weight = np.broadcast_to(cell.weight * cell.area, cell_bars.shape)
     return Truss(
         nodes=scale * (corner + cell.nodes[cell.master[node]]),
         bars=cell_nodes[owner[:, None], cell.bars[bar]],
-        area=scale ** (d - 1) * np.bincount(cell_bars.reshape(-1), weights=share.reshape(-1)),
+        area=scale ** (d - 1) * np.bincount(cell_bars.reshape(-1), weights=weight.reshape(-1)),
         cell=owner,
         cell_bar=bar,
         cell_nodes=cell_nodes,

@@ -8,7 +8,6 @@ References:
     network, doi:10.1007/s00371-024-03411-5; section 5.1.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from micro.threads import limit_threads
 if __name__ == "__main__":
     limit_threads(sys.argv)  # before NumPy is loaded, and PyTorch later
 
+from micro.data.cli import Parser
 from micro.generate import main as generate
 from micro.voxel.source import PAPER_SIZES
 
@@ -26,24 +26,24 @@ OWN = ("--family", "--samples", "--kinds")
 
 
 def check(part: float, options: Sequence[str]) -> None:
-    """Check the part of the sizes, and that no option is given that differs from set to set; ValueError says which."""
+    """Check the part of the sizes, and that no option is given that differs from set to set."""
     if not 0 < part <= 1:
         raise ValueError(f"part must be above 0 and at most 1, got {part}.")
     for name in (word.split("=")[0] for word in options):
-        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse also takes beginnings of names
+        if len(name) > 2 and any(own.startswith(name) for own in OWN):  # argparse also accepts abbreviations
             raise ValueError(f"{name} must not be given, it differs from set to set.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the sets and return the exit code of the first that fails, or 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="micro.voxel.sets", description=(__doc__ or "").split("\n\n", 1)[1], allow_abbrev=False
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the sets")
     parser.add_argument("--seed", default=0, type=int, metavar="S", help="seed of all sets")
     parser.add_argument("--part", default=1.0, type=float, metavar="X", help="part of the paper's sizes to make")
-    arguments, options = parser.parse_known_args(argv)
     try:
+        arguments, options = parser.parse_known_args(argv)
         check(arguments.part, options)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")

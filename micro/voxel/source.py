@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import label
@@ -31,18 +32,18 @@ PLACES = ("origin", "random")
 KINDS = {"frame": FRAMES, "tpms": SURFACES}
 #: Sizes of the paper's sets.
 PAPER_SIZES = {"frame": 598, "tpms": 565, "lhs": 8192, "p-lhs": 8192}
-#: Draws after which drawing a cell is given up.
+#: Number of draws of a cell after which an error is raised.
 TRIES = 200
 #: Struts of this radius fill the cell: every point is as near as this to an image of any joint.
 LARGEST_RADIUS = 3**0.5 / 2
 LABELS = ("none", "tensor", "displacement")
-#: Voxels solved at a time.
+#: Voxels solved together.
 VOXELS = {"cpu": 1 << 17, "cuda": 1 << 22}
 
 
 @dataclass(frozen=True)
 class DrawnCell:
-    """A cell and what made it.
+    """A cell and the parameters that it was made with.
 
     Attributes:
         density: Densities (X, Y, Z).
@@ -81,7 +82,7 @@ def whole(solid: np.ndarray) -> bool:
 
 
 def check_kinds(family: str, kinds: Sequence[str]) -> tuple[str, ...]:
-    """Return the kinds of frames or surfaces to take, all where none is named; ValueError names one that is unknown."""
+    """Return the kinds of frames or surfaces to take, all if none is named; the ValueError names an unknown one."""
     known = KINDS.get(family, ())
     for name in kinds:
         if name not in known:
@@ -154,7 +155,7 @@ def draw(
 def check_ranges(
     resolution: int, radius: tuple[float, float], fraction: tuple[float, float], void: float, tolerance: float
 ) -> None:
-    """Check what `VoxelSource` is given; ValueError names what is out of its range."""
+    """Check the arguments of `VoxelSource`; the ValueError names the one that is out of range."""
     if resolution < 2:
         raise ValueError(f"resolution must be at least 2, got {resolution}.")
     check_size("resolution", (resolution,) * 3)
@@ -208,7 +209,7 @@ class VoxelSource(Source):
         nu: Its Poisson's ratio.
         labels: What to solve for: nothing, the tensor, or the displacements as well.
         tolerance: Error of the tensor.
-        preconditioner: Of the solver.
+        preconditioner: Preconditioner of the solver.
         device: Torch device.
         threads: Torch threads.
 
@@ -309,7 +310,8 @@ class VoxelSource(Source):
 
     def draw(self, sample: int) -> DrawnCell:
         """Return the cell of a sample."""
-        return draw(self.family, self.resolution, sample, self.seed, kinds=self.kinds, **self.ranges)  # type: ignore[arg-type]
+        ranges: Any = self.ranges
+        return draw(self.family, self.resolution, sample, self.seed, kinds=self.kinds, **ranges)
 
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""

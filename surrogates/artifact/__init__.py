@@ -1,6 +1,6 @@
 """The law artifact: one TorchScript module with a JSON manifest inside its `.pt` file. Needs nothing but torch.
 
-`load_law` reads one, `export_law` certifies a law of one's own and writes it, `certify` tells what a law is worth.
+`load_law` reads one, `export_law` certifies a law of your own and writes it, and `certify` checks a law.
 """
 
 from surrogates.artifact.certify import certify

@@ -51,35 +51,37 @@ def certify(
 ) -> Entries:  # fmt: skip
     """Certificate of a law.
 
-    A law of one's own says by its attributes what it is (`surrogates.artifact.contract`): `certify(law)` will do.
+    A law of your own describes itself by its attributes (`surrogates.artifact.contract`), so that `certify(law)` is
+    enough.
 
     Args:
         law: anything with the artifact's `initial_state`, `forward` and `tangent`: scripted, loaded or eager; a module
             without `tangent` is differentiated automatically. A module is evaluated in float64, a copy of it; the
             virgin stress as given, too.
-        strain: "small" or "finite"; None for what the law says.
-        dimension: d, 2 or 3; None for what the law says.
-        strain_max: norm of the strain that the law is meant for (of E, or of the logarithmic strain); None for what
-            the law says.
-        dt: time step, s, of every step taken here; None for what the law says, else 1 s.
+        strain: "small" or "finite"; None takes the law's attribute.
+        dimension: d, 2 or 3; None takes the law's attribute.
+        strain_max: norm of the strain that the law is meant for (of E, or of the logarithmic strain); None takes
+            the law's attribute.
+        dt: time step, s, of every step taken here; None takes the law's attribute, else 1 s.
         stress_scale: Pa, a stress that counts as one: changes of stress are relative to it; None for 2 G strain_max.
         seed: of the random paths and of the distortion of the patch.
         points: random paths; their amplitudes spread from a thousandth of `strain_max` to all of it.
 
     Returns:
-        What docs/guides/certificate.md says: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`, `eigenvalue_min`,
-        `eigenvalue_negative`, `virgin_stress` (Pa), `zero_increment`, `zero_increment_stress`; `newton_order_element`,
-        `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`; and the settings.
+        The entries that docs/guides/certificate.md describes: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`,
+        `eigenvalue_min`, `eigenvalue_negative`, `virgin_stress` (Pa), `zero_increment`, `zero_increment_stress`;
+        `newton_order_element`, `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`; and the
+        settings.
 
     Raises:
         ValueError: an argument does not fit, or the law gives a value that is not finite within its range.
     """
     if strain is None or dimension is None or strain_max is None or dt is None or stress_scale is None:
-        told = describe(law)
-        strain, dimension = strain or told.strain, dimension or told.dimension
-        strain_max = told.strain_max if strain_max is None else strain_max
-        dt = told.time_step if dt is None else dt
-        stress_scale = 2 * told.shear_modulus * strain_max if stress_scale is None else stress_scale
+        about = describe(law)
+        strain, dimension = strain or about.strain, dimension or about.dimension
+        strain_max = about.strain_max if strain_max is None else strain_max
+        dt = about.time_step if dt is None else dt
+        stress_scale = 2 * about.shear_modulus * strain_max if stress_scale is None else stress_scale
     if isinstance(law, torch.nn.Module):
         law = complete(law)
     if strain not in ("small", "finite") or dimension not in (2, 3):
@@ -90,7 +92,7 @@ def certify(
     switch_fusion_off()
     virgin_stress = _virgin_stress(law, dimension, dt)
     if isinstance(law, torch.nn.Module):
-        with torch.no_grad():  # a scripted module's copy would else remember what it was copied from
+        with torch.no_grad():  # otherwise a copy of a scripted module would refer to its original
             law = copy.deepcopy(law).double()
         virgin_stress = max(virgin_stress, _virgin_stress(law, dimension, dt))
     F = random_paths(strain, dimension, strain_max, points=points, seed=seed)
@@ -116,7 +118,7 @@ def random_paths(strain: str, d: int, strain_max: float, *, points: int, seed: i
     size = rng.uniform(0.3, 1.0, (knots, points, 1, 1)) * np.geomspace(1e-3, 1.0, points)[:, None, None]
     H = 0.5 * (drawn[0] + drawn[0].swapaxes(-1, -2))
     if strain == "finite":
-        # Polycrystals, metals and rubber resist volume far more than shape: stretches of shape are what they see.
+        # Polycrystals, metals and rubber resist volume far more than shape: in use they mainly change shape.
         trace = np.trace(H, axis1=-2, axis2=-1)[..., None, None]
         H = H - trace / d * np.eye(d)
         H = H / np.linalg.norm(H, axis=(-2, -1), keepdims=True) + 0.1 * np.tanh(trace) / math.sqrt(d) * np.eye(d)
@@ -183,10 +185,10 @@ def _along(law: Any, F: Tensor, dt: float, strain_max: float, stress_scale: floa
     }
 
 
-def dissipated_share(law: Any, d: int, shear: float, dt: float) -> float:
-    """Work of a simple shear and back again, as a share of the work of the way there.
+def dissipated_fraction(law: Any, d: int, shear: float, dt: float) -> float:
+    """Work of a simple shear and its reversal, as a fraction of the work of the shear.
 
-    Trapezoidal in `LOAD_STEPS` steps a way, so that a law without memory gives 0.
+    By the trapezoidal rule in `LOAD_STEPS` steps each way, so that a law without memory gives 0.
     """
     F, state, last = torch.eye(d, dtype=torch.float64).repeat(1, 1, 1), law.initial_state(1), 0.0
     work = []
@@ -207,9 +209,9 @@ def _newton(law: Any, d: int, strain_max: float, dt: float, seed: int) -> Entrie
     The load is the first of `LOADS` under which the law dissipates a tenth of the work, else the one under which it
     dissipates most, the first if none does. Where Newton fails it is halved, at most thrice.
     """
-    shares = {load: dissipated_share(law, d, load * strain_max, dt) for load in LOADS}
-    most = max(LOADS, key=lambda load: shares[load]) if max(shares.values()) > 1e-6 else LOADS[0]
-    load = next((load for load in LOADS if shares[load] > 0.1), most)
+    fractions = {load: dissipated_fraction(law, d, load * strain_max, dt) for load in LOADS}
+    most = max(LOADS, key=lambda load: fractions[load]) if max(fractions.values()) > 1e-6 else LOADS[0]
+    load = next((load for load in LOADS if fractions[load] > 0.1), most)
     patches = {"element": make_patch(d, 1), "patch": make_patch(d, 2, distortion=0.2, seed=seed)}
     taken: dict[str, list[LoadStep]] = {}
     for _ in range(4):
@@ -220,7 +222,7 @@ def _newton(law: Any, d: int, strain_max: float, dt: float, seed: int) -> Entrie
     else:
         load *= 2
     found: Entries = {"newton_strain": load * strain_max}
-    found["dissipated"] = dissipated_share(law, d, load * strain_max, dt)
+    found["dissipated"] = dissipated_fraction(law, d, load * strain_max, dt)
     for name, steps in taken.items():
         whole = steps[-1].converged
         found[f"newton_order_{name}"] = float(np.median([step.order for step in steps])) if whole else 0.0
@@ -235,7 +237,7 @@ def settings(manifest: Manifest) -> dict[str, Any]:
     strain takes it at the mean (geometric) of the rates; 1 s for a law without rates.
 
     Raises:
-        ValueError: the manifest does not say which strain the law is meant for.
+        ValueError: the manifest does not state the strain that the law is meant for.
     """
     limits, chosen = manifest.range, {"strain": manifest.strain, "dimension": manifest.dimension}
     stored = {name: getattr(manifest.certificate, name) for name in SETTINGS}

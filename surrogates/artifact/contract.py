@@ -1,6 +1,6 @@
-"""The contract of a law as a PyTorch module: what its author writes, and what is filled in.
+"""The contract of a law as a PyTorch module: what its author writes, and what this module adds.
 
-A law of one's own is a `torch.nn.Module` with two methods and five attributes:
+A law of your own is a `torch.nn.Module` with two methods and five attributes:
 
     class Rubber(torch.nn.Module):
         strain, dimension = "finite", 3                          # or "small"; 2 or 3
@@ -27,12 +27,12 @@ from torch import Tensor
 from surrogates.artifact.schema import Observable
 
 ATTRIBUTES = ("strain", "dimension", "density", "bulk_modulus", "shear_modulus")
-STRAIN_MAX = 0.1  # that a law is certified to if it does not say what it is meant for
+STRAIN_MAX = 0.1  # to which a law is certified that states no strain_max
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a module says of itself.
+    """The attributes of a module.
 
     Attributes:
         name: for messages and files.
@@ -128,7 +128,7 @@ def complete(law: torch.nn.Module) -> torch.nn.Module:
 
 
 def describe(law: Any) -> Description:
-    """What a module says of itself by its attributes; see this file's head.
+    """Read and check the attributes of a module; see the head of this file.
 
     Raises:
         ValueError: an attribute is missing or does not fit.

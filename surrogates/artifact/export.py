@@ -5,7 +5,8 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,15 @@ from surrogates.artifact.schema import SCHEMA, UNITS, Observable, Range, parse_m
 
 @dataclass(frozen=True)
 class Material:
-    """What a manifest says of the material, whatever the law is.
+    """The entries of a manifest that describe the material, for every kind of law.
 
     Attributes:
         strain: "finite" or "small".
         dimension: 2 or 3.
         density: kg/m^3.
         moduli: bulk and shear modulus, Pa.
-        range: limits of what it was trained in, but the window: names of `Range` -> value.
-        microstructure: cell and bars of a lattice law, as `micro.lattice.data` tells them; else None.
+        range: limits of the training data, without the window: names of `Range` -> value.
+        microstructure: cell and bars of a lattice law, see `micro.lattice.data.lattice_parameters`; else None.
     """
 
     strain: str
@@ -66,7 +67,7 @@ def write_law(
         material: what it is of.
         origin: the data it comes from.
         errors: held-out errors.
-        training: how it was made; command, seed and epochs among it.
+        training: how it was made, with the command, the seed and the epochs.
 
     Returns:
         The manifest as written, a JSON object.
@@ -85,7 +86,7 @@ def _write(
     output: Path, law: torch.nn.Module, described: Mapping[str, Any], *, kind: str, name: str, material: Material,
     origin: Origin, errors: dict[str, Any], training: dict[str, Any], dt: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Make the manifest of a law from what is known of it, certify the law and write both."""
+    """Make the manifest of a law, certify the law and write both."""
     bulk, shear = material.moduli
     parameter = next(law.parameters(), None)
     manifest = {
@@ -120,7 +121,7 @@ def _write(
 
 
 def export_law(output: str | Path, law: torch.nn.Module, *, kind: str = "own", name: str = "") -> dict[str, Any]:
-    """Certify a law of one's own and write it as an artifact; see `surrogates.artifact.contract` for what it needs.
+    """Certify a law of your own and write it as an artifact; see `surrogates.artifact.contract` for what it needs.
 
     Args:
         output: the `.pt` file; the manifest goes beside it as `.json`.
@@ -134,23 +135,23 @@ def export_law(output: str | Path, law: torch.nn.Module, *, kind: str = "own", n
     Raises:
         ValueError: the law lacks an attribute or method, cannot be scripted, or cannot be certified.
     """
-    output, told = Path(output), describe(law)
+    output, about = Path(output), describe(law)
     # TorchScript leaves out methods that are neither called nor marked: the wrapper calls them all.
     whole = law if isinstance(law, torch.jit.ScriptModule) else Completed(law)
     try:
         torch.jit.script(whole)
     except (RuntimeError, OSError, TypeError, FrontendError) as error:  # code that TorchScript does not accept
-        raise ValueError(f"{told.name}: TorchScript does not accept the law: {telling(error)}") from error
-    layout = {"size": told.state_size, "fields": []}
-    entries = {"state": layout, "observe": list(told.observables), "time_window": None}
+        raise ValueError(f"{about.name}: TorchScript does not accept the law: {telling(error)}") from error
+    layout = {"size": about.state_size, "fields": []}
+    entries = {"state": layout, "observe": list(about.observables), "time_window": None}
     material = Material(
-        told.strain, told.dimension, told.density, (told.bulk_modulus, told.shear_modulus),
-        {"strain_max": told.strain_max},
+        about.strain, about.dimension, about.density, (about.bulk_modulus, about.shear_modulus),
+        {"strain_max": about.strain_max},
     )  # fmt: skip
     return _write(
-        output, whole, entries, kind=kind, name=name or told.name, material=material,
+        output, whole, entries, kind=kind, name=name or about.name, material=material,
         origin=Origin("", "", 0, 0, ""), errors={}, training={"command": "", "seed": 0, "epochs": 0},
-        dt=told.time_step,
+        dt=about.time_step,
     )  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]
         The manifest as written, with its hash.
 
     Raises:
-        ValueError: a field is missing, unknown or mistyped, or the module does not do what the manifest says.
+        ValueError: a field is missing, unknown or mistyped, or the module does not match the manifest.
     """
     path = Path(path)
     switch_fusion_off()
@@ -184,20 +185,14 @@ def save_law(path: str | Path, module: torch.nn.Module, manifest: dict[str, Any]
     except RuntimeError as error:
         raise ValueError(f"{path}: TorchScript cannot read back what it wrote: {telling(error)}") from error
     manifest["hash"] = content_hash(bare, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        whole = io.BytesIO()
-        torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
-        _write_without_sources(whole, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    whole = io.BytesIO()
+    torch.jit.save(scripted, whole, _extra_files={MANIFEST_FILE: json.dumps(manifest, indent=1)})
+    with _whole_file(path) as part:
+        _write_without_sources(whole, part)
     return manifest
 
 
-def _write_without_sources(archive: io.BytesIO, path: str) -> None:
+def _write_without_sources(archive: io.BytesIO, path: Path) -> None:
     """Write a TorchScript archive without its debug records, which hold the folders of the machine that made it."""
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as lean:
         for entry in whole.infolist():
@@ -218,23 +213,33 @@ def replace_manifest(path: str | Path, manifest: dict[str, Any]) -> dict[str, An
     manifest = json.loads(json.dumps({**manifest, "hash": ""}))
     parse_manifest(manifest, path)
     manifest["hash"] = content_hash(path, manifest)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(descriptor)
-    try:
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as new:
-            for entry in old.infolist():
-                extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
-                new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with (
+        _whole_file(path) as part,
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as new,
+    ):
+        for entry in old.infolist():
+            extra = entry.filename.endswith("/extra/" + MANIFEST_FILE)
+            new.writestr(entry, json.dumps(manifest, indent=1) if extra else old.read(entry))
     return manifest
 
 
 def write_beside(path: str | Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of an artifact to the `.json` beside it, whole or not at all."""
     beside = Path(path).with_suffix(".json")
-    part = beside.with_name(beside.name + ".part")
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, beside)
+    with _whole_file(beside) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside a path; it takes the name of the path if the block ends without an error."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(descriptor)
+    part = Path(temporary)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,13 +1,13 @@
 """The law artifact: one TorchScript module with a JSON manifest inside its `.pt` file.
 
-The module answers four calls (all tensors float64 at the interface, batch axis first):
+The module has four methods (all tensors float64 at the interface, batch axis first):
 
 - `initial_state(n: int) -> (n, k)`
 - `forward(F (n, d, d), state (n, k), dt: float) -> (P (n, d, d) in Pa, new state (n, k))`, pure
 - `tangent(F, state, dt) -> (P, new state, dP_dF (n, d, d, d, d))`, the derivative of `forward`
 - `observe(state) -> (n, m)`, the fields that the manifest names
 
-The manifest says what the law is, in which units and range, from which data, and how well it does. `load_law` checks
+The manifest records the kind of the law, its units and range, its data, and its errors. `load_law` checks
 every field and the content hash, and refuses what does not fit with one sentence that names the field.
 """
 
@@ -54,10 +54,10 @@ class Law:
 
 @functools.cache
 def switch_fusion_off() -> None:
-    """Keep TorchScript from fusing, once a process: to be called before any scripted module is.
+    """Switch off fusion in TorchScript, once per process; call it before any scripted module.
 
     The profiling executor can hang on graphs that hold torch.autograd.grad, and compiles a kernel for every shape; a
-    change of the strategy after a first call would be warned of.
+    change of the strategy after a first call would cause a warning.
     """
     torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
 
@@ -69,12 +69,12 @@ def load_law(
 
     Args:
         path: the `.pt` file.
-        dtype: "float32" or "float64" to run the network in; None keeps what the manifest says.
-        device: where the module lives.
-        certified: refuse a law whose certificate lacks an entry; False is for those who renew it.
+        dtype: "float32" or "float64" to run the network in; None takes that of the manifest.
+        device: the device of the module.
+        certified: refuse a law whose certificate lacks an entry; False is for renewing it.
 
     Raises:
-        ValueError: the file or one of its fields does not fit; one sentence says which.
+        ValueError: the file or one of its fields does not fit; the sentence names it.
     """
     path = Path(path)
     wanted = _dtype_name(dtype)
@@ -169,7 +169,7 @@ def content_hash(source: str | Path | io.BytesIO, manifest: dict[str, Any]) -> s
 
 
 def check_manifest_of(module: Any, manifest: Manifest, path: str | Path, *, device: str = "cpu") -> None:
-    """Hold a module to its manifest; see `check_module`."""
+    """Check that a module matches its manifest; see `check_module`."""
     sizes = {"state_size": manifest.state.size, "observed": len(manifest.observables)}
     check_module(module, path, dimension=manifest.dimension, device=device, **sizes)
 
@@ -177,7 +177,7 @@ def check_manifest_of(module: Any, manifest: Manifest, path: str | Path, *, devi
 def check_module(
     module: Any, path: str | Path, *, dimension: int, state_size: int, observed: int, device: str = "cpu"
 ) -> None:
-    """Call the law at no and at one virgin point and hold what it returns to what is said of it.
+    """Call the law at no point and at one virgin point, and check the shapes and types of what it returns.
 
     Args:
         module: the law.
@@ -185,10 +185,10 @@ def check_module(
         dimension: d.
         state_size: numbers in the state of a point.
         observed: fields that it observes.
-        device: where the module lives.
+        device: the device of the module.
 
     Raises:
-        ValueError: a method is missing or fails, or a result has another shape or type than the manifest says.
+        ValueError: a method is missing or fails, or a result has another shape or type than in the manifest.
     """
     for method in METHODS:
         if not hasattr(module, method):
@@ -230,7 +230,7 @@ def _dtype_name(dtype: str | torch.dtype | None) -> str | None:
 
 
 def telling(error: BaseException) -> str:
-    """The lines of a TorchScript error that say what is wrong, without the code it quotes."""
+    """The lines of a TorchScript error that state what is wrong, without the code that it quotes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if "<--- HERE" in str(error) and "Traceback" not in str(error):
         lines = lines[:2]  # about the archive: message first, code after

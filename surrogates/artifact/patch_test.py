@@ -1,8 +1,8 @@
-"""A small patch of elements on which a law is tried: one hexahedron or quadrilateral, or two a side, distorted.
+"""A small patch of elements on which a law is tried: one hexahedron or quadrilateral, or two per side.
 
-Linear elements with full integration (two Gauss points a direction), the last direction called height. The bottom is
+Linear elements with full integration (two Gauss points per direction), the last direction called height. The bottom is
 clamped, the top is pulled along the height and free across it, and Newton's method solves for the rest with the law's
-own tangent: no line search, no damping, so that what converges, and how fast, is the law's doing.
+own tangent: no line search, no damping, so that convergence and its rate depend on the law alone.
 
 References:
     Observed order of an iteration: Eq. (2.4) of C. T. Kelley, Iterative Methods for Linear and Nonlinear Equations,
@@ -71,12 +71,12 @@ class LoadStep:
 
 
 def make_patch(dimension: int, count: int, *, distortion: float = 0.0, seed: int = 0) -> Patch:
-    """Unit square or cube of `count` elements a side.
+    """Unit square or cube of `count` elements per side.
 
     Args:
         dimension: 2 or 3.
-        count: elements a side.
-        distortion: largest shift of a node, in element sizes; nodes of a side of the box stay in it.
+        count: elements per side.
+        distortion: largest shift of a node, in element sizes; nodes on a side of the box stay on it.
         seed: of the shifts.
     """
     d, ticks = dimension, np.linspace(0.0, 1.0, count + 1)
@@ -111,7 +111,7 @@ def gradients(patch: Patch, u: Tensor) -> Tensor:
 
 
 def forces(patch: Patch, P: Tensor) -> tuple[Tensor, float]:
-    """Inner forces (m, d), int P : grad v, and the size of the element forces that they sum up."""
+    """Internal forces (m, d), int P : grad v, and the size of the element forces that are summed."""
     e, q = patch.weights.shape
     d = P.shape[-1]
     element = torch.einsum("eq,eqij,eqaj->eai", patch.weights, P.reshape(e, q, d, d), patch.slopes)

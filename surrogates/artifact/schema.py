@@ -1,4 +1,4 @@
-"""The manifest of a law artifact: its fields, the check that holds a JSON object to them, and the typed manifest.
+"""The manifest of a law artifact: its fields, the check of a JSON object, and the typed manifest.
 
 New artifacts are written with schema 2. Schema 1 is read as well: there the observed fields have names only ("psi",
 "force_3"), of which `observable_of` makes roles, and the cell of a lattice law stands under `training.lattice`.
@@ -150,7 +150,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The certificate (docs/guides/certificate.md): what its tangent is worth, and the settings that reproduce it.
+    """The certificate (docs/guides/certificate.md): measures of its tangent, and the settings that reproduce it.
 
     An entry is not a number (None for the settings) where an older certificate lacks it.
     """
@@ -179,7 +179,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Training:
-    """How a law was made; `details` holds whatever else its training reports and is no interface."""
+    """How a law was made; `details` holds what else its training reports; it is not an interface."""
 
     command: str
     seed: int
@@ -217,7 +217,7 @@ class Microstructure:
     bar: BarLaw
 
     def parameters(self) -> dict[str, Any]:
-        """Cell and bars as plain numbers and lists, as `micro.lattice.data` takes them."""
+        """Cell and bars as plain numbers and lists, as `micro.lattice.data.lattice_of` takes them."""
         cell = {entry.name: getattr(self.cell, entry.name) for entry in fields(self.cell)}
         cell |= {name: [list(row) for row in cell[name]] for name in ("nodes", "bars")}
         bar = {entry.name: getattr(self.bar, entry.name) for entry in fields(self.bar)}
@@ -287,11 +287,11 @@ def parse_manifest(manifest: object, path: str | Path, *, certified: bool = True
         ValueError: one sentence naming the first field that does not fit.
     """
     content = _check_fields(manifest, path, certified=certified)
-    told = content.get("microstructure")
+    entry = content.get("microstructure")
     training = dict(content["training"])
     at = "microstructure"
     if content["schema"] == 1 and training.get("lattice") is not None:
-        told, at = training.pop("lattice"), "training.lattice"
+        entry, at = training.pop("lattice"), "training.lattice"
     known = {entry.name for entry in fields(Certificate)}
     return Manifest(
         **{name: content[name] for name in ("schema", "kind", "name", "strain", "dimension", "density", "dtype")},
@@ -306,7 +306,7 @@ def parse_manifest(manifest: object, path: str | Path, *, certified: bool = True
         training=Training(
             **{name: training.pop(name) for name in ("command", "seed", "epochs")}, details=training
         ),
-        microstructure=None if told is None else _microstructure(told, content["dimension"], at, path),
+        microstructure=None if entry is None else _microstructure(entry, content["dimension"], at, path),
         hash=content["hash"],
     )
 
@@ -444,14 +444,14 @@ def _observables(observe: list[Any], schema: int, path: str | Path) -> tuple[Obs
     return tuple(found)
 
 
-def _microstructure(told: object, d: int, at: str, path: str | Path) -> Microstructure:
+def _microstructure(entry: object, d: int, at: str, path: str | Path) -> Microstructure:
     def refuse(what: str) -> ValueError:
         return ValueError(f"{path}: field {at}: {what} does not fit.")
 
     def row(values: object, size: int) -> bool:
         return isinstance(values, list) and len(values) == size and all(_is_number(value) for value in values)
 
-    cell, bar = (told.get(name) if isinstance(told, dict) else None for name in ("cell", "bar"))
+    cell, bar = (entry.get(name) if isinstance(entry, dict) else None for name in ("cell", "bar"))
     for name, part, kind in (("cell", cell, LatticeCell), ("bar", bar, BarLaw)):
         if not isinstance(part, dict) or set(part) != {entry.name for entry in fields(kind)}:
             raise refuse(name)

@@ -1,6 +1,6 @@
 """The laws that this repository ships, by name: the folder `surrogates/pretrained` and its index.
 
-The index gives every file a name and one line; what else is said here stands in the `.json` beside each file. Nothing
+The index gives every file a name and one line; everything else is read from the `.json` beside each file. Nothing
 but the standard library is needed.
 """
 
@@ -25,7 +25,7 @@ class Shipped:
         dimension: 2 or 3.
         strain: "finite" or "small".
         about: what it is, in one line.
-        error: name of the held-out error that tells most, and its value; None where nothing was learned.
+        error: name of the main held-out error, and its value; None where nothing was learned.
     """
 
     name: str
@@ -57,7 +57,7 @@ def law_names() -> tuple[str, ...]:
 
 
 def find(name: str) -> Shipped | None:
-    """The shipped file of a name; the file's own name, with or without its ending, will do."""
+    """The shipped file of a name; the file's own name, with or without its ending, is accepted as well."""
     for entry in shipped():
         if name in (entry.name, entry.file.stem, entry.file.name):
             return entry

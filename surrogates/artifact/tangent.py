@@ -1,4 +1,4 @@
-"""What a tangent dP_dF (n, d, d, d, d) is worth: against differences, its symmetry, its smallest eigenvalue."""
+"""Checks of a tangent dP_dF (n, d, d, d, d): against differences, its symmetry, its smallest eigenvalue."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ def differences(law: Any, F: Tensor, state: Tensor, dt: float, strain_max: float
 
     Central differences are taken at steps `STEPS`, each pair of neighbours extrapolated to fourth order, and for every
     point and direction the value is kept that differs least from that of the next smaller step: the largest steps err
-    by curvature, the smallest by round-off, and the choice sees nothing of the tangent under test. A direction is
+    by curvature, the smallest by round-off, and the choice does not depend on the tangent under test. A direction is
     a kink where the two one-sided differences of the smallest step differ by more than 1e-3 of the derivative and by no
     less than half of what they did one step larger (of a smooth law they differ in proportion to the step), or where
     those of the second smallest step do and no two steps agree to 1e-5.
@@ -62,7 +62,7 @@ def difference(dP_dF: Tensor, found: Tensor, kink: Tensor) -> float:
 
 
 def asymmetry(dP_dF: Tensor) -> float:
-    """Largest |A - A^T| / (2 |A|) over the points, A^T_ijkl = A_klij, Frobenius norms: 0 where energy stands behind."""
+    """Largest |A - A^T| / (2 |A|) over the points, A^T_ijkl = A_klij, Frobenius norms; 0 if an energy exists."""
     skew = 0.5 * (dP_dF - dP_dF.permute(0, 3, 4, 1, 2))
     return float((skew.flatten(1).norm(dim=1) / dP_dF.flatten(1).norm(dim=1).clamp(min=1e-300)).max())
 

@@ -1,4 +1,4 @@
-"""Cells: densities of voxel cells, sets to train networks on and single ones, with exact fields and tensors on request.
+"""Cells: densities of voxel cells, sets to train networks on and single ones, with exact fields on request.
 
 A set is a folder that `micro.generate` wrote, or a file `.npy` with densities (cells, X, Y, Z) from 0 to 1. A single
 cell is a file of voxels, a folder of images, or a closed surface that is filled.
@@ -20,9 +20,9 @@ from micro.voxel.cells.surface import fill, read_triangles
 from micro.voxel.solver.homogeniser import Homogeniser, check_size
 from surrogates.training.split import joined_hash, same_size, split_each
 
-#: What `surrogates.train` asks for.
+#: The data that `surrogates.train` requires.
 DATA = "data set of micro.generate voxels, or .npy file of densities"
-#: Tolerance of exact fields, of the energy; cells solved at a time.
+#: Tolerance of exact fields, of the energy; number of cells solved together.
 EXACT = 1e-7
 AT_ONCE = 8
 #: Least edge of a voxel, and its inverse the largest.
@@ -30,7 +30,7 @@ SMALLEST = 1e-30
 #: Endings of surfaces, and of files of voxels.
 SURFACES = (".stl", ".msh", ".ply", ".obj", ".vtp", ".vtk")
 VOXELS = (".npy", ".raw", *HDF5, *STACKS)
-#: Options that only some kinds of files take; elsewhere they are refused, not ignored.
+#: Options that only some kinds of files take; for other files they are an error.
 ONLY = {"dataset": HDF5, "shape": (".raw",), "dtype": (".raw",), "resolution": SURFACES, "box": SURFACES}
 
 
@@ -68,7 +68,7 @@ class Cells:
         return replace(self, density=self.density[rows], tensor=tensor, displacement=displacement)
 
     def parts(self, size: int) -> Iterator["Cells"]:
-        """The cells, `size` at a time."""
+        """The cells in batches of `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -166,7 +166,7 @@ def solve(cells: Cells, *, fields: bool = False, device: str = "cpu") -> Cells:
 
 
 def resolve(resolution: Sequence[int], edges: np.ndarray) -> tuple[int, ...]:
-    """Return voxels (X, Y, Z): as given, or so many along the longest edge and voxels that are nearly cubes."""
+    """Return voxels (X, Y, Z): as given, or nearly cubic ones with the given number along the longest edge."""
     if len(resolution) not in (1, 3) or min(resolution) < 1:
         raise ValueError(f"resolution must be one positive number of voxels or three, got {list(resolution)}.")
     if len(resolution) == 3:

@@ -1,4 +1,4 @@
-"""Energy of displacement fields in periodic voxel cells, for networks to lower: a finite-element basis, no labels.
+"""Energy of displacement fields in periodic voxel cells, which networks minimise: a finite-element basis, no labels.
 
 Lengths are in voxels and moduli those of a solid with E = 1, so that a network sees the same numbers at any resolution.
 The fluctuation u of a unit strain e_k (the paper's is -u) is the displacement minus the affine one; with K the
@@ -29,7 +29,7 @@ DEPENDENT = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 
 class StiffnessProduct(torch.autograd.Function):
-    """K u, differentiable: K is symmetric, so that its transpose is itself."""
+    """K u, differentiable: K is its own transpose."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, operator: VoxelOperator) -> Tensor:
@@ -96,7 +96,7 @@ def relative_loss(cells: CellEnergy, u: Tensor) -> Tensor:
     as stiff ones, unlike in the plain sum of energies. det U >= det C, since U - C is never negative.
     """
     U = cells.tensor(u)
-    floor = 1e-5 * cells.voigt.diagonal(dim1=1, dim2=2).mean(1) + 1e-12  # strains that a cell hardly resists
+    floor = 1e-5 * cells.voigt.diagonal(dim1=1, dim2=2).mean(1) + 1e-12  # strains with little resistance
     return torch.logdet(U + floor[:, None, None] * torch.eye(6).to(U)).mean() / 6
 
 
@@ -120,12 +120,13 @@ def displacement_loss(cells: CellEnergy, u: Tensor, label: Tensor) -> Tensor:
 def preconditioned_loss(cells: CellEnergy, u: Tensor) -> Tensor:
     """Return a number whose gradient by u is M^-1 (K u + f) / V, M^-1 the homogeniser's preconditioner.
 
-    Descent of the energy moves fields against K u + f = K (u - u*), whose condition number grows as the square of the
+    The gradient of the energy is K u + f = K (u - u*), whose condition number grows as the square of the
     resolution: smooth parts are learned last. The steepest direction depends on the norm. In the norm |v|^2 = v.M v the
     gradient of the same energy is g = M^-1 (K u + f), because dE = (K u + f).v = (M g).v. It vanishes where the other
     does, M^-1 being positive definite, and its condition number is that of M^-1 K, bounded by the contrast whatever the
     resolution; with M = K it is u - u*, the gradient that labels would give, without a label. Where u is a network's
-    output the weights then descend g . du/dw: back-propagation with K u + f replaced by g. The value is |g|^2 / 2V.
+    output the gradient by the weights is then g . du/dw: back-propagation with K u + f replaced by g. The value is
+    |g|^2 / 2V.
     """
     with torch.no_grad():
         gradient = cells.exact.precondition(cells.residual(u))

@@ -1,7 +1,7 @@
-"""Answers of networks on voxel cells and their errors: the paper's measure, and that of the energy.
+"""Predictions of networks on voxel cells and their errors: the paper's measure, and that of the energy.
 
 `python3 -m surrogates.evaluate` prints the table. A set is a folder of `micro.generate voxels`, whose tensors are used
-if it holds any, or a `.npy` of densities. Each number of steps of a multiscale network has a row of its own.
+if it holds any, or a `.npy` of densities. There is one row for each number of steps of a multiscale network.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -22,9 +22,9 @@ from surrogates.cells.networks.paper import TensorNetwork
 #: Components below this part of the largest one count as zero in Eq. (32); the paper does not give its epsilon. It is
 #: twice the random size, in random cells of 20^3 voxels, of components that are zero on average.
 NEGLIGIBLE = 2e-3
-#: Stiffness that cells without any connection count with, E = 1.
+#: Stiffness at which cells without any connection are counted, E = 1.
 NOTHING = 1e-9
-#: Voxels that a network is given at a time.
+#: Voxels that a network evaluates together.
 VOXELS = 1 << 20
 
 
@@ -65,7 +65,8 @@ def predict_steps(
     Args:
         module: The network.
         density: Factors of the solid's moduli (cells, X, Y, Z), from 0 to 1.
-        steps: Of a multiscale network, in rising order; None is its own number. Other networks have one answer only.
+        steps: Of a multiscale network, in rising order; None is its own number. Other networks have one prediction
+        only.
     """
     tensors: list[list[Tensor]] = [[] for _ in steps]
     fields = []
@@ -102,7 +103,7 @@ def predict(module: torch.nn.Module, density: Tensor, *, steps: int | None = Non
 
 
 def steps_of(module: torch.nn.Module) -> list[int | None]:
-    """Return the numbers of steps that a network has answers for, the last one its own; None where it has no steps."""
+    """Return the numbers of steps for which a network predicts, the last one its own; None where it has no steps."""
     return list(range(1, module.steps + 1)) if isinstance(module, MultiscaleNetwork) else [None]
 
 

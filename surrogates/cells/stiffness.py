@@ -10,7 +10,7 @@ import numpy as np
 
 from micro.tensors import ENGINEERING_ORDER
 
-#: A strain without resistance gets this part of the largest modulus, so that it has a compliance.
+#: Fraction of the largest modulus that is given to a strain without resistance, so that it has a compliance.
 SOFTEST = 1e-9
 #: Planes of the picture: name, axes, and style of the line, so that equal curves stay visible.
 PLANES = (("12", (0, 1), "-"), ("23", (1, 2), "--"), ("13", (0, 2), ":"))
@@ -25,8 +25,8 @@ def compliance(C: np.ndarray) -> np.ndarray:
 def engineering_constants(C: np.ndarray) -> dict[str, float | None]:
     """Return Young's and shear moduli along the axes, Poisson's ratios, bulk moduli, and two measures of anisotropy.
 
-    `nu_ij` is minus the strain along j by that along i under tension along i. Voigt averages hold for a uniform strain
-    of a polycrystal of such cells, Reuss averages for a uniform stress. `zener` is 2 C44 / (C11 - C12) of the averages
+    `nu_ij` is minus the strain along j by that along i under tension along i. Voigt averages assume a uniform strain
+    in a polycrystal of such cells, Reuss averages a uniform stress. `zener` is 2 C44 / (C11 - C12) of the averages
     over the axes, 1 if isotropic; `universal` is 5 G_V / G_R + K_V / K_R - 6, 0 if isotropic. A
     constant is None where the cell does not resist an extension or a shear that the constant needs.
 

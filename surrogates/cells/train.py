@@ -1,4 +1,4 @@
-"""Train a network on voxel cells, with or without labels, and write it with its errors on cells held out.
+"""Train a network on voxel cells, with or without labels, and write it with its errors on held-out cells.
 
     python3 -m surrogates.train voxels --data DIR --output FILE.pt [--held-out N --epochs N --seed S --device cuda]
     python3 -m surrogates.train voxels --data DIR --output FILE.pt --network paper --loss energy
@@ -6,7 +6,7 @@
 The models of the paper's section 5 are configurations of this one command:
 
     1     --network paper --loss energy          label-free, the energy in the basis of the elements, Eq. (22)
-    1-A   --initial MODEL1.pt                    model 1, trained on with other cells
+    1-A   --initial MODEL1.pt                    model 1, trained further with other cells
     2     --network paper --loss weak            label-free, the residual of the weak form, Eq. (21)
     3     --network paper --loss displacement    labels: the exact displacements, Eq. (36)
     4     --network tensor --loss tensor         labels: the exact tensors, Eq. (4)
@@ -40,12 +40,12 @@ from surrogates.cells.networks.equivariant import draw
 from surrogates.cells.networks.file import Shape, load_network, make_network, save_network
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record
 
 LABELLED = ("displacement", "tensor")
-#: Most cells trained on whose errors are measured as well.
+#: Largest number of training cells whose errors are measured as well.
 TESTED = 512
 
 
@@ -60,7 +60,7 @@ class VoxelsConfig:
     width: int = option(4, "vector fields on the finest grid of the multiscale network")
     features: int = option(12, "features of a voxel from which the gates are computed")
     steps: int = option(3, "steps of the multiscale network")
-    augment: bool = option(True, "turn each cell by a random signed permutation")
+    augment: bool = option(True, "transform each cell by a random signed permutation")
     soften: float = option(0.0, "fraction of the batches whose densities are blurred from void to solid")
     epochs: int = option(20, "passes over the training cells")
     batch: int = option(4, "cells per batch")
@@ -71,7 +71,7 @@ class VoxelsConfig:
     initial: str = option("", "network whose weights to start from, of the same shape; none for random ones")
 
     def __post_init__(self) -> None:
-        """Refuse what no training can use."""
+        """Check the fields."""
         check_integers(self, 1, "width", "features", "steps", "batch")
         check_integers(self, 0, "epochs")
         check_rates(self)
@@ -114,7 +114,7 @@ def turned(part: Cells, random: np.random.Generator) -> Cells:
 
 
 def softened(density: Tensor, random: np.random.Generator) -> Tensor:
-    """Return densities (n, X, Y, Z) with ramps: blurred, then stretched so that what is far from a surface stays."""
+    """Return densities (n, X, Y, Z) with ramps at surfaces; voxels far from a surface keep their density."""
     for axis in (1, 2, 3):
         density = (density.roll(1, axis) + 2 * density + density.roll(-1, axis)) / 4
     low, high = random.uniform(0.0, 0.3), random.uniform(0.7, 1.0)
@@ -132,7 +132,7 @@ def fit(
         The seconds that training took (of this call), and the mean loss of the last epoch, if there was one.
 
     Raises:
-        RuntimeError: The loss is not finite; the weights, and the last checkpoint, are those before.
+        RuntimeError: The loss is not finite; the weights and the last checkpoint are those of the epoch before.
     """
     device = device_of(model)
     if config.loss in LABELLED:
@@ -142,7 +142,7 @@ def fit(
     began = time.monotonic()
 
     def epoch(number: int) -> dict[str, float]:
-        random = np.random.default_rng([config.seed, number])  # an epoch's own: a resumed run is the same run
+        random = np.random.default_rng([config.seed, number])  # one stream per epoch: resuming changes nothing
         total = 0.0
         for rows in torch.from_numpy(random.permutation(len(train))).split(config.batch):
             part = turned(train[rows], random) if config.augment else train[rows]
@@ -173,7 +173,7 @@ def build(config: VoxelsConfig, train: Cells) -> torch.nn.Module:
     """
     shape = shape_of(config, train)
     width, features = config.width, config.features
-    check_memory(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
+    check_network_size(50.0 * width**2 + 60.0 * width * features + 40.0 * features**2)
     module = make_network(shape, config.seed)
     if config.initial:
         stored = load_network(config.initial)
@@ -185,7 +185,7 @@ def build(config: VoxelsConfig, train: Cells) -> torch.nn.Module:
 
 
 def shape_of(config: VoxelsConfig, train: Cells) -> Shape:
-    """What shapes the network of a configuration; a tensor network is made for one resolution."""
+    """The shape of the network of a configuration; a tensor network is made for one resolution."""
     side = int(train.density.shape[1]) if config.network == "tensor" else 0
     return Shape(config.network, config.width, config.features, config.steps, side)
 

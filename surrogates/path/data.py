@@ -14,7 +14,7 @@ from surrogates.artifact.export import Material
 from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
 ARRAYS = ("U", "stress", "duration", "time", "ids")
-#: What `surrogates.train` asks for.
+#: The data that `surrogates.train` requires.
 DATA = "data set of strain paths, of micro.generate taylor"
 LAMBDA_E, SHEAR, DENSITY = 24e9, 25e9, 1e4  # Pa, Pa, kg/m^3: paper 1, table A.1
 
@@ -65,7 +65,7 @@ def load_samples(
         Training samples and held-out samples.
 
     Raises:
-        ValueError: the sets do not go together, hold values that are not finite, or nothing is left to train on.
+        ValueError: the sets cannot be combined, hold values that are not finite, or nothing is left to train on.
     """
     parts = []
     for path in paths:
@@ -117,7 +117,7 @@ def moduli(samples: Samples) -> tuple[float, float]:
     """Bulk and shear modulus (Pa) of the crystals that made the data, the bulk modulus checked against the pressure.
 
     Raises:
-        ValueError: the pressure of the data is not K (J - 1), on which every law here relies.
+        ValueError: the pressure of the data is not K (J - 1), which every law here assumes.
     """
     bulk, shear = 2 * crystal_constant(samples, "lambda_e", LAMBDA_E), crystal_constant(samples, "G", SHEAR)
     J = torch.linalg.det(matrices(samples.U)).numpy()
@@ -129,9 +129,9 @@ def moduli(samples: Samples) -> tuple[float, float]:
 
 
 def trained_range(samples: Samples, time_window: float | None = None) -> dict[str, float | None]:
-    """What the paths cover: norm of E = (C_bar - I)(C_bar + I)^-1, its rate |dE|/dt (1/s), and J.
+    """The range of the paths: norm of E = (C_bar - I)(C_bar + I)^-1, its rate |dE|/dt (1/s), and J.
 
-    The smallest rate is the first percentile of all steps, for some steps are still.
+    The smallest rate is the first percentile of all steps, since some steps have no strain.
     """
     n, T = samples.U.shape[:2]
     U = matrices(samples.U).reshape(-1, 3, 3)
@@ -150,5 +150,5 @@ def trained_range(samples: Samples, time_window: float | None = None) -> dict[st
 
 
 def material(train: Samples) -> Material:
-    """What the manifest of a law says of the crystals that it was trained on."""
+    """The manifest's description of the crystals that a law was trained on."""
     return Material("finite", 3, crystal_constant(train, "density", DENSITY), moduli(train), trained_range(train))

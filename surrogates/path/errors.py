@@ -1,7 +1,8 @@
 """Errors of a law on held-out paths, as paper 1 defines them.
 
 The error of a path is ||sigma - sigma_data|| / ||sigma_data||, norms over time and all nine components; a set's error
-is the mean over its paths. Pressure is exact in most laws and dwarfs the deviator, so both stresses are reported.
+is the mean over its paths. Pressure is exact in most laws and much larger than the deviator, so both errors are
+reported.
 """
 
 from typing import Any
@@ -34,7 +35,7 @@ def report(stress: Tensor, samples: Samples, suffix: str = "") -> dict[str, floa
 
 
 def coarsen(samples: Samples, stride: int) -> Samples:
-    """The same paths seen at every `stride`-th time.
+    """The same paths at every `stride`-th time.
 
     Raises:
         ValueError: the number of steps is not a multiple of `stride`.
@@ -50,7 +51,7 @@ def follow(law: Any, samples: Samples) -> Tensor:
     """Cauchy stress (s, T, 6) (Mandel, Pa) of a law driven with F = U along the paths, step by step as a host does.
 
     A law with a method `step(F, state, dt (n,))` takes all paths at once; another takes them in groups of equal step,
-    for its `forward` knows one dt.
+    since its `forward` takes one dt.
     """
     F = matrices(samples.U)
     dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])

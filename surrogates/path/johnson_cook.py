@@ -1,4 +1,4 @@
-"""Johnson-Cook fitted to polycrystal data: the traditional law against which a learned one is measured.
+"""Johnson-Cook fitted to polycrystal data: the traditional law with which a learned one is compared.
 
     python3 -m surrogates.train johnson-cook --data DIR --output surrogates/pretrained/johnson_cook.json
 
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micro.data.files import whole_file
 from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import DATA, DENSITY, Samples, crystal_constant, load_samples, mandel, matrices, moduli
@@ -33,7 +34,6 @@ from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record
-from surrogates.training.output_file import whole_file
 
 RATE_0 = 1e3  # 1/s, below the rates of the data, so that the logarithm acts throughout
 UNITS = {"A": "Pa", "B": "Pa", "n": "1", "C": "1", "rate_0": "1/s", "shear_modulus": "Pa", "bulk_modulus": "Pa",
@@ -49,7 +49,7 @@ def flow_stress(e: Tensor, rate: Tensor, p: Tensor) -> Tensor:
 def plastic_increment(q: Tensor, stiffness: Tensor, e: Tensor, dt: Tensor, p: Tensor) -> Tensor:
     """Root De >= 0 of q - stiffness De = Y(e + De, De/dt); zero below the flow stress.
 
-    Bisection, which needs no slope, then one Newton step whose numbers carry the derivative to q and p.
+    Bisection, which needs no derivative, then one Newton step, through which the derivatives by q and p are taken.
     """
     with torch.no_grad():
         low = torch.zeros_like(q)
@@ -130,7 +130,7 @@ def regress(samples: Samples, shear: float) -> Tensor:
     step = (2 / 3) ** 0.5 * tensors.deviator(E).diff(dim=1).norm(dim=-1)
     dt = torch.from_numpy(samples.time).diff(dim=1) * torch.from_numpy(samples.duration)[:, None]
     e = step.cumsum(dim=1) - q[:, 1:] / (3 * shear)
-    # Flow: well past the first yield, and not while the stress turns round.
+    # Plastic flow: well past the first yield, and not where the stress reverses.
     flows = (e > 0.01) & (q[:, 1:] > 0.7 * q.mean(dim=1, keepdim=True))
     e, q, log = e[flows], q[:, 1:][flows], (step / dt / RATE_0).clamp(min=1.0).log()[flows]
     best, found = float("inf"), torch.tensor([1e8, 1e8, 0.5, 0.1], dtype=torch.float64)
@@ -155,7 +155,7 @@ class JohnsonCookConfig:
     seed: int = option(0, "seed of the draw")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be fitted."""
+        """Check the fields."""
         check_integers(self, 1, "paths", "stride", "epochs")
         check_seed(self.seed)
         if not 0 < self.learning_rate < math.inf:
@@ -180,7 +180,7 @@ class JohnsonCookFit(torch.nn.Module):
         raw = torch.stack([start[0].log(), start[1].log(), torch.logit(start[2].clamp(max=0.98)), start[3].log()])
         self.raw = torch.nn.Parameter(raw)
         self.shear, self.bulk = shear, bulk
-        # The constants with the least loss so far: kept with the parameters, so that a resumed run knows them.
+        # The constants with the least loss so far: kept with the parameters, so that a resumed run has them.
         self.register_buffer("best", start.clone())
         self.register_buffer("best_loss", torch.full((), float("inf"), dtype=torch.float64))
 
@@ -197,7 +197,7 @@ def build(config: JohnsonCookConfig, train: Samples) -> JohnsonCookFit:
 
 
 def drawn(config: JohnsonCookConfig, train: Samples) -> Samples:
-    """The paths and times that the fit sees."""
+    """The paths and times of the fit."""
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))[: config.paths]
     return coarsen(train[rows.numpy()], config.stride)
 

@@ -1,4 +1,4 @@
-"""PCA-Net on-line: the history map of paper 1 as a law with state, no stored history, and a solver step of its own.
+"""PCA-Net on-line: the history map of paper 1 as a law with state, no stored history, and with a free time step.
 
 The encoder is linear in the history, code_m = sum_j Phi_jm U(t_j) over the times t_j of the data. Hence the code of
 "the history so far, then held (or continued linearly) to the end of the window" is the part of the times passed,
@@ -14,8 +14,8 @@ exact for the history that is linear between the solver's steps, sampled at the 
 Virgin state: all is done in differences from the history that stays at the identity, layer by layer, so that the
 stress of that history is exactly zero at every time. The network is trained in the same form.
 
-Beyond the window the law has no data. Its clock then stands at T: the accumulated code is frozen, only the
-last sample of the history follows the present strain, and `observe` shows `window_used` > 1. Do not trust it there.
+Beyond the window the law has no data. Its time then stays at T: the accumulated code is frozen, only the
+last sample of the history follows the present strain, and `observe` shows `window_used` > 1. It is not valid there.
 
 References:
     Algorithm 1 and Eq. (25), (26) of doi:10.1016/j.jmps.2021.104668.
@@ -26,12 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surrogates.path.point_law import PointLaw
-from surrogates.tensors import determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
+from surrogates.tensors import PointLaw, determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
 
 
 class Shifted(torch.nn.Module):
-    """One hidden layer in differences from the history that stays at the identity: zero in, zero out, exactly.
+    """One hidden layer in differences from the history that stays at the identity: zero input gives exactly zero.
 
     Args:
         weight: (width, inputs).
@@ -56,12 +55,12 @@ class PCALaw(PointLaw):
     State, float64: accumulated code (6 d), strain V = U - I at the last step (6, Mandel), time (s), largest |V| so far.
 
     Args:
-        phi: encoder (T, 6, d), one set of modes a component, at evenly spaced times.
+        phi: encoder (T, 6, d), one set of modes per component, at evenly spaced times.
         psi: decoder (T, 6, d).
         hidden: the hidden layers.
         output: weight of the output layer (6 d, width); its bias falls out of the difference.
         window: T, s.
-        stress_scale: Pa a unit of the network's stress.
+        stress_scale: Pa per unit of the network's stress.
         bulk: K, Pa.
         strain_max: largest |V| of the training data.
         linear: continue the history linearly rather than hold it.
@@ -97,7 +96,7 @@ class PCALaw(PointLaw):
         self.linear, self.isochoric_measure, self.full_stress = linear, isochoric_measure, full_stress
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of the state, of the observed fields and of the window."""
+        """The entries of the manifest for the state, the observed fields and the window."""
         size = 6 * self.modes
         fields = [
             ("code", 0, [6, self.modes]),
@@ -113,7 +112,7 @@ class PCALaw(PointLaw):
 
     @torch.jit.export
     def initial_state(self, n: int) -> Tensor:
-        """Virgin state (n, k): zero, for the code counts from the history that stays at the identity."""
+        """Virgin state (n, k): zero, since the code is relative to the history that stays at the identity."""
         return torch.zeros(n, 6 * self.modes + 8, dtype=torch.float64, device=self.A0.device)
 
     @torch.jit.export

@@ -1,21 +1,22 @@
 """PCA-Net, the history map of paper 1: encode the strain history in principal components, map, decode the stress.
 
 As the authors trained it: a separate uncentred SVD for each component, SELU layers, relative L2 loss of the decoded
-stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Three changes of ours, each an option:
+stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Three changes, each an option:
 
 - `stress="deviator"` learns the deviatoric Cauchy stress alone, the pressure K (J - 1) being exact; "full" is the
-  paper's.
+  choice of the paper.
 - `measure="isochoric"` maps the history of the isochoric stretch to the Kirchhoff deviator, of which it is a function
-  exactly; "stretch" maps U to the Cauchy stress, as the paper.
-- `augment` turns each path by a random rotation, for a polycrystal of many random grains is nearly isotropic.
+  exactly; "stretch" maps U to the Cauchy stress, as in the paper.
+- `augment` turns each path by a random rotation, since a polycrystal of many random grains is nearly isotropic.
 
-On-line, the history to come is continued linearly at the latest rate (as the authors do) or held. Linear is the
-default: the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24 held-out paths
-of a small trial (273 paths of 1 us, 50 % strain) the deviatoric error was 47 % continued linearly, 68 % held.
+On-line, the future of the history is continued linearly at the latest rate (as by the authors) or held constant. Linear
+is the default: the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24
+held-out paths of a small trial (273 paths of 1 us, 50 % strain) the deviatoric error was 47 % continued linearly, 68 %
+held.
 
 Stress is the difference of the network at a history and at the history that stays at the identity, in training and
-on-line, so that a virgin material bears none. Where the durations of the data differ, the network sees the logarithm
-of the duration besides, and the window of the exported law is chosen (`window`; the longest duration by default).
+on-line, so that a virgin material is free of stress. Where the durations of the data differ, the network also takes the
+logarithm of the duration, and the window of the exported law is chosen (`window`; the longest duration by default).
 
 References:
     Eq. (25), (26) of doi:10.1016/j.jmps.2021.104668.
@@ -35,7 +36,7 @@ from surrogates.path.data import DATA, Samples, load_samples, mandel, material, 
 from surrogates.path.errors import relative_errors, report
 from surrogates.path.pca_law import PCALaw, Shifted
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -55,24 +56,24 @@ class PCANetConfig:
     final_rate: float = option(1e-6, "learning rate at the end of the cosine")
     seed: int = option(0, "seed of weights, order and rotations")
     stress: Literal["deviator", "full"] = option("deviator", "what the network learns")
-    measure: Literal["stretch", "isochoric"] = option("stretch", "what the network sees")
-    augment: bool = option(False, "turn paths at random in training")
-    continuation: Literal["hold", "linear"] = option("linear", "history to come, on-line", export=True)
+    measure: Literal["stretch", "isochoric"] = option("stretch", "input of the network: U, or its isochoric part")
+    augment: bool = option(False, "rotate paths at random in training")
+    continuation: Literal["hold", "linear"] = option("linear", "how the history is continued on-line", export=True)
     window: float = option(0.0, "time window of the exported law, s; 0: the longest path", export=True)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Check the fields."""
         check_integers(self, 1, "modes", "width", "depth", "epochs", "batch")
         check_rates(self)
         check_seed(self.seed)
         if not 0 <= self.window < math.inf:
             raise ValueError(f"window must be finite and not negative, got {self.window}.")
         if self.stress == "full" and self.measure == "isochoric":
-            raise ValueError("stress full needs measure stretch: an isochoric history knows no pressure.")
+            raise ValueError("stress full needs measure stretch: an isochoric history does not determine the pressure.")
 
 
 def histories(samples: Samples, stress: str, measure: str) -> tuple[Tensor, Tensor]:
-    """What the network maps: V = U - I and the stress in GPa, (s, T, 6) in Mandel form, float64."""
+    """Input and output of the network: V = U - I and the stress in GPa, (s, T, 6) in Mandel form, float64."""
     U, sigma = mandel(samples.U), mandel(samples.stress) / GPA
     if stress == "deviator":
         sigma = tensors.deviator(sigma)
@@ -98,7 +99,7 @@ def principal_modes(history: Tensor, modes: int) -> Tensor:
     """Modes (T, 6, d) of histories (s, T, 6): for each component the leading right singular vectors, not centred."""
     columns = []
     for c in range(6):
-        # The Gram matrix is T x T, small however many the paths; its eigenvectors are the right singular vectors.
+        # The Gram matrix is T x T, small for any number of paths; its eigenvectors are the right singular vectors.
         gram = history[:, :, c].t() @ history[:, :, c]
         _, vectors = torch.linalg.eigh(gram)
         columns.append(vectors.flip(1)[:, :modes])
@@ -163,7 +164,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
         raise ValueError("PCA-Net needs evenly spaced times, the data has others.")
     if config.modes > T:
         raise ValueError(f"modes must not exceed the {T} times of a path, got {config.modes}.")
-    check_memory(config.width * (12.0 * config.modes + (config.depth - 1) * config.width))
+    check_network_size(config.width * (12.0 * config.modes + (config.depth - 1) * config.width))
     V, sigma = histories(train, config.stress, config.measure)
     U = V + torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=V.dtype)
     logs = torch.from_numpy(train.duration).log()

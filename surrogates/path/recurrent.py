@@ -1,10 +1,11 @@
 """The recurrent law with relaxing state: a Markovian surrogate that learns its internal variables.
 
-No window of time, no stored history, a small state; the solver's step is free. See `surrogates.path.relaxation` for the
-learned step. This module gives it the kinematics of a finite-strain law, and trains it.
+There is no time window and no stored history, the state is small, and the time step of the solver is free. See
+`surrogates.path.relaxation` for the learned step. This module adds the kinematics of a finite-strain law and the
+training.
 
 The Kirchhoff deviator of a polycrystal whose grains flow without change of volume depends on the isochoric part of the
-history alone, and its pressure is K (J - 1) exactly: the network sees the isochoric history and learns the deviator.
+history alone, and its pressure is K (J - 1) exactly: the network takes the isochoric history and learns the deviator.
 
 References:
     The learning problem: sections 2, 3 of doi:10.1016/j.jmps.2021.104668; a recurrent law is its outlook (section 5).
@@ -22,9 +23,9 @@ from micro.threads import small_batches
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli, trained_range
 from surrogates.path.errors import relative_errors, resolution_report
-from surrogates.path.point_law import PointLaw
 from surrogates.path.relaxation import Relaxation
 from surrogates.tensors import (
+    PointLaw,
     determinant,
     deviator,
     first_piola,
@@ -36,7 +37,7 @@ from surrogates.tensors import (
     to_vector,
 )
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -50,14 +51,14 @@ class RecurrentConfig:
     width: int = option(96, "width of the isotropic network")
     texture_width: int = option(96, "width of the texture's network")
     epochs: int = option(600, "passes over the training paths")
-    batch: int = option(64, "paths a step of the optimiser")
+    batch: int = option(64, "paths per step of the optimiser")
     learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
     final_rate: float = option(2e-5, "last learning rate")
     seed: int = option(0, "seed of weights, batches and time steps")
     initial: str = option("", "artifact whose weights to start from, none for random ones")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Check the fields."""
         check_integers(self, 1, "elastic", "width", "texture_width", "epochs", "batch")
         check_integers(self, 0, "memory")
         check_rates(self)
@@ -82,7 +83,7 @@ def increment(U_n: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
 def logarithm_of_rate(D: Tensor, dt: Tensor) -> Tensor:
     """log10 of the strain rate |D|/dt (n,), 1/s, for steps dt (n,), s.
 
-    Rates below 100/s look all the same: no data are slower, and a bar comes to rest.
+    Rates below 100/s are treated as 100/s: no data are slower, and a bar comes to rest.
     """
     return torch.log10(torch.sqrt((D * D).sum(dim=-1) + 1e-24) / dt + 100.0)
 
@@ -110,7 +111,7 @@ class RecurrentLaw(PointLaw):
         self.tensors = relaxation.tensors
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of the state, of the observed fields and of the window (there is none)."""
+        """The entries of the manifest for the state, the observed fields and the window (there is none)."""
         end = 6 + 6 * self.tensors
         fields = [("stretch", 0, [6]), ("h", 6, [self.tensors, 6])]
         fields += [(name, end + k, []) for k, name in enumerate(("path_length", "strain_peak", "rate_peak"))]
@@ -174,7 +175,7 @@ def estimated_parameters(config: RecurrentConfig) -> float:
 @small_batches()
 def build(config: RecurrentConfig, train: Samples) -> RecurrentLaw:
     """A law with fresh weights for the material and the range of the training data."""
-    check_memory(estimated_parameters(config))
+    check_network_size(estimated_parameters(config))
     torch.manual_seed(config.seed)
     bulk, shear = moduli(train)
     seen = trained_range(train)
@@ -204,8 +205,8 @@ def fit(
 ) -> dict[str, float]:
     """Train by back-propagation through the paths; the state of the last epoch stays in `model`.
 
-    A law must not lean on the step of its data: each batch sees its paths at 25 to all of their times, evenly spaced or
-    drawn at random. The loss is the mean relative error of the deviatoric Cauchy stress.
+    The law must not depend on the step of its data: each batch takes its paths at 25 to all of their times, evenly
+    spaced or drawn at random. The loss is the mean relative error of the deviatoric Cauchy stress.
 
     Returns:
         The mean training loss of the last epoch.
@@ -216,7 +217,7 @@ def fit(
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def epoch(number: int) -> dict[str, float]:
-        # One stream an epoch: a resumed run draws what the whole run would have drawn.
+        # One stream per epoch: a resumed run draws the same numbers as an uninterrupted one.
         rng = np.random.Generator(np.random.Philox(key=config.seed, counter=[0, 0, 0, number]))
         total = 0.0
         for rows in np.array_split(rng.permutation(len(train)), max(1, len(train) // config.batch)):
@@ -236,7 +237,7 @@ def fit(
 
 
 def _times(rng: np.random.Generator, steps: int) -> np.ndarray:
-    """Indices of the times of a path that a batch sees, the first and the last among them."""
+    """Indices of the times of a path in a batch, the first and the last among them."""
     n = int(np.ceil(steps / rng.choice([8, 4, 2, 1], p=[0.4, 0.35, 0.2, 0.05])))
     if rng.random() < 0.5:
         inner = rng.choice(np.arange(1, steps), size=n - 1, replace=False)
@@ -258,7 +259,7 @@ class _Paths:
         self.time = torch.from_numpy(samples.time * samples.duration[:, None]).to(device)
 
     def error(self, relaxation: Any, shear: float, rows: np.ndarray, at: np.ndarray) -> Tensor:
-        """Relative error (rows,) of the deviatoric Cauchy stress along the paths `rows` seen at the times `at`."""
+        """Relative error (rows,) of the deviatoric Cauchy stress along the paths `rows` at the times `at`."""
         pick, k = torch.from_numpy(rows).to(self.U.device), torch.from_numpy(at).to(self.U.device)
         U, t, s = self.U[pick][:, k], self.time[pick][:, k], len(rows)
         E, D = increment(U[:, :-1].reshape(-1, 3, 3), U[:, 1:].reshape(-1, 3, 3))

@@ -9,15 +9,15 @@ virgin material.
     tau  = 2 G sum_i w_i h_i over the elastic strains, w_i > 0, sum 1      Kirchhoff deviator
 
 with rates a > 0 and targets T from networks, and the gate g = |h_tr|^2 / (1 + |h_tr|^2) of the elastic strains (in
-units of a typical elastic strain; g = 1 for the memory). Hence, whatever the weights,
+units of a typical elastic strain; g = 1 for the memory). Hence, for any weights,
 - the virgin stress is zero, and the tangent of the virgin material is the elastic one, 2 G, exactly;
-- a step of zero length changes nothing; what happens follows the length of the path, not the number of steps;
-- the stress is read from h alone, so it is continuous when the direction of straining turns.
+- a step of zero length changes nothing; the change depends on the length of the path, not on the number of steps;
+- the stress depends on h alone, so it is continuous where the direction of straining changes.
 
 A polycrystal of many grains is nearly isotropic. A target is therefore an isotropic tensor function of d, the strain E
 and h, with coefficients that a network computes from the invariants of these, plus a correction by a second network
-that sees the components: an isotropic law needs no data to learn that it is isotropic, and the correction learns the
-texture (docs/crystal.md says how far 128 grains are from isotropic).
+that takes the components: isotropy does not have to be learned, and the correction learns the texture
+(docs/guides/polycrystals.md gives the deviation of 128 grains from isotropy).
 """
 
 import torch
@@ -63,11 +63,11 @@ class Relaxation(torch.nn.Module):
         )  # fmt: skip
         last = self.texture[-1]
         assert isinstance(last, torch.nn.Linear)
-        with torch.no_grad():  # begin isotropic
+        with torch.no_grad():  # isotropic at first
             last.weight.mul_(0.1)
             last.bias.zero_()
         self.products = torch.nn.Buffer(_symmetric_products())  # float64: no weight
-        # Memory on all scales of strain from the start: training does not find rates far from the initial ones.
+        # Memory on all scales of strain from the start: training does not reach rates far from the initial ones.
         self.rates = torch.nn.Buffer(torch.cat([torch.logspace(1.5, 2.7, elastic), torch.logspace(0.3, 2.0, memory)]))
         self.share = torch.nn.Parameter(torch.zeros(elastic))
 
@@ -113,6 +113,6 @@ class Relaxation(torch.nn.Module):
 
     @torch.jit.export
     def elastic_strain(self, h: Tensor) -> Tensor:
-        """Mean elastic strain (n, 6), whose 2 G fold is the Kirchhoff deviator."""
+        """Mean elastic strain (n, 6); the Kirchhoff deviator is 2 G times it."""
         share = torch.softmax(self.share, dim=0).reshape(1, -1, 1)
         return self.scale * (share * h[:, : self.elastic]).sum(dim=1)

@@ -1,7 +1,7 @@
 """The shipped laws: `python3 -m surrogates.pretrained` lists them with their held-out errors.
 
 `index.json` gives each file its name; `surrogates.artifact.shipped` reads it, and `fem.load_law` takes the names. The
-script `make` beside it makes each file anew.
+script `make` beside it makes each file again.
 """
 
 import sys
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List the shipped laws; 2 where the index cannot be read."""
     parser = Parser(
         prog="surrogates.pretrained",
-        description="List the shipped laws. fem.load_law takes their names, and so do the commands with --law.",
+        description="List the shipped laws. fem.load_law and the option --law of the commands take their names.",
     )
     try:
         parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from micro.lattice.data import read_lattice_set
 from surrogates.tensors import component_factors
 from surrogates.training.split import check_finite, joined_hash, same_size, split_each
 
-#: What `surrogates.train` asks for.
+#: The data that `surrogates.train` requires.
 DATA = "data set of strain paths of a lattice cell, of micro.generate lattice"
 FIELDS = ("strain", "stress", "psi", "dissipation", "displacement", "force", "alpha")
 ARRAYS = (*FIELDS, "ids")
@@ -25,7 +25,7 @@ ARRAYS = (*FIELDS, "ids")
 
 @dataclass(frozen=True)
 class LatticePaths:
-    """States along strain paths of one cell; time is the second axis, its first entry the virgin state.
+    """States along strain paths of one cell; time is the second axis, its first entry is the virgin state.
 
     Attributes:
         strain: Mandel vectors (s, T, c).
@@ -66,7 +66,7 @@ class LatticePaths:
 
     @property
     def lattice(self) -> dict[str, Any]:
-        """The cell and its bars in the form that `micro.lattice.data.lattice_of` reads, from the data job."""
+        """The cell and its bars, from the data job, in the form that `micro.lattice.data.lattice_of` reads."""
         parameters = self.meta[0]["parameters"]
         return {"cell": parameters["cell"], "bar": parameters["bar"]}
 

@@ -1,6 +1,6 @@
-"""Errors of a lattice law in recall: driven from the virgin state along strain paths, against the lattice cell itself.
+"""Errors of a lattice law driven from the virgin state along strain paths, against the lattice cell itself.
 
-The truth of each load is the auxiliary problem of `micro.lattice.cell_problem`, solved with the same steps.
+The reference for each load is the auxiliary problem of `micro.lattice.cell_problem`, solved with the same steps.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ def recall(law: Any, strain: Tensor) -> Truth:
 
 
 def solved(cell: LatticeCell, strain: Tensor) -> Truth:
-    """The same of the lattice cell.
+    """The same quantities of the lattice cell.
 
     Raises:
         RuntimeError: the auxiliary problem of a path was not solved.
@@ -107,7 +107,7 @@ def cycles(d: int, kind: str, *, amplitudes: tuple[float, ...] = (0.3, 0.6, 0.9)
 
 @small_batches()
 def cycle_errors(law: Any, cell: LatticeCell) -> dict[str, float]:
-    """Errors on the cycles: of stress, psi, dissipation, force and displacement, with the name of the cycle behind."""
+    """Errors on the cycles: of stress, psi, dissipation, force and displacement, named after the cycle."""
     found: dict[str, float] = {}
     for kind in ("uniaxial", "shear", "combined"):
         path = cycles(cell.cell.dimension, kind)
@@ -121,7 +121,7 @@ def recall_errors(law: Any, held_out: LatticePaths, *, some: int = 8) -> dict[st
 
     Returns:
         For each of stress, psi, dissipation, force and displacement its error on the paths, with `_tenth` and `_double`
-        the other steps, and those of the cycles.
+        appended for the other steps, and the errors on the cycles.
     """
     cell = LatticeCell(*lattice_of(held_out.lattice))
     strain = torch.einsum("stc,cij->stij", held_out.strain, mandel_basis(ORDERS[held_out.dimension]))

@@ -1,7 +1,7 @@
 """Exact law of a lattice cell: its node displacements are eliminated, and nothing is learned.
 
-The quadratic form of the condensed cell stands in a `TannLaw` as it is. For a regular cell this is the closed form, the
-sum over the bar directions of a play with hardening each.
+The quadratic form of the condensed cell gives the coefficients of a `TannLaw`. For a regular cell this is the closed
+form, a sum of one play operator with hardening for each direction of the bars.
 
     python3 -m surrogates.train lattice-exact --cell cube-1 --output FILE.pt
 """
@@ -51,7 +51,7 @@ def lattice_law(cell: Cell, bar: BarLaw) -> TannLaw:
 
 
 def lattice_material(C: np.ndarray, strain_max: float, microstructure: dict[str, Any]) -> Material:
-    """What a manifest says of a lattice: isotropic moduli nearest to its stiffness (Voigt); its density is put as 1.
+    """The material of a lattice for the manifest: isotropic moduli nearest to its stiffness (Voigt), density 1.
 
     Args:
         C: elastic stiffness (c, c) on Mandel vectors, Pa.
@@ -68,21 +68,21 @@ def lattice_material(C: np.ndarray, strain_max: float, microstructure: dict[str,
 
 
 def trained_material(train: LatticePaths) -> Material:
-    """What the manifest of a law says of the lattice cell that it was trained on."""
+    """The manifest's description of the lattice cell that a law was trained on."""
     strain_max = float(train.strain.norm(dim=-1).max())
     return lattice_material(condense(*lattice_of(train.lattice)).C, strain_max, train.lattice)
 
 
 def write_lattice_law(
-    output: Path, told: dict[str, Any], *, name: str = "", strain_max: float = 3.0, command: str = ""
+    output: Path, lattice: dict[str, Any], *, name: str = "", strain_max: float = 3.0, command: str = ""
 ) -> dict[str, Any]:
     """Write the exact law of a cell as an artifact.
 
     Args:
         output: the `.pt` file; the manifest goes beside it.
-        told: cell and bars, as `micro.lattice.data.lattice_parameters` gives them.
+        lattice: cell and bars, as `micro.lattice.data.lattice_parameters` gives them.
         name: of the law; empty for that of the file.
-        strain_max: largest strain that is certified, in strains of yield.
+        strain_max: largest strain that is certified, in yield strains.
         command: what made it.
 
     Returns:
@@ -91,39 +91,39 @@ def write_lattice_law(
     Raises:
         ValueError: there is no such cell, or its bars are not of linear hardening.
     """
-    cell, bar = lattice_of(told)
+    cell, bar = lattice_of(lattice)
     law = lattice_law(cell, bar)
     training = {"command": command, "seed": 0, "epochs": 0}
     errors = cycle_errors(law, LatticeCell(cell, bar))
-    return _write(output, law, told, strain_max, Record("lattice", name, 0, errors, training))
+    return _write(output, law, lattice, strain_max, Record("lattice", name, 0, errors, training))
 
 
-def _write(output: Path, law: TannLaw, told: dict[str, Any], strain_max: float, record: Record) -> dict[str, Any]:
-    cell, bar = lattice_of(told)
+def _write(output: Path, law: TannLaw, lattice: dict[str, Any], strain_max: float, record: Record) -> dict[str, Any]:
+    cell, bar = lattice_of(lattice)
     return write_law(
         output, law, kind="lattice", name=record.name,
         material=lattice_material(
-            condense(cell, bar).C, strain_max * told["bar"]["strength"] / told["bar"]["modulus"], told
+            condense(cell, bar).C, strain_max * lattice["bar"]["strength"] / lattice["bar"]["modulus"], lattice
         ),
         origin=Origin("0" * 64, "none", 0, 0, "none: the cell itself"),
         errors=record.errors, training=record.training,
     )  # fmt: skip
 
 
-def exact_law(told: dict[str, Any], known: Path, output: Path) -> Path:
+def exact_law(lattice: dict[str, Any], known: Path, output: Path) -> Path:
     """An artifact of the exact law of a cell: one of the folder `known` if it holds it, else `output`, written now.
 
     Args:
-        told: cell and bars; see `write_lattice_law`.
+        lattice: cell and bars; see `write_lattice_law`.
         known: folder of artifacts.
         output: the `.pt` file to write.
     """
     for path in sorted(known.glob("lattice_*.pt")):
         manifest = read_manifest(path)
         structure = manifest.microstructure
-        if manifest.kind == "lattice" and structure is not None and structure.parameters() == told:
+        if manifest.kind == "lattice" and structure is not None and structure.parameters() == lattice:
             return path
-    write_lattice_law(output, told, command="surrogates.tann.exact.exact_law")
+    write_lattice_law(output, lattice, command="surrogates.tann.exact.exact_law")
     return output
 
 
@@ -143,7 +143,7 @@ class ExactConfig:
     seed: Literal[0] = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no cell."""
+        """Check that there is such a cell."""
         check_seed(self.cell_seed)
         if not 0 < self.strain_max < math.inf:
             raise ValueError(f"strain_max must be positive and finite, got {self.strain_max}.")
@@ -160,7 +160,7 @@ class ExactConfig:
 
 
 def load(paths: list[str | Path], held_out: int | None = None, *, allow_partial: bool = False) -> tuple[None, None]:
-    """No data: the cell itself is the truth."""
+    """No data: the cell itself is the reference."""
     return None, None
 
 

@@ -38,7 +38,7 @@ from torch import Tensor
 
 
 def single(r: Tensor, c: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
-    """The minimiser where K = diag(D), in closed form: every variable is a play of its own.
+    """The minimiser where K = diag(D), in closed form: every variable is a separate play operator.
 
     Args:
         r: forces (n, N).
@@ -46,7 +46,7 @@ def single(r: Tensor, c: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
         D: diagonal of K (N,), positive.
 
     Returns:
-        g (n, N), and the sign of g (n, N), 0 where the variable rests.
+        g (n, N), and the sign of g (n, N), 0 where the variable does not change.
     """
     excess = torch.clamp(r.abs() - c, min=0.0)
     sign = torch.where(excess > 0.0, -torch.sign(r), torch.zeros_like(r))
@@ -54,7 +54,7 @@ def single(r: Tensor, c: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def coupled(r: Tensor, c: Tensor, K: Tensor, scale: Tensor, pace: float, momentum: float) -> tuple[Tensor, Tensor]:
-    """The minimiser for any symmetric positive definite K: proximal gradient finds who moves, one solve finds how far.
+    """The minimiser for any symmetric positive definite K: proximal gradient, then one solve.
 
     Args:
         r: forces (n, N).
@@ -184,7 +184,7 @@ def relaxed(r: Tensor, c: Tensor, D: Tensor, W: Tensor, products: Tensor) -> tup
 
 
 def step_length(y: Tensor, step: Tensor, r: Tensor, c: Tensor, D: Tensor, W: Tensor, slope: Tensor) -> Tensor:
-    """How much of a Newton step (n, h) to take, (n, 1): all, or to the minimum along it where all of it overshoots."""
+    """Length of a Newton step (n, h), (n, 1): one, or to the minimum along the step where a full step overshoots."""
     t = torch.ones([y.shape[0], 1], dtype=y.dtype, device=y.device)
     first = (slope * step).sum(dim=1)
     last = slope_along(y + step, step, r, c, D, W)
@@ -225,7 +225,7 @@ def make_flow(K: Tensor, coupling: Tensor, shape: Tensor) -> torch.nn.Module:
 
 @final
 class SeparateFlow(torch.nn.Module):
-    """Every variable by itself; D (N,)."""
+    """The flow for a diagonal stiffness; D (N,)."""
 
     D: Tensor
     softenings: Tensor
@@ -247,7 +247,7 @@ class SeparateFlow(torch.nn.Module):
 
 @final
 class HiddenFlow(torch.nn.Module):
-    """Variables coupled by hidden coordinates; D (N,), W (N, h)."""
+    """The flow for variables coupled by hidden coordinates; D (N,), W (N, h)."""
 
     D: Tensor
     W: Tensor
@@ -283,7 +283,7 @@ class HiddenFlow(torch.nn.Module):
 
 @final
 class CoupledFlow(torch.nn.Module):
-    """Any stiffness K (N, N)."""
+    """The flow for any stiffness K (N, N)."""
 
     K: Tensor
     coupling: Tensor

@@ -5,12 +5,12 @@ Identification takes three steps:
 1. The elastic response. The steps without dissipation give `decode_E`, by which strain explains the internal
    coordinates elastically. What is left of the internal coordinates spans the space of the internal variables.
 2. The directions. The axes of this space are arbitrary at first. The dissipation is a sum over single mechanisms, and
-   in the axes of the mechanisms most of them rest in most steps; this distinguishes these axes from all others.
+   in the axes of the mechanisms most of them do not change in most steps; this distinguishes these axes from others.
 3. The coefficients. Stress gives C and G, dissipation gives the thresholds, and the yield condition
    -(G.E + K Z)_i = (k_i + h_i p_i) sign(dZ_i) of the variables that move gives K and h. The variables are scaled so
    that K_ii + h_i = k_i: a change by 1 removes a force of the size of the threshold.
 
-`merge` reduces the number of variables by letting those that are most alike move as one.
+`merge` reduces the number of variables by letting those that are most similar change as one.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def elastic_decoder(strain: Tensor, xi: Tensor, dissipation: Tensor) -> Tensor:
     quiet = dissipation[:, 1:] <= QUIET * dissipation.max()
     dE, dxi = strain.diff(dim=1)[quiet], xi.diff(dim=1)[quiet]
     if len(dE) == 0 or int(torch.linalg.matrix_rank(dE)) < strain.shape[-1]:
-        raise ValueError("The paths must hold elastic steps in every direction of strain to tell the elastic response.")
+        raise ValueError("The paths must contain elastic steps in every direction of strain for the elastic response.")
     return torch.linalg.lstsq(dE, dxi).solution.T.contiguous()
 
 
@@ -76,7 +76,7 @@ def rank(values: Tensor, tolerance: float = 1e-6) -> int:
 
 @small_batches()
 def discover(strain: Tensor, xi: Tensor, dissipation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Internal variables that the internal coordinates show, one for every direction in which they move alone.
+    """Internal variables that appear in the internal coordinates, one for every direction in which they change alone.
 
     Args:
         strain: Mandel vectors (s, T, c), virgin at first.
@@ -87,7 +87,7 @@ def discover(strain: Tensor, xi: Tensor, dissipation: Tensor) -> tuple[Tensor, T
         Z (s, T, N), decode_E (x, c) and decode_Z (x, N), with xi = decode_E E + decode_Z Z.
 
     Raises:
-        ValueError: the paths do not tell all of them; one sentence says what is missing.
+        ValueError: the paths do not determine all of them; the sentence names what is missing.
     """
     decode_E = elastic_decoder(strain, xi, dissipation)
     left = xi - strain @ decode_E.T
@@ -100,7 +100,7 @@ def discover(strain: Tensor, xi: Tensor, dissipation: Tensor) -> tuple[Tensor, T
     directions = single_directions(change[moves], lost[moves], N)
     if len(directions) < N:
         raise ValueError(
-            f"The paths must show each of the {N} internal variables move by itself in some steps, "
+            f"The paths must show each of the {N} internal variables change alone in some steps, "
             f"they do so for {len(directions)}: make more paths or smaller increments."
         )
     Z = torch.linalg.solve(directions.T, white.flatten(0, 1).T).T.reshape(white.shape)
@@ -108,7 +108,7 @@ def discover(strain: Tensor, xi: Tensor, dissipation: Tensor) -> tuple[Tensor, T
 
 
 def given(strain: Tensor, xi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Internal variables named beforehand, those that move alike taken once; returns as `discover`.
+    """Internal variables given beforehand, those that change alike taken once; returns as `discover`.
 
     Args:
         strain: Mandel vectors (s, T, c).
@@ -199,7 +199,7 @@ def single_directions(change: Tensor, dissipation: Tensor, wanted: int, *, most:
         most: steps of least dissipation that are compared at once.
 
     Returns:
-        The directions found; fewer than wanted where the paths do not tell.
+        The directions found; fewer than wanted where the paths do not determine them.
     """
     change = change / change.norm(dim=1, keepdim=True)
     change = change[torch.argsort(dissipation)]
@@ -215,8 +215,8 @@ def single_directions(change: Tensor, dissipation: Tensor, wanted: int, *, most:
             unit = left[pick[0]] / length[pick[0]]
             scaled = change[pick] / (left[pick] @ unit)[:, None]
             known = torch.linalg.lstsq(found.T, (scaled - unit).T).solution.T if len(found) else scaled[:, :0]
-            level, share = most_frequent(known)
-            if share >= 3:
+            level, agreeing = most_frequent(known)
+            if agreeing >= 3:
                 direction = unit + level @ found
                 new.append(direction / direction.norm())
         if not new:
@@ -226,7 +226,7 @@ def single_directions(change: Tensor, dissipation: Tensor, wanted: int, *, most:
 
 
 def most_frequent(values: Tensor) -> tuple[Tensor, int]:
-    """The value of each column of (S, m) that most rows share, (m,), and how many rows share the rarest of them."""
+    """The most frequent value of each column of (S, m), (m,), and the number of rows that have the rarest of them."""
     if values.shape[1] == 0:
         return values[0], len(values)
     ordered = values.sort(dim=0).values
@@ -256,7 +256,8 @@ def repeated(unit: Tensor, least: int = 5) -> list[Tensor]:
 def merge(numbers: Coefficients, wanted: int, seed: int) -> Coefficients:
     """Let groups of variables move together (Galerkin): energy and dissipation are those of the full law.
 
-    Alike are variables that strain drives alike, G_i / k_i up to sign; groups are found by k-means, the best of ten.
+    Variables are similar if strain drives them in the same way, G_i / k_i up to sign; groups are found by k-means, the
+    best of ten.
 
     Args:
         numbers: the full law, N variables.

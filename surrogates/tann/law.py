@@ -1,11 +1,11 @@
-"""TannLaw: a small-strain law with a free energy, internal variables that flow by a dissipation potential, a decoder.
+"""TannLaw: a small-strain law of a quadratic free energy, a dissipation potential and a decoder.
 
     Psi(E, Z) = 1/2 E.C E + E.G Z + 1/2 Z.K Z + 1/2 h.p^2,      phi(dZ; p) = sum_i (k_i + h_i p_i) |dZ_i|
 
 Stress is dPsi/dE, Eq. (9b); a step minimises Psi(E_new, Z + dZ) + phi(dZ) (see `surrogates.tann.flow`), so that
-D = -T.dZ >= 0, Eq. (9c), the virgin state is free of stress, a step of no strain changes nothing, and the tangent is
-symmetric: by construction, whatever the numbers are. The numbers are learned (`surrogates.tann`), or those of a lattice
-cell itself (`surrogates.tann.exact`). The accumulated |dZ| are p; with h = 0 hardening is kinematic alone.
+D = -T.dZ >= 0, Eq. (9c), the virgin state is free of stress, a step without strain changes nothing, and the tangent is
+symmetric: all this by construction, for any coefficients. The coefficients are learned (`surrogates.tann`), or those of
+a lattice cell itself (`surrogates.tann.exact`). The accumulated |dZ| are p; with h = 0 hardening is kinematic alone.
 
 References:
     Masi and Stefanou (2022), Eqs. (9) and Algorithm 2, doi:10.1016/j.cma.2022.115190.
@@ -22,7 +22,7 @@ from surrogates.tensors import ORDERS, component_factors, mandel_basis
 
 
 def observables(N: int, coordinates: tuple[Observable, ...]) -> tuple[Observable, ...]:
-    """What a law with N internal variables and these internal coordinates observes."""
+    """The observed fields of a law with N internal variables and these internal coordinates."""
     variables = [Observable(f"Z_{i + 1}", "internal_variable", i) for i in range(N)]
     energies = [Observable("psi", "stored_energy"), Observable("dissipation", "dissipation")]
     return (*energies, *variables, *coordinates)
@@ -41,7 +41,7 @@ class TannLaw(torch.nn.Module):
         coordinates: names and roles of the x internal coordinates.
 
     Raises:
-        ValueError: shapes do not go together, or an energy or a threshold is not positive.
+        ValueError: shapes do not fit each other, or an energy or a threshold is not positive.
     """
 
     C: Tensor
@@ -87,10 +87,10 @@ class TannLaw(torch.nn.Module):
         M = mandel_basis(ORDERS[self.dimension]).reshape(c, -1)
         shape = decode_Z[[i for i, entry in enumerate(coordinates) if entry.quantity == "node_displacement"]]
         flow = make_flow(stiffness, torch.mm(G.T, M), shape)
-        if isinstance(flow, HiddenFlow):  # the stiffness is what the flow takes it for, to the last digit
+        if isinstance(flow, HiddenFlow):  # the stiffness is exactly that of the flow
             stiffness = torch.diag(flow.D) - flow.W @ flow.W.T
         self.flow = flow
-        # One parameter, so that the host finds the precision of the law; the rest are constants of the closed forms.
+        # One parameter, which gives the precision of the law to the host; the rest are constants of the closed forms.
         self.C = torch.nn.Parameter(0.5 * (C + C.T), requires_grad=False)
         for name, value in {
             "G": G, "K": stiffness - torch.diag(hard), "k": k, "h": hard, "decode_E": decode_E, "decode_Z": decode_Z,
@@ -121,7 +121,7 @@ class TannLaw(torch.nn.Module):
         if self.hardens:
             k = k + self.h * state[:, N : 2 * N]
         g, sign = self.flow(r, k.expand_as(r))
-        moves = torch.logical_not(still)[:, None]  # rate independent: no change of strain, no change at all
+        moves = torch.logical_not(still)[:, None]  # rate independent: without a change of strain nothing changes
         return torch.where(moves, g, torch.zeros_like(g)), torch.where(moves, sign, torch.zeros_like(sign))
 
     def past(self, state: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""TANN under training: the numbers of a `surrogates.tann.law.TannLaw` as weights, encoder, decoder and losses.
+"""TANN under training: the coefficients of a `surrogates.tann.law.TannLaw` as weights, encoder, decoder and losses.
 
 References:
     Masi and Stefanou (2022), section III, Eqs. (11) to (13), Algorithms 1 and 2, doi:10.1016/j.cma.2022.115190.
@@ -17,10 +17,10 @@ from surrogates.tann.law import TannLaw
 
 
 class Tann(torch.nn.Module):
-    """A TANN under training: the numbers of its law, kept such that energy and thresholds stay positive.
+    """A TANN under training: the coefficients of its law, such that energy and thresholds stay positive.
 
     Args:
-        numbers: first numbers.
+        numbers: initial coefficients.
         size: sizes of the internal coordinates (x,), by which they are divided.
         hardens: whether isotropic hardening is learned.
     """
@@ -49,7 +49,7 @@ class Tann(torch.nn.Module):
         self.root_h = learned(numbers.h.sqrt(), hardens)
         self.decode_E, self.decode_Z = learned(numbers.decode_E), learned(numbers.decode_Z)
         self.register_buffer("size", size)
-        # What did best on held-out steps so far, and at which epoch: kept with the weights, so that it resumes.
+        # The best parameters on held-out steps so far, and their epoch: kept with the weights for resuming.
         self.register_buffer("best", self.flat())
         self.register_buffer("best_loss", torch.full((), float("inf"), dtype=torch.float64))
         self.register_buffer("best_epoch", torch.zeros((), dtype=torch.float64))
@@ -101,7 +101,7 @@ class Tann(torch.nn.Module):
         }
 
     def law(self, coordinates: tuple[Observable, ...] = (), decouple: float = 0.0) -> TannLaw:
-        """The law of the numbers now; with names of the internal coordinates, with the decoder.
+        """The law of the present coefficients; with the decoder if the internal coordinates are named.
 
         Couplings |K_ij| below `decouple` times sqrt(K_ii K_jj) are dropped.
         """
@@ -128,7 +128,7 @@ def coordinates_of(paths: LatticePaths) -> tuple[Tensor, Tensor]:
 
 
 class Steps:
-    """All steps of some paths, as pairs of states: histories are not needed, for Z holds them (section IV.A).
+    """All steps of some paths, as pairs of states: histories are not needed, since Z contains them (section IV.A).
 
     Args:
         paths: the paths.
@@ -163,7 +163,7 @@ def steps_loss(model: Tann, steps: Steps, rows: Tensor, stage: int) -> Tensor:
     """Eq. (13) in the first training, Eq. (12) in the second; mean absolute errors, Eq. (11), relative to their sizes.
 
     The derivative of decoder by encoder cannot be the identity where there are fewer variables than coordinates: it is
-    asked for along the steps alone.
+    required along the steps alone.
     """
     E, xi, Z_n = steps.E[rows], steps.xi[rows], steps.Z_n[rows]
     if stage == 1:

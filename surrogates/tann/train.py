@@ -1,12 +1,11 @@
 """TANN: thermodynamics-based network of a lattice, with internal variables that it finds or that are given.
 
 Free energy and dissipation potential are those of `surrogates.tann.law`; encoder and decoder are one set of weights:
-the decoder is linear, and the encoder is its exact inverse on what it can show (the pseudo-inverse, which is the
-transpose where the columns are orthonormal). Linear is enough: with linear elastic bars the plastic strains are linear
-in displacements and forces. First numbers come from `surrogates.tann.internal_variables`; then follow the paper's two
-trainings, by
-Algorithm 1 with the encoder in the loop, and by Algorithm 2 on the variables that the frozen encoder finds. Of all
-epochs the numbers that do best on held-out steps are kept, those of the beginning among them.
+the decoder is linear, and the encoder is its exact inverse on its range (the pseudo-inverse, which is the
+transpose where the columns are orthonormal). A linear decoder is enough: with linear elastic bars the plastic strains
+are linear in displacements and forces. Initial coefficients come from `surrogates.tann.internal_variables`; then follow
+the two trainings of the paper, by Algorithm 1 with the encoder in the loop, and by Algorithm 2 on the variables that
+the frozen encoder finds. The coefficients that are best on held-out steps are kept, the initial ones included.
 
 References:
     Masi and Stefanou (2022), section III, Eqs. (11) to (13), Algorithms 1 and 2, doi:10.1016/j.cma.2022.115190.
@@ -37,7 +36,7 @@ from surrogates.training.kind import Record, write_trained_law
 class TannConfig:
     """Configuration of a TANN and its training."""
 
-    variables: int = option(0, "internal variables; 0 for all that the internal coordinates show")
+    variables: int = option(0, "internal variables; 0 for all that appear in the internal coordinates")
     internal: Literal["discovered", "given"] = option(
         "discovered", "given: the internal variables are the plastic strains of the bars"
     )
@@ -52,7 +51,7 @@ class TannConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what no training can use."""
+        """Check the fields."""
         check_integers(self, 0, "variables", "epochs", "tuning")
         check_integers(self, 1, "batch")
         check_rates(self)
@@ -63,7 +62,7 @@ class TannConfig:
 
 @small_batches()
 def build(config: TannConfig, train: LatticePaths) -> Tann:
-    """The first numbers, identified on the training paths; fewer variables than there are by merging the most alike."""
+    """The initial coefficients, identified on the training paths; fewer variables by merging the most similar ones."""
     xi, size = coordinates_of(train)
     xi = xi / size
     if config.internal == "given":
@@ -74,7 +73,7 @@ def build(config: TannConfig, train: LatticePaths) -> Tann:
     numbers = identify(train.strain, train.stress, train.dissipation, variables, hardens=hardens)
     found = numbers.G.shape[1]
     if config.variables > found:
-        raise ValueError(f"variables must be at most the {found} that the paths show, got {config.variables}.")
+        raise ValueError(f"variables must be at most the {found} that the paths determine, got {config.variables}.")
     if 0 < config.variables < found:
         numbers = merge(numbers, config.variables, config.seed)
     return Tann(numbers, size, hardens)
@@ -85,15 +84,15 @@ def fit(
     model: Tann, train: LatticePaths, held_out: LatticePaths, config: TannConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Both trainings; the best numbers on held-out steps stay in `model`.
+    """Both trainings; the best coefficients on held-out steps stay in `model`.
 
     Returns:
         The number of internal variables and, for each training, the held-out loss (Eqs. 13 and 12, each term relative
-        to its mean size) of its first and its best numbers, and the epoch of the best; the lattice learned.
+        to its mean size) of its first and its best coefficients, and the epoch of the best; the lattice learned.
     """
     found: dict[str, Any] = {"variables": model.factor.shape[0] - model.c}
     for stage, epochs in ((1, config.epochs), (2, config.tuning)):
-        model.decode_E.requires_grad_(stage == 1)  # the second training knows the variables: the encoder is frozen
+        model.decode_E.requires_grad_(stage == 1)  # in the second training the encoder is frozen
         model.decode_Z.requires_grad_(stage == 1)
         steps, tests = Steps(train, model), Steps(held_out, model)
         rows = torch.arange(len(tests), device=model.size.device)[:: max(1, len(tests) // 4000)]
@@ -134,12 +133,12 @@ def fit(
 
 
 def export(model: Tann, train: LatticePaths, config: TannConfig) -> TannLaw:
-    """The law of the trained numbers, with the decoder."""
+    """The law of the trained coefficients, with the decoder."""
     return model.law(internal_coordinates(lattice_of(train.lattice)[0]), config.decouple).cpu()
 
 
 def errors(model: Tann, law: Any, held_out: LatticePaths, config: TannConfig) -> dict[str, float]:
-    """Errors of the law in recall along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
+    """Errors of the law along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
     return recall_errors(law, held_out)
 
 

@@ -1,1 +1,1 @@
-"""What all trainings share: the loop over epochs, checkpoints, devices."""
+"""The parts common to all trainings: options, the split of data, the loop over epochs, checkpoints."""

@@ -1,7 +1,5 @@
 """Checkpoint of a training run: written whole or not at all, and resumed only by the run that it belongs to."""
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,15 +8,17 @@ from typing import Any
 
 import torch
 
+from micro.data.files import whole_file
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training run keeps its state.
+    """The file with the state of a training run.
 
     Attributes:
         path: the file.
         every: epochs between two writes.
-        resume: whether to go on from the file if it is there.
+        resume: whether to continue from the file if it exists.
         fingerprint: what the run depends on (configuration, data); a file of another run is refused.
     """
 
@@ -28,7 +28,7 @@ class Checkpoint:
     fingerprint: str = ""
 
     def load(self) -> dict[str, Any] | None:
-        """The stored state, or None to begin anew.
+        """The stored state, or None to begin from the start.
 
         Raises:
             ValueError: the file cannot be read, is damaged, or belongs to another run.
@@ -37,7 +37,7 @@ class Checkpoint:
             return None
         try:
             with zipfile.ZipFile(self.path) as archive:
-                damaged = archive.testzip()  # PyTorch does not compare the sums that its archives hold
+                damaged = archive.testzip()  # PyTorch does not compare the checksums of its archives
             if damaged is not None:
                 raise ValueError(damaged)
             state = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -58,15 +58,8 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors, numbers, and dicts and lists of them (weights, optimiser, scheduler, generator states)."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                torch.save({**state, "fingerprint": self.fingerprint}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with whole_file(self.path) as part, part.open("wb") as file:
+            torch.save({**state, "fingerprint": self.fingerprint}, file)
 
 
 def tensors_of(state: Any, name: str = "state") -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,18 +1,23 @@
-"""Configuration of a training: a frozen dataclass whose fields are the options on the command line.
+"""Options of the commands: the configuration of a training, a frozen dataclass, and checks of devices and files.
 
-A field is described by `option`. One with `export=True` shapes the exported law only, so that a finished checkpoint can
-be exported again with another value.
+A field of a configuration is described by `option`. One with `export=True` affects the exported law only, so that a
+finished checkpoint can be exported again with another value.
 """
 
 import argparse
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from micro.data.cli import check_memory
 
 #: Largest values that the checks below accept: beyond any training, and far below what would never end.
 MOST_EPOCHS = 1_000_000
-MOST_SAMPLES = 1_000_000_000
 #: Bytes per parameter in training: the value, its gradient and two moments of the optimiser, in single precision.
 BYTES_PER_PARAMETER = 16
 
@@ -78,32 +83,49 @@ def check_rates(config: Any) -> None:
         )
 
 
-def check_memory(parameters: float, available: float | None = None) -> None:
-    """Check that a network of this many parameters can be trained in the memory of this machine.
+def check_network_size(parameters: float) -> None:
+    """Check that a network can be trained in the memory of this machine.
 
     Args:
         parameters: Estimated number of parameters.
-        available: Bytes; None for what the operating system reports.
 
     Raises:
         ValueError: It cannot; the sentence gives the estimate.
     """
-    needed = BYTES_PER_PARAMETER * parameters
-    have = available_memory() if available is None else available
-    if needed > have:
-        raise ValueError(
-            f"The network must fit in memory: its {parameters:.3g} parameters need about {needed / 1e9:.3g} GB "
-            f"in training, this machine has {have / 1e9:.3g} GB available."
-        )
+    check_memory(f"the {parameters:.3g} parameters in training", BYTES_PER_PARAMETER * parameters, name="The network")
 
 
-def available_memory() -> float:
-    """Bytes of memory that new data can take, as Linux estimates it; infinite where it is not known."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024.0 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return math.inf
+def check_device(device: str) -> None:
+    """Check that a device string is valid and that the device is available.
+
+    Args:
+        device: cpu, cuda, cuda:1 and so on.
+
+    Raises:
+        ValueError: The string is not valid, or PyTorch has no such device.
+    """
+    kind, colon, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {device}.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device} is not available: this PyTorch finds no GPU.")
+    if number and int(number) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {device} is not available: this PyTorch finds {count}, counted from cuda:0.")
+
+
+def check_output(name: str, path: Path, others: Sequence[Path] = ()) -> None:
+    """Check that a file can be written and does not replace another file of the command.
+
+    Args:
+        name: Name of the option, for the message.
+        path: The file to write.
+        others: Files that the command reads, or writes as well.
+
+    Raises:
+        ValueError: The folder does not exist, the path is a folder, or it is one of the others.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{name} must be a file in a folder that exists, got {path}.")
+    if path.resolve() in [other.resolve() for other in others]:
+        raise ValueError(f"{name} must be a file of its own, got {path}, which this command reads or writes as well.")

@@ -24,13 +24,13 @@ def run_epochs(
     generator: torch.Generator | None = None,
     stage: int = 1,
 ) -> float:
-    """Train for some epochs at a learning rate that falls as a cosine; a stored run goes on where it was.
+    """Train for some epochs at a learning rate that falls as a cosine; a stored run continues where it stopped.
 
     Args:
         model: what is trained; its state dict is stored, buffers included.
         optimiser: its optimiser, at the first learning rate.
         epochs: epochs of this stage.
-        work: the work of one epoch, counted from 0; returns what the progress bar shows, the mean loss as "train".
+        work: the work of one epoch, counted from 0; returns the values for the progress bar, the mean loss as "train".
         final_rate: learning rate at the end.
         checkpoint: where the state is kept.
         progress: show a bar.

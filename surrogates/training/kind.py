@@ -1,4 +1,4 @@
-"""What `surrogates.train` asks of a kind of law or network: a module that has all names of the protocol `Kind`."""
+"""What `surrogates.train` requires of a kind of law or network: a module with all names of the protocol `Kind`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Kind(Protocol):
     Attributes:
         Config: Frozen dataclass of the configuration. Its fields are the options of the command, `epochs` and `seed`
             among them; see `surrogates.training.config`.
-        DATA: What `--data` takes, for the help; empty where there are no training data.
+        DATA: Description of the data for the help; empty where there are no training data.
         SUFFIX: Ending of the file written; its manifest ends in `.json`.
     """
 
@@ -71,7 +71,7 @@ class Kind(Protocol):
     def fit(
         self, model: Any, train: Any, held_out: Any, config: Any, *, progress: bool, checkpoint: Checkpoint | None
     ) -> dict[str, Any]:
-        """Train in place, on the device of the model; returns what the manifest tells of it."""
+        """Train in place, on the device of the model; returns the entries for the manifest."""
 
     def export(self, model: Any, train: Any, config: Any) -> torch.nn.Module:
         """The trained law or network, on the CPU, as it is tested and written.

@@ -1,8 +1,8 @@
 """Split: which samples of a data set are held out of training, by one rule for all kinds of data.
 
 The samples with the largest ids are held out. Every sample is drawn from a random stream of its own id, so the last
-ones are as random as any, and the rule depends neither on a seed nor on the order of the samples in the files. Of
-several data sets each gives its own share, so that the errors are those of all of them.
+ones are as random as any, and the rule depends neither on a seed nor on the order of the samples in the files. Each
+of several data sets is split in this way, so that the errors represent all of them.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class SampleSet(Protocol):
-    """Samples with ids, of which a part can be taken by an index array."""
+    """Samples with ids, from which an index array selects a part."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -38,7 +38,7 @@ def split(samples: S, held_out: int | None = None) -> tuple[S, S]:
         held_out: Number of samples to hold out; None for a tenth, at least one.
 
     Raises:
-        ValueError: Nothing is left on one of the sides.
+        ValueError: One of the two parts would be empty.
     """
     n = max(1, len(samples) // 10) if held_out is None else held_out
     if len(samples) < 2:

@@ -87,7 +87,7 @@ def homogenise(*words: str, sentence: str, prepare: Callable[[Path], None] = sol
     return Case(HOMOGENISE, [*words, "--solver-only"], sentence, prepare=prepare)
 
 
-SIZE = r"must be smaller: .* need about [0-9.e+]+ [MGTP]B of memory, and this machine has [0-9.e+]+ [MGTP]B\.$"
+SIZE = r"must be smaller: .* need about [0-9.e+]+ [MGTP]B of memory, but only [0-9.e+]+ [MGTP]B are available\.$"
 THREADS = r"threads must be at most [0-9]+ on this machine, got 100000\."
 
 CASES: list[Case] = [

@@ -57,7 +57,7 @@ NEED = r"need about [\d.e+]+ [TP]B"
 
 CASES = [
     # Sizes that cannot fit or cannot end.
-    Case("micro.generate", ("taylor", *OUTPUT, "--samples", "1e12"), "argument --samples: invalid int value: '1e12'"),
+    Case("micro.generate", ("taylor", *OUTPUT, "--samples", "1e12"), "Argument --samples: invalid int value: '1e12'"),
     Case(
         "micro.generate",
         ("taylor", *OUTPUT, "--samples", "1000000000000"),
@@ -65,7 +65,7 @@ CASES = [
     ),
     Case("micro.generate", ("taylor", *OUTPUT, "--samples", "9" * 30), "samples must be below"),
     Case("micro.generate", (*TAYLOR, "--grains", "1000000000"), f"1000000000 grains and 200 steps {NEED} of memory"),
-    Case("micro.generate", (*TAYLOR, "--grains", "1e9"), "argument --grains: invalid int value"),
+    Case("micro.generate", (*TAYLOR, "--grains", "1e9"), "Argument --grains: invalid int value"),
     Case("micro.generate", (*TAYLOR, "--grains", "9" * 400), "grains must be at most"),
     Case("micro.generate", (*TAYLOR, "--knots", "1000000000000"), f"{NEED} of memory"),
     Case("micro.generate", (*TAYLOR, "--substeps", "1000000"), "steps times substeps must be at most 10000000"),
@@ -87,7 +87,7 @@ CASES = [
     Case("micro.generate", (*LATTICE, "--strength", "inf"), "strength must lie between"),
     Case("micro.generate", (*LATTICE, "--cell", "cube-0"), "name must be square-k or cube-k"),
     # The wrong thing in the right place.
-    Case("micro.generate", (), "the following arguments are required: SOURCE"),
+    Case("micro.generate", (), "The following arguments are required: SOURCE"),
     Case("micro.generate", ("taylr", *OUTPUT), "invalid choice: 'taylr'"),
     Case("micro.generate", (*TAYLOR, "--device", "tpu"), "device must be cpu or cuda, got 'tpu'"),
     Case("micro.generate", ("taylor", "--output", "/dev/full", "--samples", "4"), "output must be a directory"),

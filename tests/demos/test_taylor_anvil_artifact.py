@@ -16,7 +16,7 @@ from mpi4py import MPI
 from torch import Tensor
 
 from surrogates.artifact import save_law
-from surrogates.path.point_law import PointLaw
+from surrogates.tensors import PointLaw
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--cells", "4", "--length", "1e-3", "--until", "1e-6", "--frames", "1", "--quarter"]

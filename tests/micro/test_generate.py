@@ -188,7 +188,7 @@ def test_resume_refuses_other_parameters(reference, make_set, caplog, options, s
 def test_resume_refuses_other_code(reference, make_set, caplog, monkeypatch):
     monkeypatch.setattr(provenance, "source_hash", lambda path: "0" * 64)
     assert make_set(reference) == 2
-    assert "code of fake_job, micro is not the code the set was begun with" in caplog.text
+    assert "code of fake_job, micro, micro.threads is not the code the set was begun with" in caplog.text
 
 
 def test_shards_of_another_set_are_not_taken_over(tmp_path, reference, make_set, caplog):
@@ -206,13 +206,13 @@ def test_shards_of_another_set_are_not_taken_over(tmp_path, reference, make_set,
     ("options", "sentence"),
     [
         ({"samples": 0}, "samples must be at least 1, got 0"),
-        ({"samples": "many"}, "argument --samples: invalid int value: 'many'"),
+        ({"samples": "many"}, "Argument --samples: invalid int value: 'many'"),
         ({"block": -1}, "block must be at least 1, got -1"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"seed": -1}, "seed must lie between 0 and 2**63 - 1, got -1"),
         ({"device": "tpu"}, "device must be cpu or cuda, got 'tpu'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"stepz": 1}, "unrecognized arguments: --stepz=1"),
+        ({"stepz": 1}, "Unrecognized arguments: --stepz=1"),
     ],
 )
 def test_bad_options(tmp_path, make_set, caplog, options, sentence):
@@ -280,7 +280,7 @@ def test_run_from_python_makes_what_the_command_makes(tmp_path):
     told = manifest(tmp_path / "command")
     assert manifest(tmp_path / "python") == told
     assert made["hash"] == told["hash"] and made["complete"]
-    with pytest.raises(ValueError, match="unrecognized arguments: --stepz=1"):
+    with pytest.raises(ValueError, match="Unrecognized arguments: --stepz=1"):
         generate.run("lattice", output=tmp_path / "none", samples=4, stepz=1)
     with pytest.raises(ValueError, match="invalid choice: 'latice'"):
         generate.run("latice", output=tmp_path / "none", samples=4)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from micro import generate, threads
-from micro.threads import VARIABLES, asked_threads, check_threads, limit_threads, most_threads, openblas, small_batches
+from micro.threads import asked_threads, check_threads, limit_threads, most_threads, openblas, small_batches
 
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Run a module as `python3 -m` does and say how many threads its libraries have.
 SHOW = """
 import contextlib, json, runpy, sys

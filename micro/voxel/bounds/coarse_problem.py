@@ -17,15 +17,15 @@ from micro.voxel.bounds.subdomains import NEIGHBOURS, make_subdomains, stencil_r
 from micro.voxel.solver.element import NODES
 from micro.voxel.solver.homogeniser import Homogeniser
 
-#: Resultants on the subdomains that may remain, relative to the forces; the bound accounts for what they cost.
+#: Resultants on the subdomains that may remain, relative to the forces; the bound accounts for their effect.
 BALANCED = 1e-5
 #: Number of steps without a gain after which the iteration ends.
 STALL = 30
-#: Last steps of conjugate gradients whose gains estimate what is still to be gained.
+#: Last steps of conjugate gradients, whose gains are extrapolated to the energy still to be gained.
 DELAY = 4
-#: Unknowns up to which a direct solver takes over if conjugate gradients fail, and what holds loose subdomains then.
+#: Unknowns up to which a direct solver takes over if conjugate gradients fail, and its stiffness for loose subdomains.
 LARGEST, HELD = 8_000, 1e-13
-#: Nodes whose rows are made at a time.
+#: Nodes whose rows are made together.
 SOME = 1 << 14
 
 
@@ -138,9 +138,9 @@ class CoarseProblem:
         return best, recent.sum(0)
 
     def solve_directly(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what `solve` does by sparse factors, for subdomains that are barely connected.
+        """Solve as `solve` does, but by sparse factors, for subdomains that are barely connected.
 
-        Motions that no other subdomain resists are held by a negligible stiffness; their resultants are zero.
+        Motions that no other subdomain resists are fixed by a negligible stiffness; their resultants are zero.
         """
         if self._factors is None:
             rows = self.rows.tocsc()
@@ -154,7 +154,7 @@ class CoarseProblem:
 
         Returns:
             Better fluctuations, their residual, an estimate of the energy still to be gained (cells, loads), and which
-            cells are balanced (cells,), bool.
+            cells are in equilibrium (cells,), bool.
         """
         rest = residual.new_zeros(residual.shape[:2])
         resultants = self.subdomains.resultants(residual)

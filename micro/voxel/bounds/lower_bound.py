@@ -9,13 +9,14 @@ D (E + B u) + tau is in equilibrium as a whole, that is, its nodal forces vanish
     U(u) - sum_b f_b.K_b^+ f_b  <=  C  <=  U(u),
 
 as quadratic forms of the macroscopic strain. (In short: r.e = sum_b f_b.e_b <= (sum_b f_b.K_b^+ f_b)^1/2 |e|.) Voids
-carry no load, so they need no special care; both sides bound the stiffness of the elements, not of the continuum.
+carry no load and need no special treatment; both sides bound the stiffness of the elements, not of the continuum.
 
-At nodes that several subdomains share, forces are distributed by stiffness, f_b = W_b r. The parts are in equilibrium
+At nodes of several subdomains, forces are distributed by stiffness, f_b = W_b r. The parts are in equilibrium
 if r has no resultant on the rigid motions Z_b of the subdomains, that is, if r is orthogonal to the coarse space of
 W_b Z_b. One Galerkin correction in this space ensures it, and lowers U as well. This is the balancing step of the
-Neumann-Neumann method, and its theory says what the bound costs: a factor C (1 + log m)^2 on |e|^2 for blocks of m
-voxels, whatever the contrast between subdomains; we find 1.1 to 2.5. One step of conjugate gradients makes up for it.
+Neumann-Neumann method, and its theory gives the quality of the bound: a factor C (1 + log m)^2 on |e|^2 for blocks of m
+voxels, whatever the contrast between subdomains; the factors found are 1.1 to 2.5. One step of conjugate gradients
+compensates for it.
 
 References:
     Mandel (1993), Balancing domain decomposition, doi:10.1002/cnm.1640090307. Prager and Synge (1947), Approximations
@@ -32,9 +33,9 @@ from micro.voxel.bounds.coarse_problem import CoarseProblem
 from micro.voxel.bounds.subdomains import Subdomains, stencil_rows, stencil_table
 from micro.voxel.solver.homogeniser import NEGLIGIBLE, Homogeniser
 
-#: Numbers of the subdomains' matrices kept at a time; on a CPU few, so that memory is reused.
+#: Numbers of the subdomains' matrices stored together; on a CPU few, so that memory is reused.
 ROOM = {"cpu": 1 << 19, "cuda": 1 << 28}
-#: Largest factor by which distributing a residual over subdomains raises its energy; we find 1.1 to 2.5.
+#: Largest factor by which distributing a residual over subdomains raises its energy; the factors found are 1.1 to 2.5.
 DISTRIBUTING = 10.0
 
 
@@ -57,8 +58,8 @@ class Bounds:
         """Half the width of each cell's bounds, relative to their middle (cells,).
 
         The largest over all macroscopic strains, of what the middle resists: middle times (1 +- accuracy) encloses the
-        tensor as a quadratic form. Strains that the upper bound resists by less than `NEGLIGIBLE` of the stiffest do
-        not count.
+        tensor as a quadratic form. Strains that the upper bound resists by less than `NEGLIGIBLE` of the stiffest are
+        ignored.
         """
         middle, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
         values, vectors = torch.linalg.eigh(middle)
@@ -68,7 +69,7 @@ class Bounds:
 
 
 def cholesky_factors(subdomains: Subdomains, patterns: Tensor, inside: Tensor, keep: Tensor, table: Tensor) -> Tensor:
-    """Return Cholesky factors (p, 3 k, 3 k) of subdomains, their rigid motions held; nan where rounding forbids one.
+    """Return Cholesky factors (p, 3 k, 3 k) of subdomains, their rigid motions fixed; nan where rounding prevents it.
 
     Args:
         subdomains: All subdomains.
@@ -91,7 +92,7 @@ def cholesky_factors(subdomains: Subdomains, patterns: Tensor, inside: Tensor, k
     K = K.view(-1, 3 * most + 3, 3 * most + 3)[:, :-3, :-3]
     solid = inside.gather(1, keep)
     scale = K.diagonal(dim1=1, dim2=2).amax(1)
-    # springs at the corners of one voxel: the forces are orthogonal to rigid motions, so that the springs rest
+    # springs at the corners of one voxel: the forces are orthogonal to rigid motions, so that the springs carry no load
     voxel = (patterns != 0).any(1).to(torch.uint8).argmax(1)
     corners = torch.nonzero((subdomains.around[None] == voxel[:, None, None]).any(2))[:, 1].view(-1, 8)
     springs = subdomains.modes[corners].flatten(1, 2)  # (p, 24, 6)
@@ -108,8 +109,8 @@ def cholesky_factors(subdomains: Subdomains, patterns: Tensor, inside: Tensor, k
 def subdomain_energies(subdomains: Subdomains, basis: Tensor, f: Tensor) -> Tensor:
     """Return f_b.K_b^+ f_b of each subdomain (b, loads, loads).
 
-    Subdomains of the same voxels share a factor. Nodes without solid are left out: subdomains are taken in the order of
-    their size, so that those of a batch have about the same number of nodes.
+    Subdomains of the same voxels have one common factor. Nodes without solid are left out: subdomains are taken in the
+    order of their size, so that those of a batch have about the same number of nodes.
 
     Args:
         subdomains: The subdomains.
@@ -176,7 +177,7 @@ def bounds(cell: Homogeniser, u: Tensor, residual: Tensor | None = None, *, size
         residual: Their forces out of balance, if known.
         size: About the number of voxels per side of a block.
     """
-    with torch.no_grad(), single():  # subdomains are too small for threads of BLAS: two take eight times as long
+    with torch.no_grad(), single():  # subdomains are too small for BLAS threads: two are eight times slower
         u = u.to(cell.load)
         r = cell.residual(u) if residual is None else residual
         if not bool((cell.voigt != 0).any()):
@@ -187,6 +188,6 @@ def bounds(cell: Homogeniser, u: Tensor, residual: Tensor | None = None, *, size
         energies = subdomain_energies(coarse.subdomains, cell.operator.basis, coarse.subdomains.restrict(r))
         gap = torch.zeros_like(upper).index_add_(0, coarse.subdomains.cell, energies) / cell.volume
         gap = gap + cost_of_rest(gap, rest / cell.volume)
-        # where no forces in equilibrium, or no energies, were found: the bound that always holds
+        # where no forces in equilibrium, or no energies, were found: the bound that is always valid
         known = (balanced & gap.isfinite().all((1, 2)))[:, None, None]
         return Bounds(torch.where(known, upper - gap, 0.0), upper, u)

@@ -1,8 +1,8 @@
 """Subdomains: a partition of voxel cells into small connected pieces, with their rigid motions and stencils.
 
 The grid is cut into blocks; a subdomain is a set of voxels of a block that are connected by faces and of similar
-stiffness. So the only motions of a subdomain without strain are the six rigid ones, however loosely the cell hangs
-together: voxels that share only an edge or a corner belong to different subdomains.
+stiffness. So the only motions of a subdomain without strain are the six rigid ones, however loosely the cell is
+connected: voxels with only an edge or a corner in common belong to different subdomains.
 
 Rows of the stiffness are stored as stencils: the 3 x 3 blocks of a node with its 27 neighbours, itself among them. A
 node has at most eight voxels, so its row is linear in their coefficients: rows of any number of nodes are one matrix
@@ -28,7 +28,7 @@ NEIGHBOURS: list[tuple[int, int, int]] = [(i, j, k) for i in (-1, 0, 1) for j in
 
 
 def stencil_table(basis: Tensor) -> Tensor:
-    """Return what each voxel around a node adds to its row (8 Q, 27 * 9).
+    """Return the contribution of each voxel around a node to its row (8 Q, 27 * 9).
 
     Args:
         basis: Matrices K_q of a voxel (Q, 24, 24).
@@ -66,7 +66,7 @@ class Subdomains:
         weights: Weight of the subdomain at each node (b, N): zero outside it; the weights of all subdomains at a node
             add up to one.
         around: Local voxels around each local node (N, 8), of which it is corner 0 to 7; m^3 where there is none.
-        pairs: Local nodes that share a voxel: the two, and the first's number in the stencil (pairs, 3).
+        pairs: Pairs of local nodes of one voxel: the two nodes, and the stencil number of the first (pairs, 3).
         modes: Six rigid motions of the local nodes (N, 3, 6).
     """
 

@@ -1,8 +1,8 @@
 """Voxels from files: .npy, HDF5, raw, a TIFF of many pages, a folder of images.
 
-`read_voxels` returns the numbers as they stand in the file; the caller decides what they mean (densities, phases, grey
-values with a threshold). Sizes are checked before anything is read: a file that promises more than it holds, or more
-than the memory holds, is refused.
+`read_voxels` returns the numbers in the file; the caller interprets them (densities, phases, grey
+values with a threshold). Sizes are checked before anything is read: a file whose header announces more data than the
+file or the memory can hold is refused.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from micro.data.memory import check_memory
+from micro.data.cli import check_memory
 from micro.voxel.cells.frames import as_shape
 
 IMAGES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
@@ -25,12 +25,12 @@ STACKS = (".tif", ".tiff")
 #: Bytes of a voxel while images are read and stacked.
 NUMBER = 8
 HDF5 = (".h5", ".hdf5", ".hdf")
-#: Modes of images whose numbers are taken as they are; others become grey values of eight bits.
+#: Modes of images whose numbers are used unchanged; others are converted to grey values of eight bits.
 MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def optional(module: str, package: str, purpose: str) -> Any:
-    """Import an optional package; ValueError says in one sentence what is missing."""
+    """Import an optional package; the ValueError names what is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -41,12 +41,12 @@ def read_npy(path: Path) -> np.ndarray:
     """Return the array of a .npy file."""
     try:
         with np.errstate(over="ignore"):
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the file holds
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than the content of the file
     except (OSError, ValueError, EOFError, OverflowError, TypeError):
         raise ValueError(f"{path} is not a .npy file of numbers, or it is truncated.") from None
     if not isinstance(stored, np.ndarray):
         raise ValueError(f"{path} is an archive; a .npy file of one array is needed.")
-    check_memory(str(path), stored.nbytes, "its numbers")
+    check_memory("its numbers", stored.nbytes, name=str(path))
     return np.array(stored)
 
 
@@ -71,7 +71,7 @@ def read_hdf5(path: Path, dataset: str | None) -> np.ndarray:
         if not isinstance(file.get(dataset), h5py.Dataset):
             raise ValueError(f"{path} has no data set {dataset}.")
         found_set = file[dataset]
-        check_memory(f"{path}, {dataset},", found_set.size * found_set.dtype.itemsize, "its numbers")
+        check_memory("its numbers", found_set.size * found_set.dtype.itemsize, name=f"{path}, {dataset},")
         return found_set[()]
 
 
@@ -115,17 +115,17 @@ def read_pages(image: Any, file: Path, *, all_pages: bool, files: int) -> list[n
     found: list[np.ndarray] = []
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # else layers would be missing
+            warnings.filterwarnings("error", "Corrupt|Truncated", UserWarning)  # otherwise layers would be missing
             warnings.simplefilter("error", image.DecompressionBombWarning)
             with image.open(file) as picture:
                 pages = getattr(picture, "n_frames", 1) if all_pages else 1
-                check_memory(str(file), NUMBER * math.prod(picture.size) * pages * files, "its pixels")
+                check_memory("its pixels", NUMBER * math.prod(picture.size) * pages * files, name=str(file))
                 for page in range(pages):
                     picture.seek(page)
                     found.append(np.array(picture if picture.mode in MODES else picture.convert("L")))
     except (image.DecompressionBombWarning, image.DecompressionBombError):
         raise ValueError(f"{file} must have at most {image.MAX_IMAGE_PIXELS} pixels in a layer, it has more.") from None
-    except (OSError, SyntaxError, UserWarning):  # what Pillow says of broken pixels, chunks of a .png, pages
+    except (OSError, SyntaxError, UserWarning):  # what Pillow raises for damaged pixels, .png chunks and pages
         raise ValueError(f"{file} is not an image, or it is truncated.") from None
     return found
 
@@ -144,7 +144,7 @@ def read_raw(path: Path, shape: Sequence[int], dtype: str) -> np.ndarray:
         raise ValueError(
             f"{path} must hold {math.prod(size)} numbers of {dtype}, {wanted} bytes, it holds {held} bytes."
         )
-    check_memory(str(path), held, "its numbers")
+    check_memory("its numbers", held, name=str(path))
     return np.fromfile(path, dtype=kind).reshape(size)
 
 

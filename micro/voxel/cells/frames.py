@@ -1,7 +1,7 @@
 """Frames: periodic lattices of round bars on the unit cube, as voxels.
 
-A voxel is solid if its centre lies within the radius of a strut or of one of its periodic images. The definitions of
-the nine frames are ours where the paper shows pictures only. Vintiles are the edges of Kelvin's truncated octahedra as
+A voxel is solid if its centre lies within the radius of a strut or of one of its periodic images. The nine frames
+are defined here where the paper shows pictures only. Vintiles are the edges of Kelvin's truncated octahedra as
 Dong, Tang and Zhao place them. Their lists of face_center and x_cross_grid also contain the twelve edges of the cube:
 `edges` adds these to any frame.
 
@@ -23,7 +23,7 @@ FRAMES = (
 
 
 def struts_between(points: np.ndarray, length: float) -> np.ndarray:
-    """Return the struts (m, 2, 3) between all points (p, 3) that are a length apart."""
+    """Return the struts (m, 2, 3) between all points (p, 3) at a given distance."""
     first, second = np.triu_indices(len(points), 1)
     apart = np.linalg.norm(points[first] - points[second], axis=1)
     return np.stack([points[first], points[second]], axis=1)[abs(apart - length) < 1e-9]
@@ -83,7 +83,7 @@ def frame_struts(name: str, *, edges: bool = False) -> np.ndarray:
 
 
 def as_shape(n: int | Sequence[int], name: str = "n") -> tuple[int, int, int]:
-    """Return the numbers of voxels (X, Y, Z) from one number or three; ValueError calls them by `name`."""
+    """Return the numbers of voxels (X, Y, Z) from one number or three; `name` is used in the ValueError."""
     shape = (n, n, n) if isinstance(n, int | np.integer) else tuple(n)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{name} must be one positive number of voxels or three, got {n}.")
@@ -120,7 +120,7 @@ def voxelise(struts: np.ndarray, n: int | Sequence[int], radius: float | np.ndar
                 for a, b, s, m in zip(low, high, shift, shape)
             )
             if solid[block].all():
-                continue  # nothing to add; thick bars have many images
+                continue  # this image adds nothing; thick bars have many images
             x = [(np.arange(part.start, part.stop) + 0.5) / m for part, m in zip(block, shape)]
             p = np.stack(np.meshgrid(*x, indexing="ij"), axis=-1) - (start + shift)
             axis = end - start

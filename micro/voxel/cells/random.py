@@ -1,8 +1,8 @@
 """Random voxels: Latin hypercube samples of all densities at once, as they are or penalised.
 
 A design of N samples puts, in every voxel, one density into each of the N equal parts of the range. The permutation
-that assigns the parts to the samples is a keyed bijection of the sample's number, with one key per voxel, so any sample
-can be made alone, in any order, without the other N - 1.
+that assigns the parts to the samples is a keyed bijection of the sample's number, with one key per voxel, so any
+sample can be made alone, in any order, without the other N - 1.
 
 References:
     Zhu, Wang, Zhong and Li (2024), Learning microstructure-property mapping via label-free 3D convolutional neural
@@ -22,7 +22,7 @@ PENALTY = 1.2
 
 
 def stream(seed: int, sample: int, kind: int) -> np.random.Generator:
-    """Return the random stream of a sample (Philox, counter-based); streams of different kinds do not meet."""
+    """Return the random stream of a sample (Philox, counter-based); streams of different kinds are independent."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, kind, sample]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from micro.voxel.cells.files import optional
 from micro.voxel.cells.frames import as_shape
 
-#: Lines pass the voxels' centres at this distance, in voxels, so that none meets an edge of a surface along the grid.
+#: Lines pass the voxels' centres at this distance, in voxels, so that none meets an edge of a surface on the grid.
 ASIDE = (1.0e-5, 1.7e-5)
 #: Coordinates of a surface are below this, so that products of their differences are finite.
 LARGEST = 1e100
@@ -62,7 +62,7 @@ def read_triangles(path: str | Path) -> np.ndarray:
             gmsh.open(str(path))
             tags, places, _ = gmsh.model.mesh.getNodes()
             nodes = gmsh.model.mesh.getElementsByType(2)[1]
-        except Exception as error:  # gmsh raises nothing more special
+        except Exception as error:  # gmsh raises no specific type
             raise ValueError(f"{path} is not a mesh that gmsh reads: {error}.") from None
         finally:
             gmsh.finalize()
@@ -73,9 +73,9 @@ def read_triangles(path: str | Path) -> np.ndarray:
         pyvista = optional("pyvista", "pyvista", f"Reading a {path.suffix} file")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a file that cannot be read: the sentence below says so
+                warnings.simplefilter("ignore")  # for a file that cannot be read, an error follows below
                 surface = pyvista.read(path).extract_surface().triangulate()
-        except Exception as error:  # whatever the reader of this kind of file raises
+        except Exception as error:  # the readers raise various types
             raise ValueError(f"{path} is not a surface that pyvista reads: {error}.") from None
         triangles = np.asarray(surface.points, dtype=float)[surface.faces.reshape(-1, 4)[:, 1:]]
     if not len(triangles):
@@ -84,7 +84,7 @@ def read_triangles(path: str | Path) -> np.ndarray:
 
 
 def check_finite(path: Path, triangles: np.ndarray) -> np.ndarray:
-    """Return triangles (n, 3, 3) whose coordinates are finite and of a sensible size; ValueError says which are not."""
+    """Return triangles (n, 3, 3) whose coordinates are finite and below `LARGEST`; ValueError otherwise."""
     if not (np.isfinite(triangles) & (abs(triangles) < LARGEST)).all():
         worst = float(triangles.flat[np.argmax(np.where(np.isnan(triangles), np.inf, abs(triangles)))])
         raise ValueError(f"{path} must have finite vertices with coordinates below {LARGEST:g}, got {worst:g}.")
@@ -126,7 +126,7 @@ def fill(
         y = np.arange(first[1], last[1]) + 0.5 + ASIDE[1]
         area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
         if area == 0:
-            continue  # upright: no line along z crosses it
+            continue  # parallel to z: no line along z crosses it
         s = ((x - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (y - a[1])) / area
         t = ((b[0] - a[0]) * (y - a[1]) - (x - a[0]) * (b[1] - a[1])) / area
         i, j = np.nonzero((s >= 0) & (t >= 0) & (s + t <= 1))
@@ -137,10 +137,3 @@ def fill(
     if (total[..., -1] % 2).any():
         raise ValueError("triangles must form a closed surface, some lines cross it an odd number of times.")
     return total[..., :-1] % 2 == 1
-
-
-def read_solid(
-    path: str | Path, n: int | Sequence[int], box: tuple[Sequence[float], Sequence[float]] | None = None
-) -> np.ndarray:
-    """Return the voxels (X, Y, Z), bool, of the solid that a surface in a file encloses; see `fill`."""
-    return fill(read_triangles(path), n, box)

@@ -1,4 +1,4 @@
-"""The effective stiffness as a differentiable function of the densities, for designers and for networks.
+"""The effective stiffness as a differentiable function of the densities, for optimisation and for networks.
 
 The energy is stationary in the displacements: the derivative of the tensor by a density is the mutual energy of the
 unit strains in that voxel, so no second problem has to be solved.
@@ -18,7 +18,7 @@ class _EffectiveTensor(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, density: Tensor, stiffness: np.ndarray | None, tolerance: float, options: dict) -> Tensor:
-        """Solve, and keep the derivatives if they are wanted."""
+        """Solve, and store the derivatives if they are needed."""
         cell = Homogeniser(density.detach(), stiffness, **options)
         result = cell.solve(tolerance=tolerance)
         if not bool(result.converged.all()):
@@ -29,7 +29,7 @@ class _EffectiveTensor(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the product of the derivatives with what came in."""
+        """Return the product of the derivatives with the incoming gradient."""
         (gradient,) = ctx.saved_tensors
         return torch.einsum("cij,cijxyz->cxyz", grads[0].to(gradient), gradient).to(grads[0].dtype), None, None, None
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micro.data.memory import check_memory
+from micro.data.cli import check_memory
 from micro.threads import single
 from micro.voxel.solver.element import (
     affine,
@@ -38,7 +38,7 @@ from micro.voxel.solver.pcg import PRECONDITIONERS, MixedPrecisionPCG
 
 logger = logging.getLogger(__name__)
 
-#: Effective stiffness below this part of the Voigt average counts as zero where relative accuracy is asked for.
+#: Effective stiffness below this part of the Voigt average counts as zero where a relative accuracy is required.
 NEGLIGIBLE = 1e-5
 #: Memory of one cell while it is solved, bytes per voxel; measured on gyroids of 80^3 and 128^3 voxels.
 BYTES = 1000
@@ -53,7 +53,7 @@ class Homogenised:
         left: Estimated error of the diagonal (cells, 6), in the unit of the tensor.
         displacement: Fluctuations u of the six unit strains (cells, 6, 3, X, Y, Z).
         iterations: Steps of conjugate gradients (cells,).
-        converged: Whether the accuracy asked for was reached (cells,), bool.
+        converged: Whether the required accuracy was reached (cells,), bool.
     """
 
     tensor: Tensor
@@ -64,7 +64,7 @@ class Homogenised:
 
 
 def as_batch(name: str, values: np.ndarray | Tensor) -> Tensor:
-    """Return voxel values (X, Y, Z) or (cells, X, Y, Z) as a batch; ValueError says what does not fit."""
+    """Return voxel values (X, Y, Z) or (cells, X, Y, Z) as a batch; raises a ValueError for another shape."""
     batch = values if isinstance(values, Tensor) else torch.tensor(values)
     if batch.ndim not in (3, 4) or 0 in batch.shape:
         raise ValueError(f"{name} must have shape (cells, X, Y, Z) or (X, Y, Z), got {tuple(batch.shape)}.")
@@ -112,7 +112,7 @@ def check_size(name: str, shape: Sequence[int]) -> None:
     Raises:
         ValueError: It cannot; the sentence holds the estimate.
     """
-    check_memory(name, BYTES * math.prod(map(int, shape)), f"{' x '.join(map(str, shape))} voxels")
+    check_memory(f"{' x '.join(map(str, shape))} voxels", BYTES * math.prod(map(int, shape)), name=name)
 
 
 class Homogeniser:
@@ -146,7 +146,7 @@ class Homogeniser:
         if preconditioner not in PRECONDITIONERS:
             raise ValueError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, got {preconditioner!r}.")
         self.preconditioner = preconditioner
-        with single():  # all of this takes less time than to start threads
+        with single():  # all of this takes less time than starting threads
             self._set_up(*check_cells(density, stiffness, phase, device), spacing, precision)
 
     def _set_up(

@@ -3,8 +3,8 @@
 The V-cycle is symmetric and works in single precision, because it only preconditions.
 
 Two voxels per side make one voxel of the coarser grid, with trilinear transfer; where a side is odd, its last voxel
-stays as it is. The Galerkin product is local to the coarse voxel, K_E = sum P_c' K_c P_c over its children c, so voids,
-phases and sides of any length need no special care.
+is kept. The Galerkin product is local to the coarse voxel, K_E = sum P_c' K_c P_c over its children c, so voids,
+phases and sides of any length need no special treatment.
 """
 
 import itertools
@@ -108,7 +108,7 @@ def coarsen(operator: VoxelOperator | ExplicitOperator) -> VoxelOperator | Expli
     """Return the Galerkin stiffness on the grid of half as many voxels per side."""
     shape = operator.shape
     if isinstance(operator, VoxelOperator) and operator.rank <= 2 and all(n % 2 == 0 for n in shape):
-        # eight times the basis, an eighth of the voxels: so no voxel has to keep a matrix of its own
+        # eight times the basis, an eighth of the voxels: so no voxel needs a matrix of its own
         parts = [interpolation(kinds).to(operator.basis) for kinds in NODES]
         basis = torch.cat([P.mT @ operator.basis @ P for P in parts])
         return VoxelOperator(basis, torch.cat([operator.coefficients[:, :, i::2, j::2, k::2] for i, j, k in NODES], 1))
@@ -211,7 +211,7 @@ class Multigrid:
     ) -> None:
         self.dtype = dtype
         self.levels = []
-        # Coarse stiffness is computed in full precision: rounded kernels of loose parts would not be found again.
+        # Coarse stiffness is computed in full precision: the kernels of loose parts would be lost by rounding.
         op: VoxelOperator | ExplicitOperator = operator
         while max(op.shape) > coarsest:
             self.levels.append(Level(op, dtype, degree, ratio))

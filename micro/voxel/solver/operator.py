@@ -2,7 +2,7 @@
 
 The stiffness of voxel e of a cell is a sum over few basis matrices, K_e = sum_q c_q(e) K_q: one for a material of
 varying density, two for any number of isotropic phases, the rank of the phases' moduli in general. So the product with
-all voxels, loads and cells is one matrix product, K_q times (24, N), whatever the cell looks like.
+all voxels, loads and cells is one matrix product, K_q times (24, N), for any cell.
 
 There are two layouts. `VoxelOperator` takes all voxels by shifting the grid. `CompactCells` takes the solid voxels
 alone, on their nodes alone, both found by index: where 60 % of the voxels are solid both take the same time; without
@@ -25,13 +25,13 @@ from micro.voxel.solver.element import NODES
 AXES = (-3, -2, -1)
 #: Range of cells, of loads and of layers along the first axis.
 Piece = tuple[int, int, int, int, int, int]
-#: Numbers gathered at a time, so that they stay in the cache of a CPU; on a GPU what the memory allows.
+#: Numbers gathered together, so that they fit into the cache of a CPU; on a GPU as many as the memory allows.
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 27}
-#: Part of solid voxels up to which the product is taken of these alone.
+#: Fraction of solid voxels up to which the product is computed for these alone.
 SPARSE = 0.4
 #: Kinds of voxels up to which each has a matrix of its own; beyond, coefficients multiply the basis matrices.
 KINDS = 8
-#: Voxels or nodes taken at a time.
+#: Voxels or nodes processed together.
 SOME = {"cpu": 1 << 13, "cuda": 1 << 24}
 
 
@@ -62,9 +62,9 @@ def classes(c: Tensor) -> tuple[Tensor, list[int]] | None:
 class CompactCells:
     """The solid voxels of a batch of cells.
 
-    Fields are laid out (loads, 3, cells, nodes): the nodes of the solid in the order of the grid, then one that is
-    nowhere. It stands for what is missing, the corners of voxels and the voxels around nodes; its values are zero.
-    Cells of a batch have as many nodes as the largest; the remaining ones are nowhere, too.
+    Fields are laid out (loads, 3, cells, nodes): the nodes of the solid in the order of the grid, then one empty
+    node. It takes the place of missing corners of voxels and of missing voxels around nodes; its values are zero.
+    Cells of a batch have as many nodes as the largest; the remaining ones are empty as well.
 
     Args:
         basis: Matrices K_q (Q, 24, 24).
@@ -112,26 +112,26 @@ class CompactCells:
         self.slots = [(a, b, slots[:, a:b].flatten().int()) for a, b in self._ranges(0, slots.shape[1])]
 
     def _number_nodes(self, touched: Tensor, dtype: torch.dtype) -> None:
-        """Give the nodes (cells, X, Y, Z) their columns: cell after cell, each with one more that is nowhere."""
+        """Give the nodes (cells, X, Y, Z) their columns: cell after cell, each with one more that is empty."""
         flat = touched.flatten(1)
         count = flat.sum(1)
         self.nodes = int(count.max()) + 1
         last = torch.arange(1, self.cells + 1, device=flat.device)[:, None] * self.nodes - 1
         order = flat.cumsum(1) + (last - self.nodes)
-        #: Column of each place of the grid (cells X Y Z,), place of each column, 0 if it is nowhere.
+        #: Column of each place of the grid (cells X Y Z,), place of each column, 0 if it is empty.
         self.column = torch.where(flat, order, last).flatten()
         self.place = torch.zeros(self.cells * self.nodes, dtype=torch.long, device=flat.device)
         self.place[order[flat]] = torch.nonzero(flat.flatten()).flatten()
-        #: One, zero at what is nowhere (cells, nodes).
+        #: One, zero at empty nodes (cells, nodes).
         self.inside = (torch.arange(self.nodes, device=flat.device) < count[:, None]).to(dtype)
 
     def _ranges(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return the ranges of columns to take at a time."""
+        """Return the ranges of columns to process together."""
         ends = [*range(first, last, SOME["cpu" if self.column.device.type == "cpu" else "cuda"]), last]
         return list(itertools.pairwise(ends))
 
     def to(self, dtype: torch.dtype) -> "CompactCells":
-        """Return the cells in another precision; the indices are shared."""
+        """Return the cells in another precision; the indices are the same arrays."""
         other = copy(self)
         other.matrices, other.inside = [matrix.to(dtype) for matrix in self.matrices], self.inside.to(dtype)
         other.weights = None if self.weights is None else self.weights.to(dtype)
@@ -155,9 +155,9 @@ class CompactCells:
         return columns.view(len(u), 3, self.cells, *self.shape)
 
     def multiplier(self) -> Callable[[Tensor], Tensor]:
-        """Return the function u -> K u of (loads, 3, cells, nodes), contiguous, that keeps its own work space."""
+        """Return the function u -> K u of (loads, 3, cells, nodes), contiguous, with its own work space."""
         at_corners = self.inside.new_empty(24 * max((b - a for a, b, *_ in self.corners), default=0))
-        forces = self.inside.new_zeros(24, self.voxels + 1)  # the last one, nowhere, stays zero
+        forces = self.inside.new_zeros(24, self.voxels + 1)  # the last one, which is empty, stays zero
         around = self.inside.new_empty(24 * max(b - a for a, b, _ in self.slots))
 
         def multiply(u: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class VoxelOperator:
 
     @property
     def compact(self) -> CompactCells:
-        """The solid voxels of the cells, made when first wanted."""
+        """The solid voxels of the cells, made when first needed."""
         if self._compact is None:
             self._compact = CompactCells(self.basis, self.coefficients)
         return self._compact
@@ -232,7 +232,7 @@ class VoxelOperator:
         return other
 
     def chunks(self, loads: int) -> list[Piece]:
-        """Return the pieces to take at a time: ranges of cells, of loads and of layers along the first axis."""
+        """Return the pieces to process together: ranges of cells, of loads and of layers along the first axis."""
         X, Y, Z = self.shape
         fits = CHUNK["cpu" if self.coefficients.device.type == "cpu" else "cuda"] // (24 * max(1, self.rank // 2))
         layers = max(1, min(X, fits // (Y * Z)))

@@ -8,7 +8,7 @@ or three passes reach 1e-10. All results are in double precision.
 Each step lowers the energy of a load by delta = alpha r.z exactly, so the sum of the steps to come is the error of that
 load's upper bound. It is extrapolated from the latest steps, and the iteration ends when it is small enough;
 `micro.voxel.bounds.lower_bound` turns this estimate into a bound. Loads and cells are independent of each other: each
-ends by itself, and they are distributed over the threads.
+ends separately, and they are distributed over the threads.
 
 Fields are laid out (loads, 3, cells, nodes), see `micro.voxel.solver.operator.CompactCells`.
 
@@ -32,10 +32,10 @@ from micro.voxel.solver.fourier import FourierPreconditioner
 from micro.voxel.solver.multigrid import Multigrid
 from micro.voxel.solver.operator import CompactCells, VoxelOperator
 
-#: Steps whose convergence the extrapolation looks at: this part of them, and no fewer than these. The convergence of
-#: thin frames comes in stairs, and the longer these are the more steps there have been.
+#: Steps whose convergence is extrapolated: this fraction of all steps, and at least this number. The convergence of
+#: thin frames has plateaus, which become longer with the number of steps.
 PART, WINDOW = 3, 3
-#: Factor on what is extrapolated: without it loads end too early now and then, by up to a factor of two.
+#: Factor on the extrapolated error: without it some loads would end too early, by up to a factor of two.
 SAFETY = 2.0
 #: Gains below this part of the goal are rounding.
 FLOOR = 1e-12
@@ -45,11 +45,11 @@ SINGLE = 1e-8
 #: at least the second.
 SOFT, COMMON = 0.03, 0.25
 PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
-#: Steps after which "auto" goes on with multigrid: hinges and winding struts slow the Fourier preconditioner down.
+#: Steps after which "auto" continues with multigrid: hinges and winding struts slow the Fourier preconditioner down.
 PATIENCE = 50
-#: Voxels of the cells that are solved together: on a CPU as many as its cache holds.
+#: Voxels of the cells that are solved together: on a CPU as many as fit into its cache.
 TOGETHER = {"cpu": 1 << 14, "cuda": 1 << 24}
-#: Voxels from which on threads are worth their start, and from which on each load is solved by itself.
+#: Voxels above which starting threads pays, and above which each load is solved separately.
 THREADS, ALONE = 1 << 12, 1 << 15
 #: Passes after which the accuracy cannot improve any more.
 PASSES = 12
@@ -70,7 +70,7 @@ class Solution:
         left: Estimated energy still to gain (loads, cells).
         gained: Energy gained (loads, cells).
         iterations: Steps taken (loads, cells), int.
-        converged: Whether `left` came below what was asked (loads, cells), bool.
+        converged: Whether `left` is below the goal (loads, cells), bool.
     """
 
     u: Tensor
@@ -110,9 +110,9 @@ def conjugate_gradients(
     iterations: Tensor,
     known_part: Tensor | None = None,
 ) -> Solution:
-    """Lower the energies of all loads, from u = 0, until what is left to gain is below a goal.
+    """Minimise the energies of all loads, from u = 0, until the energy left to gain is below a goal.
 
-    Loads and cells are independent of each other: what has converged stays as it is while others go on.
+    Loads and cells are independent of each other: those that have converged do not change while others continue.
 
     Args:
         apply: The stiffness, semi-definite; the residual must lie in its range.
@@ -172,8 +172,8 @@ def split_soft_phase(coefficients: Tensor) -> tuple[Tensor, Tensor] | None:
     p = z + beta p. The iterates are the same but for rounding, which is why c_0 / c must be small (`SOFT`).
 
     Returns:
-        None where this does not pay: voids, which cost nothing, several basis matrices, no phase that is soft and
-        common.
+        None where this is of no use: for voids, which cost nothing, for several basis matrices, or if no phase is
+        both soft and common.
     """
     if coefficients.shape[1] > 1:
         return None
@@ -273,7 +273,7 @@ class SubBatch:
 def on_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
     """Return what `work` makes of each item, on some threads; gradients are not recorded.
 
-    The operations of a load are too small to be shared among threads, so each thread takes whole items, and BLAS works
+    The operations of a load are too small to be divided among threads, so each thread takes whole items, and BLAS works
     with one thread meanwhile.
     """
 
@@ -298,7 +298,7 @@ class Refined:
         residual: Their forces out of balance, of the same shape.
         left: Estimated errors of the energies (cells, loads).
         iterations: Steps of each cell, those of the load that took most (cells,).
-        converged: Whether all loads of a cell came to the goal (cells,).
+        converged: Whether all loads of a cell reached the goal (cells,).
     """
 
     u: Tensor
@@ -326,7 +326,7 @@ class MixedPrecisionPCG:
         self._lock = Lock()
 
     def part(self, name: str, rows: Tensor, precision: torch.dtype | None = None) -> SubBatch:
-        """Return some cells with a preconditioner; the last ones asked for are kept."""
+        """Return some cells with a preconditioner; the last ones used are kept."""
         precision = self.precision if precision is None else precision
         key = name, precision, tuple(rows.tolist())
         with self._lock:
@@ -415,7 +415,7 @@ class MixedPrecisionPCG:
                 r = -(part.exact.multiplier()(u) + f)
                 put(out.u, cells[rows], loads, part.exact.spread(u))
                 put(out.residual, cells[rows], loads, part.exact.spread(r))
-                begun = True  # all of them: the first turn takes all
+                begun = True  # the first turn takes all
                 tried, before = limit > 0, left[:, rows]
                 steps[:, rows] += found.iterations
                 left[:, rows] = torch.where(tried, found.left.to(left) / self.scale, before)
@@ -423,7 +423,7 @@ class MixedPrecisionPCG:
                 met = left[:, rows] <= tolerance * torch.maximum(upper, least)[:, rows]
                 converged[:, rows] = torch.where(tried, met, converged[:, rows])
                 if bool((tried & ~met & (found.iterations < limit) & ~(left[:, rows] < 0.1 * before)).any()):
-                    precision = torch.float64  # rounding has broken the pass: multigrid of hinges in soft voids
+                    precision = torch.float64  # the pass failed by rounding: multigrid of hinges in soft voids
             if not bool((~converged & (steps < iterations)).any()):
                 break
         for whole, part_ in ((out.left, left), (out.iterations, steps), (out.converged, converged)):

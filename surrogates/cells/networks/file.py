@@ -1,4 +1,4 @@
-"""File of a voxel network: its weights, its shape, and a manifest, which also stands beside it as JSON.
+"""File of a voxel network: its weights, its shape, and a manifest, which is also written beside it as JSON.
 
 The manifest records data, command, seed and held-out errors.
 """
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 
+from micro.data.files import whole_file
 from surrogates.cells.networks.multiscale import MultiscaleNetwork
 from surrogates.cells.networks.paper import PaperNetwork, TensorNetwork
-from surrogates.training.output_file import whole_file
 
 #: The network that comes with the package.
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "voxels_multiscale.pt"

@@ -90,7 +90,7 @@ class Gates(torch.nn.Module):
 
 
 class Grid(torch.nn.Module):
-    """One grid of a step: forces to displacements, linear, with the coarser grid's answer inside.
+    """One grid of a step: forces to displacements, linear, which includes the correction of the coarser grid.
 
     Args:
         width: Vector fields between its layers.
@@ -157,7 +157,7 @@ class MultiscaleNetwork(torch.nn.Module):
             below = bottom(force)
         below = scale * below
         h = h + grid.lift(below) * lift
-        h = h + grid.middle(h) * middle  # only the gates are nonlinear, and in the density: linear in the load
+        h = h + grid.middle(h) * middle  # only the gates are nonlinear, and only in the density: linear in the load
         return (grid.leave(h) + below * jump + r * near) / scale
 
     def directions(self, r: Tensor, gates: list[tuple[list[Tensor], Tensor]], bottom: Bottom) -> Tensor:

@@ -2,7 +2,7 @@
 
 The text gives four blocks (1, 9), (9, 18), (18, 36), (36, 72), each batch normalisation, two convolutions, batch
 normalisation, leaky ReLU, one convolution; then two more convolutions, 14 in all; 437 642 parameters. It does not give
-the widths inside; with the narrowest inside the blocks and 46 between the last two there are 436 522. Padding is
+the inner widths; with the narrowest inside the blocks and 46 between the last two there are 436 522. Padding is
 periodic, not zero as in the paper: a periodic cell has no boundary, and zeros there break the symmetry under shifts.
 
 References:

@@ -1,4 +1,4 @@
-"""TannNetworkLaw: the paper's feed-forward TANN as a law, with thermodynamics by construction in place of by training.
+"""TannNetworkLaw: the paper's feed-forward TANN as a law, with thermodynamics by construction instead of by training.
 
 All quantities in the networks are divided by their sizes. With e the strain, z the internal variables, x = (e, z):
 
@@ -6,12 +6,13 @@ All quantities in the networks are divided by their sizes. With e the strain, z 
     NN_Z, leaky ReLU:                            d = N(z, e_n, sigma_n, de) - (1 - g) N(z, e_n, sigma_n, 0)
     second law:                                  dz = s d,   D = -T(e, z + s d) . s d,   T = dPsi/dz
 
-- **Virgin state.** Value and gradient of the fourth powers at x = 0 are taken off, so Psi and dPsi/dx are exactly zero
+- **Virgin state.** Value and gradient of the fourth powers at x = 0 are subtracted, so Psi and dPsi/dx are exactly zero
   there: every term of the closed forms below has a factor u, and u = W 0 = 0.
-- **No strain, no change.** At de = 0 both N are the same numbers and g = |de| / (|de| + grain) is zero: d = 0 to the
-  bit. N is a map of return onto the yield surface; what it says at de = 0 is how far off the state already is, and g
-  takes a share of that back, all of it in steps larger than the grain. There is no dt: the law is rate independent.
-- **Bounded flow.** |dz| <= reach |de|, so that z cannot grow faster than strain does, however far out of range.
+- **No strain, no change.** At de = 0 both N are equal and g = |de| / (|de| + grain) is zero, so that d = 0 exactly;
+  `grain` is the strain resolution of the network. N is a return mapping onto the yield surface: its value at de = 0 is
+  the error of the present state, and g corrects a fraction of it, nearly all in steps larger than the resolution. There
+  is no dt: the law is rate independent.
+- **Bounded flow.** |dz| <= reach |de|, so that z cannot grow faster than strain, even outside the trained range.
 - **Second law.** Along z + s d the power of T is a polynomial, as Psi is of fourth order:
   f(s) = -T(e, z + s d) . d = c_0 - c_1 s - c_2 s^2 - c_3 s^3. For 0 <= s <= 1 each of s, s^2, s^3 is at most s, thus
   f(s) >= c_0 - m s with m = c_1^+ + c_2^+ + c_3^+. Hence s = (c_0 - kappa |d|)^+ / max(m, (c_0 - kappa |d|)^+),
@@ -19,10 +20,10 @@ All quantities in the networks are divided by their sizes. With e the strain, z 
 
       D = s f(s) >= kappa |dz| >= 0      for every state, every strain and any weights.
 
-  kappa >= 0 is a threshold: where no flow dissipates as much, the law is elastic. It is less than the least
+  kappa >= 0 is a threshold: where no flow dissipates that much, the law is elastic. It is less than the least
   dissipation per unit of dz in the data, so s = 1 wherever d is right.
 
-Stress is dPsi/dE, Eq. (9b), of old and new state alike; so it feeds NN_Z without a place in the state.
+Stress is dPsi/dE, Eq. (9b), of old and new state alike; so it is an input of NN_Z without being part of the state.
 
 References:
     Masi and Stefanou (2022), section III, Algorithm 2, Eqs. (9), doi:10.1016/j.cma.2022.115190.
@@ -51,7 +52,7 @@ class TannNetworkLaw(torch.nn.Module):
         coordinates: names and roles of the x internal coordinates.
 
     Raises:
-        ValueError: the sizes do not go together.
+        ValueError: the sizes do not fit each other.
     """
 
     E_size: Tensor
@@ -115,7 +116,7 @@ class TannNetworkLaw(torch.nn.Module):
         return psi, torch.mm(self.w * u * (12.0 * b * b + 12.0 * b * u + 4.0 * u * u), self.W)
 
     def propose(self, e_n: Tensor, de: Tensor, z: Tensor) -> Tensor:
-        """What NN_Z says of the change of z (n, N) in the step de (n, c) from e_n; exactly zero for de = 0."""
+        """The change of z (n, N) that NN_Z proposes for the step de (n, c) from e_n; exactly zero for de = 0."""
         sigma = self.potential(e_n, z)[1][:, : self.c]
         de = de / self.step_size
         still = self.state_in(torch.cat([z, e_n, sigma], dim=1))
@@ -136,7 +137,7 @@ class TannNetworkLaw(torch.nn.Module):
         m = torch.clamp(c_1, min=0.0) + torch.clamp(c_2, min=0.0) + torch.clamp(c_3, min=0.0)
         s = free / torch.clamp(torch.maximum(m, free), min=1e-30)
         D = s * (c_0 - s * (c_1 + s * (c_2 + s * c_3)))
-        return s[:, None] * d, torch.clamp(D, min=0.0)  # the clamp is for rounding alone
+        return s[:, None] * d, torch.clamp(D, min=0.0)  # the clamp removes rounding only
 
     def strain(self, F: Tensor) -> Tensor:
         """Mandel vector (n, c) of E = sym(F - I), Eq. (15) at small strain."""
@@ -148,7 +149,7 @@ class TannNetworkLaw(torch.nn.Module):
         N, c, dtype = self.variables, self.c, self.b.dtype
         past = state[:, N : N + c]
         factor = self.components.to(E.dtype)
-        change = (E * factor - past) / factor  # exactly zero where the strain is the old one to the bit
+        change = (E * factor - past) / factor  # exactly zero where the strain is exactly the old one
         e_n, e = (past / factor / self.E_size).to(dtype), (E / self.E_size).to(dtype)
         de = (change / self.E_size).to(dtype)
         z = state[:, :N].to(dtype)
@@ -163,7 +164,7 @@ class TannNetworkLaw(torch.nn.Module):
         return (gradient[:, :c] * self.stress_size).to(E.dtype), new
 
     def forward(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        """Stress (n, d, d), Pa, and new state (n, k) for F = I + grad u (n, d, d); dt has no say."""
+        """Stress (n, d, d), Pa, and new state (n, k) for F = I + grad u (n, d, d); dt has no effect."""
         sigma, new_state = self.step(self.strain(F), state)
         return torch.mm(sigma, self.M.to(F.dtype)).reshape(-1, self.dimension, self.dimension), new_state
 
@@ -171,7 +172,7 @@ class TannNetworkLaw(torch.nn.Module):
     def tangent(self, F: Tensor, state: Tensor, dt: float) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` and its derivative (n, d, d, d, d), by c backward passes.
 
-        It is not symmetric: what NN_Z says is not the minimum of a potential.
+        It is not symmetric: the output of NN_Z does not minimise a potential.
         """
         graded = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
@@ -189,7 +190,7 @@ class TannNetworkLaw(torch.nn.Module):
         return P, new_state.detach(), A.reshape(-1, d, d, d, d)
 
     def show(self, z: Tensor) -> Tensor:
-        """The decoder: what z (n, N) adds to the elastic internal coordinates (n, x), over sizes; zero at z = 0."""
+        """The decoder: the contribution of z (n, N) to the internal coordinates (n, x), over sizes; zero at z = 0."""
         y = torch.cat([z * self.Z_size, torch.zeros_like(z[:1])], dim=0)
         for layer in self.decoder:
             y = elu(layer(y))

@@ -30,7 +30,7 @@ class TannNetwork(torch.nn.Module):
         layers = [*law.decoder, law.shown][::-1] if discovered else []
         self.bias = torch.nn.ParameterList([torch.zeros(layer.in_features, dtype=torch.float64) for layer in layers])
         self.given = tuple[int, ...]()
-        # What did best on held-out steps so far, and at which epoch: kept with the weights, so that it resumes.
+        # The best parameters on held-out steps so far, and their epoch: kept with the weights for resuming.
         self.register_buffer("best", self.flat())
         self.register_buffer("best_loss", torch.full((), float("inf"), dtype=torch.float64))
         self.register_buffer("best_epoch", torch.zeros((), dtype=torch.float64))
@@ -70,7 +70,7 @@ def inelastic(paths: LatticePaths, law: TannNetworkLaw) -> Tensor:
 
 
 def first_axes(model: TannNetwork, data: Tensor) -> None:
-    """Pre-training by layers: every layer shows as much of its input (S, x) as a linear one can, its ELU linear."""
+    """Pre-training by layers: every layer, its ELU linear, keeps as much of its input (S, x) as a linear layer can."""
     layers = [*model.law.decoder, model.law.shown][::-1]
     y = data[:: max(1, len(data) // 20000)]
     for layer, bias in zip(layers, model.bias, strict=True):
@@ -91,7 +91,7 @@ def first_axes(model: TannNetwork, data: Tensor) -> None:
 
 
 class Steps:
-    """Steps of some paths as pairs of states, over sizes; steps of no strain are left out, the law knows them."""
+    """Steps of some paths as pairs of states, over sizes; steps without strain, where the law is exact, left out."""
 
     def __init__(self, paths: LatticePaths, model: TannNetwork) -> None:
         law = model.law
@@ -124,8 +124,8 @@ def steps_loss(model: TannNetwork, steps: Steps, rows: Tensor, stage: int) -> Te
     """Eq. (13) in stage 1, Eq. (12) in stage 2: mean absolute errors, Eq. (11), relative to mean sizes.
 
     The derivative of decoder by encoder cannot be the identity where there are fewer variables than coordinates: it is
-    asked for along the steps alone. What the second law takes off the change that NN_Z proposes counts as an error, as
-    else NN_Z would not learn where it goes against the law.
+    required along the steps alone. The part of the change proposed by NN_Z that the second law removes counts as an
+    error; otherwise NN_Z would not learn where it violates the second law.
     """
     law, size = model.law, steps.size
     E_n, E, Z_n = steps.E_n[rows], steps.E[rows], steps.Z_n[rows]
@@ -149,7 +149,7 @@ def steps_loss(model: TannNetwork, steps: Steps, rows: Tensor, stage: int) -> Te
 
 
 class Windows:
-    """Windows of paths, over sizes: the law is led from their first states."""
+    """Windows of paths, over sizes: the law is driven from their first states."""
 
     def __init__(self, paths: LatticePaths, model: TannNetwork, window: int) -> None:
         law = model.law

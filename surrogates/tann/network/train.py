@@ -1,11 +1,11 @@
 """The paper's network: TANN of a lattice as feed-forward networks, trained in the two steps of the paper and a third.
 
 The law is `surrogates.tann.network.law`; here are the encoder, its tied decoder and the training. Internal coordinates
-enter without the part that strain explains elastically, so that internal variables rest where nothing flows. The first
-numbers of the encoder are the principal axes of what enters each of its layers, with biases at which the ELU are linear
-on the data (pre-training by layers); all other weights are random. Stage 1 is Algorithm 1 with Eq. (13), stage 2
-Algorithm 2 with Eq. (12) and the encoder frozen, stage 3 drives the law along short windows of the paths, as a host
-does.
+enter without the part that strain explains elastically, so that internal variables do not change where nothing flows.
+The initial weights of the encoder are the principal axes of the inputs of each of its layers, with biases at which the
+ELU are linear on the data (pre-training by layers); all other weights are random. Stage 1 is Algorithm 1 with Eq. (13),
+stage 2 Algorithm 2 with Eq. (12) and the encoder frozen, stage 3 drives the law along short windows of the paths, as a
+host does.
 
 References:
     Masi and Stefanou (2022), section III, Eqs. (11) to (13), Algorithms 1 and 2, doi:10.1016/j.cma.2022.115190.
@@ -40,7 +40,7 @@ from surrogates.tann.network.model import (
 )
 from surrogates.tensors import ORDERS, component_factors, mandel_basis
 from surrogates.training.checkpoint import Checkpoint
-from surrogates.training.config import check_integers, check_memory, check_rates, check_seed, option
+from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 
@@ -49,9 +49,9 @@ ENCODER = (16, 8, 4, 2, 1)  # widths of its layers over the number of variables:
 
 @dataclass(frozen=True)
 class TannNetworkConfig:
-    """Configuration of the paper's network and its training; 0 for a size stands for the authors' one."""
+    """Configuration of the paper's network and its training; a size of 0 takes that of the authors."""
 
-    variables: int = option(0, "internal variables; 0 for all that the internal coordinates show")
+    variables: int = option(0, "internal variables; 0 for all that appear in the internal coordinates")
     internal: Literal["discovered", "given"] = option(
         "discovered", "given: the internal variables are the plastic strains of the bars"
     )
@@ -64,12 +64,12 @@ class TannNetworkConfig:
     batch: int = option(200, "steps per batch")
     learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
     final_rate: float = option(1e-6, "last learning rate")
-    grain: float = option(0.3, "step, in mean steps, in which half of an error is taken back")
-    threshold: float = option(0.5, "least dissipation per change of Z that is admitted, over the least in the data")
+    grain: float = option(0.3, "strain resolution, in mean steps: half of an error is corrected in such a step")
+    threshold: float = option(0.5, "least dissipation per change of Z that is allowed, over the least in the data")
     seed: int = option(0, "seed of the weights and of the order of the steps")
 
     def __post_init__(self) -> None:
-        """Refuse what no training can use."""
+        """Check the fields."""
         check_integers(self, 0, "variables", "width", "units", "epochs", "tuning", "rolling")
         check_integers(self, 1, "window", "batch")
         check_rates(self)
@@ -82,17 +82,17 @@ class TannNetworkConfig:
 
 @small_batches()
 def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
-    """The network at its first numbers, with the sizes of all quantities.
+    """The network with its initial weights, and the sizes of all quantities.
 
     Raises:
-        ValueError: the bars harden isotropically, or more variables are asked for than the paths show.
+        ValueError: the bars harden isotropically, or there are more variables than the paths determine.
     """
     if train.lattice["bar"]["name"] != "kinematic":
-        raise ValueError("tann-network needs bars that harden kinematically: internal coordinates do not show others.")
+        raise ValueError("tann-network needs bars with kinematic hardening: internal coordinates do not show others.")
     if config.rolling and config.window >= train.strain.shape[1]:
         last = train.strain.shape[1] - 1
         raise ValueError(f"window must be at most the {last} steps of a path, got {config.window}.")
-    torch.manual_seed(config.seed)  # of the first weights
+    torch.manual_seed(config.seed)  # of the initial weights
     d = train.dimension
     xi, xi_size = coordinates_of(train)
     scaled, first = xi / xi_size, tuple[int, ...]()
@@ -104,12 +104,12 @@ def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
         decode_E = elastic_decoder(train.strain, scaled, train.dissipation)
         found = rank(spectrum((scaled - train.strain @ decode_E.T).flatten(0, 1))[0])
     if config.variables > found or (config.internal == "given" and 0 < config.variables < found):
-        raise ValueError(f"variables must be 0 or at most the {found} that the paths show, got {config.variables}.")
+        raise ValueError(f"variables must be 0 or at most {found}, as the paths determine, got {config.variables}.")
     N = config.variables or found
     sizes = (N, xi.shape[-1]) if first else (*(k * N for k in ENCODER[::-1]), xi.shape[-1])
     width, units = config.width or (56 if d == 2 else 88), config.units or (48 if d == 2 else 96)
     decoder = sum(a * b for a, b in zip(sizes, sizes[1:]))
-    check_memory(2.0 * width**2 + width * (2.0 * N + 18) + units * (N + 6.0) + decoder)
+    check_network_size(2.0 * width**2 + width * (2.0 * N + 18) + units * (N + 6.0) + decoder)
     law = TannNetworkLaw(d, N, width, units, sizes, internal_coordinates(lattice_of(train.lattice)[0]))
     law.decode_E, law.xi_size = decode_E, xi_size
     law.E_size, law.stress_size = train.strain.std().reshape(1), train.stress.std().reshape(1)
@@ -129,7 +129,7 @@ def build(config: TannNetworkConfig, train: LatticePaths) -> TannNetwork:
         law.change_size = dZ.std(dim=0)
         steps = train.strain.diff(dim=1).flatten(0, 1).norm(dim=1) / (law.E_size * law.step_size)
         law.reach = 2.0 * (dZ.norm(dim=1) / steps)[steps > 0].max().reshape(1)
-    return model.float()  # errors of a thousandth are not worth more while it learns
+    return model.float()  # single precision is enough in training
 
 
 def least(steps: Steps) -> Tensor:
@@ -144,17 +144,17 @@ def fit(
     model: TannNetwork, train: LatticePaths, held_out: LatticePaths, config: TannNetworkConfig, *,
     progress: bool = False, checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The three trainings; of each the numbers that did best on held-out steps go on.
+    """The three trainings; each begins with the weights of the one before that were best on held-out steps.
 
     Returns:
-        The number of internal variables; for each stage the held-out loss of its first and of its best numbers, and the
+        The number of internal variables; for each stage the held-out loss of its first and of its best weights, and the
         epoch of the best; the lattice learned.
     """
     law = model.law
     found: dict[str, Any] = {"variables": law.variables}
     plan = ((1, config.epochs, 1.0), (2, config.tuning, 1.0), (3, config.rolling, 0.1))
     for stage, epochs, pace in plan:
-        if stage > 1:  # the variables are known from here on: encoder and decoder are frozen
+        if stage > 1:  # the variables are given from here on: encoder and decoder are frozen
             for parameter in (*model.bias.parameters(), *law.decoder.parameters(), *law.shown.parameters()):
                 parameter.requires_grad_(False)
         if stage == 3:  # with untrained networks a threshold forbids all flow
@@ -227,7 +227,7 @@ def export(model: TannNetwork, train: LatticePaths, config: TannNetworkConfig) -
 
 
 def errors(model: TannNetwork, law: Any, held_out: LatticePaths, config: TannNetworkConfig) -> dict[str, float]:
-    """Errors of the law in recall along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
+    """Errors of the law along held-out paths and loads of other kinds; see `surrogates.tann.errors`."""
     return recall_errors(law, held_out)
 
 

@@ -30,7 +30,7 @@ class Toy:
         self.trial = self.state + (self.time - self._time_n)
         if self.fails(self.time, self.time - self._time_n):
             self.trial = np.nan
-            raise ConvergenceError("told to")
+            raise ConvergenceError("made to fail")
         return Convergence(self.iterations(self.time - self._time_n), (1.0, 0.0), 1)
 
     def commit(self):
@@ -39,7 +39,7 @@ class Toy:
     def roll_back(self):
         self.time, self.trial = self._time_n, self.state
 
-    def give_up(self, sentence):
+    def on_failure(self, sentence):
         self.last_words = sentence
 
 
@@ -83,9 +83,10 @@ def test_steps_grow_past_the_first_only_if_allowed_and_easy():
 
 def test_no_step_left_ends_at_the_last_state():
     problem = Toy(fails=lambda t, dt: t > 0.5)
-    with pytest.raises(SolverError, match="told to"):
+    with pytest.raises(SolverError, match="made to fail"):
         run(problem, 1.0, step=0.25, smallest=0.01)
-    assert problem.time <= 0.5 and problem.state == pytest.approx(problem.time) and "no step" in problem.last_words
+    assert problem.time <= 0.5 and problem.state == pytest.approx(problem.time)
+    assert "cannot be cut any further" in problem.last_words
 
 
 def test_a_restart_leaves_out_the_times_behind():

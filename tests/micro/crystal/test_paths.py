@@ -48,7 +48,7 @@ def test_margin_is_kept_and_needed() -> None:
     assert 0.05 - 1e-12 <= smallest_stretch(loose).min() < 0.6
     kept = smallest_stretch(loose) >= 0.6
     assert 0 < kept.sum() < 60
-    np.testing.assert_array_equal(strict[kept], loose[kept])  # the first draw that keeps the margin is taken
+    np.testing.assert_array_equal(strict[kept], loose[kept])  # the first draw that respects the margin is taken
 
 
 def test_a_path_depends_on_seed_and_id_alone() -> None:
@@ -77,7 +77,7 @@ def test_strain_duration_and_knots_are_spread_over_their_ranges() -> None:
 
 def test_a_strain_that_no_path_survives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "DRAWS", 50)
-    with pytest.raises(ValueError, match=r"^strain 50 is too large: no path of sample 3 keeps the margin\.$"):
+    with pytest.raises(ValueError, match=r"^strain 50 is too large: no path of sample 3 respects the margin\.$"):
         random_walk([3], 0, strain=50.0)
 
 

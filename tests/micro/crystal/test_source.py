@@ -66,7 +66,7 @@ def test_sample_does_not_depend_on_its_block(small_set, tmp_path):
         (["--knots", "5", "10", "20"], "knots must be one positive number or two that increase, got 5 10 20"),
         (["--grains", "0"], "grains must be at least 1, got 0"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
-        (["--intervals", "odd"], "argument --intervals: invalid choice: 'odd'"),
+        (["--intervals", "odd"], "Argument --intervals: invalid choice: 'odd'"),
         (["--margin", "1.5"], "margin must lie between 0 and 1, got 1.5"),
     ],
 )

@@ -115,7 +115,7 @@ def test_failed_path_is_told(monkeypatch):
         ),
         (["--perturbation", "nan"], "perturbation must be finite, got nan"),
         (["--cell-seed", "-1", "--perturbation", "0.2"], "seed must not be negative, got -1"),
-        (["--bar", "odd"], "argument --bar: invalid choice: 'odd'"),
+        (["--bar", "odd"], "Argument --bar: invalid choice: 'odd'"),
         (["--strength", "0"], "strength must lie between 1e-30 and 1e+30, got 0"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--increment", "0.2", "0.1"], "increment must be one positive number or two that increase, got 0.2 0.1"),

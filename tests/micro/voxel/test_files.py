@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from micro.voxel.cells.files import read_voxels
-from micro.voxel.cells.surface import fill, read_solid, read_stl
+from micro.voxel.cells.surface import fill, read_stl, read_triangles
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_surface_is_refused(tmp_path, suffix, package):
     pytest.importorskip(package)
     (tmp_path / f"a{suffix}").write_text("nothing")
     with pytest.raises(ValueError, match=f"a{suffix} (is not a mesh that gmsh reads|holds no triangles)"):
-        read_solid(tmp_path / f"a{suffix}", 4)
+        fill(read_triangles(tmp_path / f"a{suffix}"), 4)
 
 
 def test_open_surface_is_refused():
@@ -160,11 +160,11 @@ def test_stl_files(tmp_path):
     (tmp_path / "b.stl").write_text("\n".join([*lines, "endsolid octahedron"]))
     np.testing.assert_allclose(read_stl(tmp_path / "a.stl"), triangles, atol=1e-7)
     np.testing.assert_allclose(read_stl(tmp_path / "b.stl"), triangles, rtol=1e-15)
-    solids = [read_solid(tmp_path / name, 20, ((0, 0, 0), (1, 1, 1))) for name in ("a.stl", "b.stl")]
+    solids = [fill(read_triangles(tmp_path / name), 20, ((0, 0, 0), (1, 1, 1))) for name in ("a.stl", "b.stl")]
     np.testing.assert_array_equal(solids[0], solids[1])
     (tmp_path / "c.stl").write_text("solid nothing\nvertex 1 2\n")
     with pytest.raises(ValueError, match="is not a whole STL file"):
-        read_solid(tmp_path / "c.stl", 8)
+        fill(read_triangles(tmp_path / "c.stl"), 8)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".msh"])
@@ -173,7 +173,7 @@ def test_other_surfaces(suffix, tmp_path):
     if suffix == ".ply":
         pyvista = pytest.importorskip("pyvista")
         pyvista.Cube().save(tmp_path / "a.ply")
-        assert read_solid(tmp_path / "a.ply", 5).all()
+        assert fill(read_triangles(tmp_path / "a.ply"), 5).all()
     else:
         gmsh = pytest.importorskip("gmsh")
         gmsh.initialize(interruptible=False)
@@ -183,4 +183,4 @@ def test_other_surfaces(suffix, tmp_path):
         gmsh.model.mesh.generate(2)
         gmsh.write(str(tmp_path / "a.msh"))
         gmsh.finalize()
-        assert read_solid(tmp_path / "a.msh", 24).mean() == pytest.approx(np.pi / 6, rel=0.05)
+        assert fill(read_triangles(tmp_path / "a.msh"), 24).mean() == pytest.approx(np.pi / 6, rel=0.05)

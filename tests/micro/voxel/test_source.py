@@ -146,7 +146,7 @@ def test_pieces_of_periodic_solids():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"family": "foam"}, "argument --family: invalid choice: 'foam'"),
+        ({"family": "foam"}, "Argument --family: invalid choice: 'foam'"),
         ({"resolution": 1}, "resolution must be at least 2, got 1"),
         ({"void": 1}, "void must be at least 0 and below 1, got 1.0"),
         ({"fraction": "0.2 1.5"}, "fraction must be at most 1, got 1.5"),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from surrogates.artifact.export import save_law
 from surrogates.artifact.load import MANIFEST_FILE, load_law
-from surrogates.path.point_law import PointLaw
 from surrogates.tensors import (
+    PointLaw,
     determinant,
     deviator,
     first_piola,

@@ -101,7 +101,7 @@ def test_isotropic_hardening_is_found(make_walks):
 def test_walks_that_do_not_tell_are_refused_in_one_sentence(make_walks):
     walks = make_walks(samples=4, steps=20)
     xi, size = coordinates_of(walks)
-    with pytest.raises(ValueError, match="internal variables move by itself"):
+    with pytest.raises(ValueError, match="internal variables change alone"):
         discover(walks.strain, xi / size, walks.dissipation)
     way = given(walks.strain, xi / size, walks.alpha)
     with pytest.raises(ValueError, match=r"moves in \d+ steps"):

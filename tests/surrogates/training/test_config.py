@@ -2,18 +2,22 @@
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
+import micro.data.cli
 from surrogates.path.recurrent import RecurrentConfig, estimated_parameters
 from surrogates.path.relaxation import Relaxation
 from surrogates.training.config import (
     BYTES_PER_PARAMETER,
     add_config,
-    available_memory,
+    check_device,
     check_integers,
-    check_memory,
+    check_network_size,
+    check_output,
     check_rates,
     check_seed,
     option,
@@ -64,11 +68,11 @@ def test_seeds_are_those_that_all_generators_accept() -> None:
             check_seed(seed)  # type: ignore[arg-type]
 
 
-def test_networks_that_do_not_fit_in_memory_are_refused_with_the_estimate() -> None:
-    check_memory(1000, available=1000 * BYTES_PER_PARAMETER)
-    with pytest.raises(ValueError, match="its 1e.09 parameters need about 16 GB in training, this machine has 8 GB"):
-        check_memory(1e9, available=8e9)
-    assert available_memory() > 1e8
+def test_networks_that_do_not_fit_in_memory_are_refused_with_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro.data.cli, "available_memory", lambda device: 8e9)
+    check_network_size(8e9 / BYTES_PER_PARAMETER)
+    with pytest.raises(ValueError, match=r"smaller: the 1e.09 parameters in training need about 16 GB .* only 8 GB"):
+        check_network_size(1e9)
 
 
 def test_estimates_of_parameters_are_near_the_networks() -> None:
@@ -76,3 +80,38 @@ def test_estimates_of_parameters_are_near_the_networks() -> None:
         step = Relaxation(config.elastic, config.memory, config.width, config.texture_width)
         true = sum(p.numel() for p in step.parameters())
         assert 0.7 < estimated_parameters(config) / true < 1.5
+
+
+def test_devices_that_are_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda")
+    check_device("cuda:1")
+    with pytest.raises(ValueError, match=r"cuda:2 is not available: this PyTorch finds 2, counted from cuda:0\."):
+        check_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:", "cuda:x", "cpu:0", ""])
+def test_strings_that_are_no_devices(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device must be cpu, cuda or cuda:N, got {device}."):
+        check_device(device)
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device cuda:1 is not available: this PyTorch finds no GPU."):
+        check_device("cuda:1")
+
+
+def test_what_could_not_be_written_or_would_hide_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = tmp_path / "cell.npy"
+    check_output("json", tmp_path / "new.json", [cell])
+    for path in (tmp_path, tmp_path / "none" / "a"):
+        with pytest.raises(ValueError, match="json must be a file in a folder that exists, got"):
+            check_output("json", path)
+    with pytest.raises(ValueError, match="json must be a file of its own, got cell.npy"):
+        check_output("json", cell.relative_to(tmp_path), [cell])
