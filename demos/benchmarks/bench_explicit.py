@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ import matplotlib
 from mpi4py import MPI
 
 import fem.laws
-from fem.command import Parser
-from fem.explicit import ExplicitSolver
-from fem.explicit.contact import RigidPlane
-from fem.mesh import read_mesh
+from fem import ExplicitSolver, RigidPlane, load_law, read_mesh
+from fem.command import Parser, Stop, finish, together, write_text
 from fem.parallel import abort_when_uncaught, raise_together
 from fem.threads import owned_cores, plan_threads
 from meshes.taylor_bar import divisions, taylor_bar
+from micro.threads import check_threads
+from surrogates.artifact.shipped import law_names
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -60,9 +61,8 @@ PHASES = ("gather", "law", "assemble", "contact", "step")
 
 
 # %%
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
-    shipped = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "surrogates" / "pretrained").glob("*.pt"))
     p = Parser(description="Cost of laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--laws", nargs="+", help="laws or artifacts; none: all that fit the solver, those shipped included")
     p.add_argument("--cells", type=int, default=10, help="cells across the diameter, even, at least 4")
@@ -74,9 +74,9 @@ def parse() -> argparse.Namespace:
     p.add_argument("--whole", action="store_true", help="measure on all ranks only, not on 1, 2, 4, ...")
     p.add_argument("--layouts", action="store_true", help="compare layouts of ranks x threads; without mpirun")
     p.add_argument("--output", default="results/bench_explicit", help="folder for the results")
-    o = p.parse_args()
+    o = p.parse_args(arguments)
     o.chosen = o.laws is not None
-    o.laws = o.laws or [*fem.laws.KNOWN, *shipped]
+    o.laws = o.laws or [*fem.laws.FINITE, *law_names()]
     divisions(o.length, o.diameter, o.cells)  # refuses what cannot be meshed
     for name in ("steps", "warm"):
         if getattr(o, name) < 1:
@@ -85,15 +85,9 @@ def parse() -> argparse.Namespace:
         raise ValueError("--layouts starts ranks and threads itself: leave out mpirun and --threads.")
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
-    for name in o.laws:
-        if name not in fem.laws.FINITE and not locate(name).is_file():
-            raise ValueError(f"There is no law or artifact file {name!r}; known laws are {', '.join(fem.laws.FINITE)}.")
+    if o.threads is not None:
+        check_threads(o.threads, "--threads")
     return o
-
-
-def locate(name: str) -> Path:
-    """An artifact as given, or within the project."""
-    return Path(name) if Path(name).is_file() else ROOT / name
 
 
 # %% [markdown]
@@ -112,14 +106,14 @@ def load_laws(comm: MPI.Comm, o: argparse.Namespace) -> list[tuple[str, fem.laws
     for name in o.laws:
         law, error = None, None
         try:
-            law = fem.laws.load_law(name if name in fem.laws.FINITE else locate(name))
+            law = load_law(name)
             fem.laws.check_fit(law, "explicit", ("finite",), 3)
         except (ValueError, RuntimeError, OSError) as caught:
             error = ValueError(" ".join(str(caught).split()))
         if o.chosen:
             raise_together(comm, error)
         if not comm.allreduce(error is None, op=MPI.LAND):
-            left_out.append(Path(name).stem)
+            left_out.append(name)
         elif law is not None:
             found.append((name, law))
     if left_out and comm.rank == 0:
@@ -136,7 +130,7 @@ def load_laws(comm: MPI.Comm, o: argparse.Namespace) -> list[tuple[str, fem.laws
 # %%
 def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[str, Any]:
     """Time `o.steps` steps of the bar with one law on the ranks of `comm` (collective there)."""
-    model = taylor_bar(o.length, o.diameter, o.cells) if comm.rank == 0 else None
+    model = together(comm, lambda: taylor_bar(o.length, o.diameter, o.cells), root=True)
     domain = read_mesh(model, comm)
     if comm.rank == 0:
         gmsh.finalize()
@@ -157,7 +151,7 @@ def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[st
     scale = 1e6 * comm.size / points  # core time of one point and step
     manifest = getattr(law, "manifest", None)
     return {
-        "law": law.name, "network": "" if manifest is None else manifest.dtype,
+        "network": "" if manifest is None else manifest.dtype,
         "ranks": comm.size, "points": points,
         "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
         "share": {phase: value / elapsed for phase, value in seconds.items()},
@@ -224,14 +218,14 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     plan = plan_threads(comm, o.threads)
     counts = [comm.size] if o.whole else sorted({2**k for k in range(int(math.log2(comm.size)) + 1)} | {comm.size})
     rows = []
-    for _, law in load_laws(comm, o):
+    for name, law in load_laws(comm, o):
         for count in counts:
             part = comm.Split(0 if comm.rank < count else MPI.UNDEFINED)
             row, error = None, None
             if part != MPI.COMM_NULL:
                 try:
-                    row = measure(part, law, o)
-                except (ValueError, RuntimeError) as caught:  # raised on all ranks of this part together
+                    row = {**measure(part, law, o), "law": Path(name).stem}
+                except (Stop, ValueError, RuntimeError) as caught:  # raised on all ranks of this part together
                     error = ValueError(str(caught))
                 part.Free()
             raise_together(comm, error)
@@ -258,9 +252,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
 
 def write(folder: Path, summary: dict[str, Any]) -> None:
     """Write the summary whole or not at all."""
-    part = folder / ".summary.json.part"
-    part.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    os.replace(part, folder / "summary.json")
+    write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 # %% [markdown]
@@ -318,24 +310,14 @@ def compare_layouts(comm: MPI.Comm, o: argparse.Namespace) -> None:
     write(folder, {"steps": o.steps, "layouts": rows})
 
 
-def main() -> int:
-    """Run the benchmark; returns the exit status."""
-    comm, o, error = MPI.COMM_WORLD, None, None
-    try:
-        try:
-            o = parse()
-        except ValueError as caught:
-            error = caught
-        raise_together(comm, error)
-        assert o is not None  # an error is raised by all ranks
+def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
+    """Run the benchmark; returns the exit status, the same on every rank."""
+
+    def work() -> None:
+        o = together(comm, lambda: parse(arguments))
         (compare_layouts if o.layouts else run)(comm, o)
-    except ValueError as error:  # raised on all ranks together
-        if MPI.COMM_WORLD.rank == 0:
-            sys.stderr.write(f"{error}\n")
-            sys.stderr.flush()
-        MPI.COMM_WORLD.barrier()  # mpirun ends the others as soon as one rank has left with an error: say it first
-        return 1
-    return 0
+
+    return finish(comm, work)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lattice turned back and forth: a learned law with a memory, against the whole lattice
 #
-# **Why.** The column of `lattice_torsion.py` is turned to 30, -50 and 60 degrees and let go. Its bars yield, unload,
+# **Why.** The column of `torsion.py` is turned to 30, -50 and 60 degrees and let go. Its bars yield, unload,
 # and yield the other way; what is left at the end is the memory of the whole path. At every quadrature point a law
 # learned from one periodic cell has to keep it in its internal variables (FEM x TANN).
 #
@@ -37,83 +37,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from comparison import costs, errors, imbalance, newton_summary, of_box, of_lattice, values
+from comparison import Outcome, values
+from figures import LAW, save
 from load_cases import CASES, LoadCase
-from loaded import LoadedBox, LoadedLattice, follow, resume
+from matplotlib import pyplot as plt
+from models import Laws
 from mpi4py import MPI
-from tqdm import tqdm
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from options import read
+from study import SWEEP, Checks, Found, Study, hold, run
 
 import fem.laws
-from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.io.fields import surface
-from fem.mesh import read_mesh
+from fem.command import Parser, Stop, finish, write_text
 from fem.parallel import abort_when_uncaught
-from fem.threads import plan_threads
-from meshes.box import KINDS, box
-from meshes.session import session
-from micro.lattice.data import lattice_of
-from micro.lattice.tiling import tile
-from surrogates.tann.exact import exact_law
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-
-ROOT = Path(__file__).resolve().parents[2]
-PRETRAINED = ROOT / "surrogates" / "pretrained"
-SWEEP = (1, 2, 4, 8, 16, 20)  # cells a side of the study
-MESH = ("size", "kind", "grading", "rim", "degree")
 
 # %% [markdown]
 # ## Parameters
-# Every option is checked on every rank before anything is written; a bad one is one sentence from rank 0.
+# Every option is checked on every rank before anything is written; a bad one is one sentence from rank 0. What the
+# studies share stands beside this file: `options`, `models`, `study`, `comparison`, `figures`.
 
 
 # %%
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
-    p = Parser(description="Lattice under cyclic torsion.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--case", choices=("lcH",), default="lcH", help="load case")
-    p.add_argument("--n", type=int, default=16, help="cells a side of the finite lattice; epsilon = 1/n")
-    p.add_argument(
-        "--size", type=float, default=3.7, help="size of the finite elements; the edge is 10, the paper's 0.5"
-    )
-    p.add_argument("--kind", choices=KINDS, default="hexahedra", help="finite elements")
-    p.add_argument("--grading", type=float, default=1 / 7, help="height of the top layer of elements over the bottom")
-    p.add_argument("--rim", type=float, default=0.4, help="width of the elements at the sides over those inside")
-    p.add_argument("--degree", type=int, choices=(1, 2), default=2, help="of the displacement")
-    p.add_argument("--law", default=str(PRETRAINED / "tann_cube_1.pt"), help="artifact (.pt) of a lattice cell")
-    p.add_argument("--steps", type=int, default=1, help="load steps for every 10 degrees")
-    p.add_argument(
-        "--linear", choices=("auto", "direct", "iterative"), default="auto", help="linear solver, both sides"
-    )
-    p.add_argument("--threads", type=int, help="threads a rank; none: the cores it owns")
-    p.add_argument("--panels", default="3,11,22,23", help="steps of 10 degrees whose fields are drawn; 23: released")
-    p.add_argument("--variable", default="Z_1", help="field of the law that is drawn")
-    p.add_argument("--study", action="store_true", help=f"n = {SWEEP} in one figure")
-    p.add_argument("--output", default="results/lattice_cyclic", help="folder for the results")
-    p.add_argument("--checkpoint", action="store_true", help="write a checkpoint after every load step")
-    p.add_argument("--restart", help="folder of a former run with --checkpoint to go on from, with the same options")
-    o = p.parse_args(arguments)
-    for name in ("n", "steps", "threads"):
-        if getattr(o, name) is not None and getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
-    for name in ("size", "grading", "rim"):
-        if not 0.0 < getattr(o, name) < math.inf:
-            raise ValueError(f"--{name} must be a positive finite number, got {getattr(o, name)}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
-    if o.restart is not None and not (Path(o.restart) / "checkpoint").is_dir():
-        raise ValueError(f"--restart names {o.restart!r}, but there is no checkpoint in it.")
+    defaults = {"case": "lcH", "n": 16, "size": 3.7, "kind": "hexahedra", "grading": 1 / 7, "rim": 0.4, "degree": 2}
+    defaults |= {"steps": 1, "output": "results/lattice_cyclic"}
+    title = "Lattice under cyclic torsion"
+    o = read(arguments, title, ("lcH",), defaults, study=f"n = {SWEEP} in one figure", extend=extend)
     try:
         o.panels = sorted({int(part) for part in o.panels.split(",")})
     except ValueError:
@@ -123,120 +80,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return o
 
 
-# %% [markdown]
-# ## Laws
-# The manifest of a learned law names its cell and its bars: from them come the finite lattice and the exact law,
-# which is a shipped artifact or made here in a moment.
+def extend(p: Parser) -> None:
+    """Options of this study alone."""
+    p.add_argument("--panels", default="3,11,22,23", help="steps of 10 degrees whose fields are drawn; 23: released")
+    p.add_argument("--variable", default="Z_1", help="field of the law that is drawn")
 
 
-# %%
-class Laws:
-    """The law asked for, the exact law of its cell (the same if the law is exact), cell and bars (collective)."""
-
-    def __init__(self, comm: MPI.Comm, o: argparse.Namespace) -> None:
-        self.law = together(comm, lambda: fem.laws.load_law(o.law))
-        structure = getattr(self.law, "microstructure", None)
-        if structure is None or self.law.dimension != 3:
-            raise Stop(f"--law must be an artifact of a lattice cell in three dimensions, got {o.law}.")
-        self._told = structure.parameters()
-        self.cell, self.bar = together(comm, lambda: lattice_of(self._told))
-        self.exact = self.law if self.law.manifest.kind == "lattice" else None
-
-    def find_exact(self, comm: MPI.Comm, folder: Path) -> None:
-        """Load the exact law if the law is not, and write it to the folder if none is shipped."""
-        if self.exact is None:
-            made = together(comm, lambda: exact_law(self._told, PRETRAINED, folder / "exact_law.pt"), root=True)
-            path = comm.bcast(made)
-            self.exact = together(comm, lambda: fem.laws.load_law(path))
-
-
-def make_domain(comm: MPI.Comm, case: LoadCase, o: argparse.Namespace, size: float) -> Any:
-    """Mesh the box on rank 0 and distribute it (collective)."""
-    if comm.rank:
-        return read_mesh(None, comm)
-    with session():
-        return read_mesh(box(case.box, size, kind=o.kind, grading=o.grading, rim=o.rim), comm)
-
-
-def make_lattice(comm: MPI.Comm, laws: Laws, case: LoadCase, n: int) -> Any:
-    """The finite lattice of n cells a side, on rank 0; None elsewhere."""
-    counts = [round(n * length / case.box[0]) for length in case.box]
-    return tile(laws.cell, counts, case.box[0] / n) if comm.rank == 0 else None
-
-
-# %% [markdown]
-# ## Solve
-# Clocks tick in the load steps alone, and a small run of each kind goes before, so that no time is counted that is
-# spent on compiling and loading.
-
-
-# %%
-def warm_up(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase) -> None:
-    """Run everything once, small (collective)."""
-    domain = make_domain(comm, case, o, 0.5 * case.box[0])
-    solvers = dict.fromkeys((o.linear, "iterative"))  # an order that all ranks share
-    for law in (laws.exact, laws.law):
-        for linear in solvers:
-            follow(LoadedBox(domain, law, case, degree=o.degree, linear=linear), case.times(1))
-    lattice = make_lattice(comm, laws, case, 3)
-    for linear in solvers:
-        follow(LoadedLattice(comm, lattice, laws.bar, case, linear=linear), case.times(1))
-
-
-def lead(o: argparse.Namespace, body: Any, name: str, label: str, **options: Any) -> None:
-    """Follow the load case, from a checkpoint if there is one (collective)."""
-    if o.restart is not None:
-        resume(body, Path(o.restart) / "checkpoint" / f"{name}.h5")
-    path = Path(o.output) / "checkpoint" / f"{name}.h5" if o.checkpoint else None
-    follow(body, body.case.times(o.steps), label=label, checkpoint=path, progress=True, **options)
-
-
-def solve(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase, ns: Sequence[int], folder: Path) -> Any:
-    """Columns once, then every lattice; a report for each n, and on rank 0 what the figures want."""
-    domain = make_domain(comm, case, o, o.size)
-    cells = domain.mesh.topology.index_map(3).size_global
-    boxes, panels = {}, {}
-    if laws.exact is not laws.law:
-        boxes["exact"] = LoadedBox(domain, laws.exact, case, degree=o.degree, linear=o.linear, output=folder)
-        lead(o, boxes["exact"], "exact", "exact law")
-    law = boxes["law"] = LoadedBox(domain, laws.law, case, degree=o.degree, linear=o.linear, output=folder)
-    with law.solver.writer(folder) as out:
-
-        def write(body: LoadedBox) -> None:
-            out.update()
-            if body.solver.time in o.panels:
-                panels[int(body.solver.time)] = surface(out.functions)
-
-        lead(o, law, "law", "law", each=write)
-        if not law.solver.history:  # nothing was left to do after a restart
-            write(law)
-    boxes.setdefault("exact", law)
-    reports, histories = [], {}
-    for n in ns:
-        lattice = make_lattice(comm, laws, case, n)
-        body = LoadedLattice(comm, lattice, laws.bar, case, linear=o.linear, output=folder)
-        lead(o, body, f"lattice-{n}", f"lattice of {n}")
-        size = case.box[0] / n
-        outcome = {name: of_box(b, laws.cell, lattice, size, body.node) for name, b in boxes.items()}
-        outcome["lattice"] = of_lattice(body)
-        report = {"case": case.name, "n": n, "cells": cells, **costs(law, body)}
-        if comm.rank == 0:
-            for suffix, value, reference in (
-                ("", "law", "lattice"), ("_exact", "exact", "lattice"), ("_learned", "law", "exact"),
-            ):  # fmt: skip
-                found = errors(outcome[value], outcome[reference], case, lattice, body.node)
-                report |= {f"{key}{suffix}": error for key, error in found.items()}
-            report |= newton_summary(law.rows)
-            report["lattice_newton_iterations_max"] = newton_summary(body.rows)["newton_iterations_max"]
-            report["values"] = {name: values(one) for name, one in outcome.items()}
-            report["loaded"] = {name: values(one, -2) for name, one in outcome.items()}
-            report["imbalance"] = {name: imbalance(one.rows) for name, one in outcome.items()}
-            report["return"] = {name: elastic_return(one.rows, case) for name, one in outcome.items()}
-            falls = {name: float(-np.diff(one.history("dissipation")).min()) for name, one in outcome.items()}
-            report["largest_fall_of_dissipation"] = falls
-            histories[n] = {f"{name}_rows": one.rows for name, one in outcome.items()}
-        reports.append(comm.bcast(report))
-    return reports, histories, panels
+def admit(laws: Laws, o: argparse.Namespace) -> None:
+    """Stop if the law has no field of the name of --variable."""
+    names = fem.laws.drawable(laws.law)
+    if o.variable not in names:
+        raise Stop(f"--variable must be one of {', '.join(names)}, got {o.variable}.")
 
 
 # %% [markdown]
@@ -254,21 +108,25 @@ def elastic_return(rows: list[dict[str, Any]], case: LoadCase) -> float | None:
     return max(abs(by_time[t] - by_time[6.0 - t]) for t in by_time if 6.0 - t in by_time) / top
 
 
-def checks(report: dict[str, Any], laws: Laws, case: LoadCase) -> dict[str, dict[str, Any]]:
-    """Hold a report to independent numbers; every entry says what was found, what was asked and whether it held."""
-    out: dict[str, dict[str, Any]] = {}
+def report(outcome: dict[str, Outcome], case: LoadCase, laws: Laws, o: argparse.Namespace) -> dict[str, Any]:
+    """What the path tells besides its end: the state before the release, the elastic return, falls of dissipation."""
+    return {
+        "loaded": {name: values(one, -2) for name, one in outcome.items()},
+        "return": {name: elastic_return(one.rows, case) for name, one in outcome.items()},
+        "largest_fall_of_dissipation": {
+            name: float(-np.diff(one.history("dissipation")).min()) for name, one in outcome.items()
+        },
+    }
 
-    def hold(name: str, found: float, high: float) -> None:
-        out[name] = {"found": found, "high": high, "holds": bool(found <= high)}
 
-    for run in report["imbalance"]:
-        if report["return"][run] is not None:
-            hold(f"return_{run}", report["return"][run], 1e-9)
-        hold(f"work_{run}", report["imbalance"][run], 1e-8)
-        hold(f"second_law_{run}", report["largest_fall_of_dissipation"][run], 0.0)
-        hold(f"release_{run}", report["values"][run]["psi"], 0.5 * report["loaded"][run]["psi"])
-    for name, high in (("displacement", 0.005), ("energy", 0.005), ("dissipation", 0.02)):
-        hold(f"{name}_learned", report[f"{name}_error_learned"], high)
+def checks(report: dict[str, Any], laws: Laws, case: LoadCase) -> Checks:
+    """Hold a report to the elastic return, the second law and the release."""
+    out: Checks = {}
+    for name in report["imbalance"]:
+        if report["return"][name] is not None:
+            out |= hold(f"return_{name}", report["return"][name], 1e-9)
+        out |= hold(f"second_law_{name}", report["largest_fall_of_dissipation"][name], 0.0)
+        out |= hold(f"release_{name}", report["values"][name]["psi"], 0.5 * report["loaded"][name]["psi"])
     return out
 
 
@@ -277,10 +135,8 @@ def checks(report: dict[str, Any], laws: Laws, case: LoadCase) -> dict[str, dict
 # `history.png`: displacement of the control point, energy and dissipation against the steps (the paper's figure 18),
 # and `fields.png`: the column at several steps, coloured by its vertical displacement and an internal variable (19).
 
+
 # %%
-INK, LAW = "#023047", "#fb8500"
-
-
 def draw_history(histories: dict[int, dict[str, Any]], case: LoadCase, path: Path) -> None:
     """Angle, displacement of the control point, energy and dissipation against time, the law and every lattice."""
     figure, axes = plt.subplots(
@@ -300,7 +156,7 @@ def draw_history(histories: dict[int, dict[str, Any]], case: LoadCase, path: Pat
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(case.loaded, color="0.8", linewidth=0.8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(axes: Any, rows: list[dict[str, Any]], case: LoadCase, **style: Any) -> None:
@@ -337,97 +193,34 @@ def draw_fields(panels: dict[int, dict[str, np.ndarray]], case: LoadCase, variab
             axis.set_title(f"step {k}: {angle}", fontsize=10, y=-0.3)
         colours = matplotlib.cm.ScalarMappable(norm, "RdBu")
         figure.colorbar(colours, ax=axes, shrink=0.7, label=name)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part.png")
-    figure.savefig(part, dpi=150)
-    plt.close(figure)
-    part.replace(path)
+def panels(case: LoadCase, o: argparse.Namespace) -> Sequence[float]:
+    """Pseudo-times whose fields are drawn."""
+    return [float(step) for step in o.panels]
 
 
-# %% [markdown]
+def draw(folder: Path, o: argparse.Namespace, found: dict[str, Found], at: int) -> None:
+    """Write the figures and the rows of every run."""
+    (one,) = found.values()
+    rows = [{f"{name}_rows": run.rows for name, run in outcome.items()} for outcome in one.outcomes]
+    histories = {report["n"]: row for report, row in zip(one.reports, rows, strict=True)}
+    draw_history(histories, one.case, folder / "history.png")
+    if one.panels:
+        columns = {int(time): skin for time, skin in one.panels.items()}
+        draw_fields(columns, one.case, o.variable, folder / "fields.png")
+    write_text(folder / "history.json", json.dumps(rows[at], allow_nan=False) + "\n")
+
+
+# % [markdown]
 # ## Main
 
 
-# %%
-def prepare(folder: Path, o: argparse.Namespace) -> None:
-    """Make the folder, clear away what a former run left, hold a restart to the options it began with (rank 0)."""
-    told = {key: getattr(o, key) for key in (*MESH, "steps")} | {"law": Path(o.law).name}
-    if o.restart is not None:
-        begun = json.loads((Path(o.restart) / "checkpoint" / "options.json").read_text())
-        wrong = [key for key, value in told.items() if begun.get(key) != value]
-        if wrong:
-            raise ValueError(f"--restart goes on with --{wrong[0]} {begun.get(wrong[0])}, but got {told[wrong[0]]}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("summary.json", "history.json", "*.png", "fields*", "failure-*", "exact_law.*"):
-        for path in folder.glob(pattern):
-            remove(path)
-    if o.checkpoint:
-        if o.restart is None or Path(o.restart).resolve() != folder.resolve():
-            remove(folder / "checkpoint")
-        (folder / "checkpoint").mkdir(exist_ok=True)
-        write_text(folder / "checkpoint" / "options.json", json.dumps(told))
-
-
-def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
-    """Laws, solves, comparison, figures, checks (collective)."""
-    start, plan, folder, case = time.perf_counter(), plan_threads(comm, o.threads), Path(o.output), CASES[o.case]
-    laws = Laws(comm, o)
-    names = fem.laws.drawable(laws.law)
-    if o.variable not in names:
-        raise Stop(f"--variable must be one of {', '.join(names)}, got {o.variable}.")
-    together(comm, lambda: prepare(folder, o), root=True)
-    laws.find_exact(comm, folder)
-    if comm.rank == 0:
-        tqdm.write(f"{laws.law.name}, {o.case}, n = {o.n}, {o.kind} of {o.size:g}, {plan}", file=sys.stderr)
-    ns = sorted({*SWEEP, o.n}) if o.study else [o.n]
-    warm_up(comm, o, laws, case)
-    reports, histories, panels = solve(comm, o, laws, case, ns, folder)
-    report = reports[ns.index(o.n)]
-    held = {str(row["n"]): checks(row, laws, case) for row in reports}
-    summary = {
-        "law": laws.law.name, "law_source": o.law, "ranks": comm.size, **report,
-        **{key: getattr(o, key) for key in MESH}, "load_steps": len(case.times(o.steps)),
-        "wall_seconds": time.perf_counter() - start, "checks": held[str(o.n)],
-    }  # fmt: skip
-    if o.study:
-        summary["study"] = reports
-
-    def write() -> None:
-        draw_history(histories, case, folder / "history.png")
-        if panels:
-            draw_fields(panels, case, o.variable, folder / "fields.png")
-        rows = {key: value for key, value in histories[o.n].items() if key.endswith("_rows")}
-        write_text(folder / "history.json", json.dumps(rows, allow_nan=False) + "\n")
-        write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        sys.stdout.write(sentence(summary))
-
-    together(comm, write, root=True)
-    failed = [f"n = {n} {name}: {e}" for n, found in held.items() for name, e in found.items() if not e["holds"]]
-    if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
-
-
-def sentence(s: dict[str, Any]) -> str:
-    """The summary in a few lines."""
-    keys = ("displacement", "energy", "dissipation", "bar_stress")
-    lines = [f"{s['case']}, n = {s['n']}, {s['cells']} cells; errors in %:"]
-    for suffix, label in (
-        ("", "law against lattice"), ("_exact", "exact law against lattice"), ("_learned", "law against exact law"),
-    ):  # fmt: skip
-        lines.append(f"  {label}: " + ", ".join(f"{key} {100 * s[f'{key}_error{suffix}']:.3g}" for key in keys))
-    lines.append(
-        f"  lattice over box: calls {s['cost_ratio_calls']:.1f}, seconds {s['cost_ratio_seconds']:.1f}; "
-        f"Newton iterations at most {s['newton_iterations_max']}; {s['wall_seconds']:.0f} s."
-    )
-    return "\n".join(lines) + "\n"
-
-
+# %
 def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
-    """Run the demo (collective); returns the exit status, the same on every rank."""
-    return finish(comm, lambda: run(comm, parse(arguments)))
+    """Run the study (collective); returns the exit status, the same on every rank."""
+    return finish(comm, lambda: run(comm, parse(arguments), Study(checks, draw, report, admit, panels, SWEEP)))
 
 
 if __name__ == "__main__":

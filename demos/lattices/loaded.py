@@ -230,6 +230,29 @@ def _save(loaded: Loaded, path: Path) -> None:
     raise_together(loaded.comm, error)
 
 
+def read_rows(path: Path) -> list[Row]:
+    """The rows that `follow` wrote beside a checkpoint.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        rows = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    numbers = ("time", "psi", "dissipation", "seconds", "cpu_seconds")
+    whole = isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), (int, float)) and np.isfinite(row[name]) for name in numbers)
+        and np.shape(row.get("work")) == (2,)
+        and np.shape(row.get("displacement")) == (3,)
+        for row in rows
+    )
+    if not whole or any(b["time"] <= a["time"] for a, b in zip(rows, rows[1:])):
+        raise ValueError(f"{path} is damaged: it must hold the rows of a run with increasing times.")
+    return rows
+
+
 def resume(loaded: Loaded, path: Path) -> bool:
     """Go to a checkpoint that `follow` wrote, if there is one; collective.
 
@@ -244,9 +267,9 @@ def resume(loaded: Loaded, path: Path) -> bool:
     if loaded.comm.rank == 0:
         try:
             if path.is_file() and path.with_suffix(".json").is_file():
-                rows = json.loads(path.with_suffix(".json").read_text())
+                rows = read_rows(path.with_suffix(".json"))
         except (OSError, ValueError) as caught:
-            error = ValueError(f"{path.with_suffix('.json')} cannot be read: {caught}")
+            error = caught
     raise_together(loaded.comm, error)
     rows = loaded.comm.bcast(rows, root=0)
     if not rows:

@@ -13,6 +13,7 @@ import pytest
 from mpi4py import MPI
 
 from fem import clock
+from surrogates.artifact.shipped import law_names
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,11 +26,6 @@ def bench():
     return module
 
 
-def call(bench, monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["bench_explicit.py", *arguments])
-    return bench.main()
-
-
 def test_table_adds_up(bench, tmp_path, monkeypatch):
     """By a clock that moves on by a second whenever it is read: a phase takes as many seconds as it has been begun."""
     ticks = itertools.count()
@@ -37,7 +33,7 @@ def test_table_adds_up(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=clock.perf_counter))
     laws = ["--laws", "magnesium-neo-hookean", "magnesium-johnson-cook"]
     size = ["--cells", "4", "--length", "1e-3", "--steps", "4", "--warm", "1"]
-    assert call(bench, monkeypatch, *laws, *size, "--output", str(tmp_path)) == 0
+    assert bench.main([*laws, *size, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert [(row["law"], row["ranks"]) for row in rows] == [("magnesium-neo-hookean", 1), ("magnesium-johnson-cook", 1)]
     for row in rows:
@@ -57,37 +53,35 @@ def test_table_adds_up(bench, tmp_path, monkeypatch):
 def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert call(bench, monkeypatch, "--output", "out", "--laws", "magnesium-j2", *arguments) == 1
+    assert bench.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert said.err.endswith(".\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_shipped_laws_of_other_solvers_are_left_out_in_one_line(bench, monkeypatch, capsys):
+def test_shipped_laws_of_other_solvers_are_left_out_in_one_line(bench, capsys):
     """Of all that is shipped, those of finite strain in three dimensions are measured; the others are named once."""
-    monkeypatch.setattr("sys.argv", ["bench_explicit.py"])
-    names = [Path(name).stem for name, _ in bench.load_laws(MPI.COMM_WORLD, bench.parse())]
-    assert {"neo-hookean", "johnson-cook", "recurrent", "pca_net"} <= set(names)
+    names = [name for name, _ in bench.load_laws(MPI.COMM_WORLD, bench.parse([]))]
+    assert {"magnesium-j2", "magnesium-johnson-cook", "magnesium-recurrent", "magnesium-pca-net"} <= set(names)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     left_out = said.removesuffix(".\n").split(": ")[1].split(", ")
-    shipped = {path.stem for path in (ROOT / "surrogates" / "pretrained").glob("*.pt")}
-    assert set(left_out) == shipped - set(names)
-    assert "tann_square_2" in left_out
+    assert set(left_out) == set(law_names()) - set(names)
+    assert "tann-square-2" in left_out
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--laws", "surrogates/pretrained/tann_square_2.pt"], "the explicit solver needs finite strain in 3 dim"),
+        (["--laws", "tann-square-2"], "the explicit solver needs finite strain in 3 dim"),
         (["--threads", "100000"], "threads must be at most"),
         (["--layouts", "--threads", "2"], "leave out mpirun and --threads."),
     ],
 )
 def test_what_does_not_fit_is_refused(bench, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
-    assert call(bench, monkeypatch, "--output", "out", "--laws", "j2", *arguments) == 1
+    assert bench.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert sentence in said.err
@@ -103,8 +97,8 @@ def test_a_file_that_is_no_artifact_ends_all_ranks(tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     environment["PYTHONPATH"] = f"{ROOT}:{environment.get('PYTHONPATH', '')}"
     done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == f"{tmp_path / 'law.pt'} is not a TorchScript archive, or it is truncated."
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == f"{tmp_path / 'law.pt'} is not a TorchScript archive, or it is truncated or damaged."
     assert "Traceback" not in done.stderr
 
 
@@ -119,8 +113,8 @@ def test_layouts_are_compared(bench, tmp_path, monkeypatch, capsys):
     """Each layout is a run of its own, with the ranks and threads that its row says; their numbers agree."""
     monkeypatch.setattr(bench, "layouts_of", lambda cores: [(1, 1), (1, 2), (2, 1)])
     size = ["--cells", "4", "--length", "1e-3", "--steps", "2", "--warm", "1"]
-    law = ["--laws", "surrogates/pretrained/recurrent.pt"]
-    assert call(bench, monkeypatch, "--layouts", *law, *size, "--output", str(tmp_path)) == 0
+    law = ["--laws", "magnesium-recurrent"]
+    assert bench.main(["--layouts", *law, *size, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["layouts"]
     assert [(row["ranks"], row["threads"]) for row in rows] == [(1, 1), (1, 2), (2, 1)]
     assert [row["plan"].split(" of BLAS")[0] for row in rows] == [
@@ -130,4 +124,4 @@ def test_layouts_are_compared(bench, tmp_path, monkeypatch, capsys):
     ]
     assert rows[0]["ratio"] == 1.0
     assert rows[0]["kinetic_energy"] == rows[1]["kinetic_energy"]  # threads change nothing, ranks the rounding
-    assert capsys.readouterr().out.count("\n| recurrent | ") == 3
+    assert capsys.readouterr().out.count("\n| magnesium-recurrent | ") == 3

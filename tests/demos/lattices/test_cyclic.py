@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,12 @@ def test_files_are_whole(small):
 def test_restart_within_the_path_ends_where_the_run_ended(demo, law, small, tmp_path, monkeypatch):
     """Stopped after the fifteenth step by a law that breaks, then gone on with."""
     whole = small[1]
-    follow, stop = demo.follow, {"left": 15}
+    follow, stop = sys.modules["models"].follow, {"left": 15}
 
     def limited(body, times, **options):
         return follow(body, times[: stop["left"]], **options)
 
-    monkeypatch.setattr(demo, "follow", limited)
+    monkeypatch.setattr(sys.modules["models"], "follow", limited)
     monkeypatch.setattr(demo, "checks", lambda *_: {})
     run(demo, law, tmp_path / "first", "--checkpoint")
     monkeypatch.undo()
