@@ -167,6 +167,11 @@ class Writer:
         self.history.add(row)
         return row
 
+    def surface(self) -> dict[str, np.ndarray] | None:
+        """Skin of the body with the functions as they are now, for figures, on rank 0: see `surface`."""
+        self._refresh()
+        return surface(self.functions)
+
     def close(self, *, whole: bool = True) -> None:
         """Close the files; only whole ones get their names."""
         self._series.close(whole=whole)
