@@ -204,6 +204,47 @@ class Writer:
         self.history.add(row)
         return row
 
+    def surface(self) -> dict[str, np.ndarray] | None:
+        """Skin of the body with the functions as they are now, for figures, on rank 0: see `surface`."""
+        self._refresh()
+        return surface(self.functions)
+
+    def draw(
+        self, axes: Any, name: str, plane: str = "xz", *, length: float = 1.0, unit: float = 1.0, **options: Any
+    ) -> Any:
+        """Draw the deformed body as it is now, coloured by a function, in axes of Matplotlib; on all ranks.
+
+        Args:
+            axes: Where to draw (`matplotlib.axes.Axes`).
+            name: The function; of a vector, its norm is shown.
+            plane: Horizontal and vertical direction. What has the smallest third coordinate is in front.
+            length: Unit of the axes, m.
+            unit: Unit of the colours.
+            **options: Of `axes.tripcolor`, for example vmin, vmax and cmap.
+
+        Returns:
+            What `tripcolor` returns, for a colour bar.
+
+        Raises:
+            ValueError: If there is no such function or plane, or no displacement.
+        """
+        if name not in self.functions:
+            raise ValueError(f'There is no function "{name}" to draw; there are {", ".join(self.functions)}.')
+        if len(plane) != 2 or len(set(plane)) != 2 or not set(plane) <= set("xyz"):
+            raise ValueError(f'plane must be two of the letters x, y, z, got "{plane}".')
+        skin = self._comm.bcast(self.surface())
+        across, up = ("xyz".index(letter) for letter in plane)
+        x = skin["x"] + skin["displacement"]
+        order = np.argsort(-x[:, :, 3 - across - up].mean(axis=1), kind="stable")  # the nearest is drawn last
+        x, values = x[order].reshape(-1, 3) / length, skin[name][order] / unit
+        values = np.linalg.norm(values, axis=-1) if values.ndim == 3 else values
+        corners = np.arange(len(x)).reshape(-1, 3)
+        image = axes.tripcolor(
+            x[:, across], x[:, up], values.ravel(), triangles=corners, shading="gouraud", rasterized=True, **options
+        )
+        axes.set_aspect("equal")
+        return image
+
     def close(self, *, whole: bool = True) -> None:
         """Close the files; only whole ones get their names."""
         self._series.close(whole=whole)

@@ -5,6 +5,7 @@ import csv
 import dolfinx.fem
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mpi4py import MPI
 
 from fem.errors import SolverError
@@ -134,3 +135,26 @@ def test_skin_covers_the_body_and_moves_with_it(work):
         assert area.sum() == pytest.approx(6.0)
         assert np.allclose(skin["u"], x * [0.1, 0.2, 0.3])
         assert np.allclose(skin["size"], 0.1 * x[..., 0])
+
+
+@pytest.mark.mpi
+def test_the_writer_draws_the_deformed_body(work, tmp_path_factory):
+    work.go(0.1)
+    axes = Figure().subplots()
+    with work.writer(shared(tmp_path_factory)) as out:
+        work.go(0.2)
+        skin = out.surface()
+        image = out.draw(axes, "size", "yz", length=1e-2, unit=1e-3, vmax=200.0)
+        assert (skin is None) == (MPI.COMM_WORLD.rank != 0)
+        if skin is not None:
+            assert np.allclose(skin["size"], 0.2 * skin["x"][..., 0])
+        with pytest.raises(ValueError, match='no function "stress" to draw; there are displacement, size'):
+            out.draw(axes, "stress")
+        with pytest.raises(ValueError, match='plane must be two of the letters x, y, z, got "xx"'):
+            out.draw(axes, "size", "xx")
+    mesh = image._triangulation
+    x, y = mesh.x, mesh.y
+    assert np.allclose([x.min(), x.max(), y.min(), y.max()], [0.0, 140.0, 0.0, 160.0])
+    assert image.get_array().max() == pytest.approx(200.0) and image.get_clim()[1] == 200.0
+    last = image.get_array().reshape(-1, 3)[-8:]  # the face x = 0 is in front: 2 x 2 squares
+    assert np.allclose(last, 0.0)
