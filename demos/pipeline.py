@@ -63,7 +63,8 @@ data = micro.generate.run(
 # %%
 if comm.rank == 0:
     surrogates.train.run(
-        "recurrent", data=RESULTS / "data", output=RESULTS / "law.pt", epochs=EPOCHS, width=64, texture_width=64, batch=16
+        "recurrent", data=RESULTS / "data", output=RESULTS / "law.pt", epochs=EPOCHS, width=64, texture_width=64,
+        batch=16,
     )
 comm.barrier()
 law = load_law(RESULTS / "law.pt")
