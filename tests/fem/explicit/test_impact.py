@@ -235,3 +235,15 @@ def test_bad_pieces_get_one_sentence(box):
         solver.run("rebound")
     with pytest.raises(ValueError, match="cannot end at -1.0 s"):
         solver.run(-1.0)
+
+
+def test_a_rebound_waits_for_one_passage_of_a_longitudinal_wave(box):
+    """A body counts as rebounded when it has been free for as long as a wave of its own moduli takes through it."""
+    away = (0.0, 0.0, 50.0)
+    solver = ExplicitSolver(box(SIZE, (1, 1, 2)), NEO_HOOKEAN, contact=[RigidPlane()], initial_velocity=away)
+    wave_speed = np.sqrt((NEO_HOOKEAN.bulk_modulus + 4.0 / 3.0 * NEO_HOOKEAN.shear_modulus) / NEO_HOOKEAN.density)
+    passage = SIZE[2] / wave_speed
+    solver.last_contact = 0.0  # it has touched the plane at time zero and now flies away from it
+    for factor, expected in ((0.98, False), (1.02, True)):
+        solver.time = factor * passage
+        assert solver.rebounded() is expected
