@@ -132,9 +132,11 @@ def test_bad_options(tmp_path, caplog, options, sentence):
 
 
 def test_code_reaches_the_bars():
-    modules = provenance.content_modules(provenance.PACKAGE / "lattice_source.py")
-    assert {"lattice_source", "lattice", "lattice_cell", "bars", "perturbation"} <= modules.keys()
-    assert "job" not in modules and "taylor" not in modules
+    modules = provenance.content_modules(provenance.PACKAGE / "lattice" / "source.py")
+    assert {f"micro.lattice.{name}" for name in ("source", "bars", "cell_problem", "geometry")} <= modules.keys()
+    assert not [name for name in modules if name.startswith(("micro.data", "micro.crystal", "micro.voxel"))]
+    with pytest.raises(ValueError, match=r"lattice_source.py does not exist\.$"):
+        provenance.content_modules(provenance.PACKAGE / "lattice_source.py")
 
 
 def test_cell_and_law_of_the_set(small_set):
