@@ -1,6 +1,6 @@
 """Solids on DOLFINx with classical and learned laws: explicit dynamics, implicit statics, trusses.
 
-The names below are the public surface. They are loaded when they are first asked for, so that `import fem` needs no
+The names below are the public surface. They are loaded when they are first used, so that `import fem` needs no
 DOLFINx.
 """
 
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Threads of OpenMP that wait must sleep: see `fem.threads`. They read this when PETSc or PyTorch loads them.
+# OpenMP threads that wait must sleep, see `fem.threads`: the setting is read when PETSc or PyTorch is loaded.
 if not {"torch", "petsc4py", "dolfinx"} & sys.modules.keys():
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -7,7 +7,7 @@ and each operation waits for the scheduler. On two cores a law was 10 to 30 time
 
 Therefore no operation is divided among threads here. BLAS has one thread, and the threads of a rank take whole pieces
 of the points (`spread`), each with one thread of PyTorch: that needs no waiting within a piece, and the numbers do not
-depend on how many threads there are. This holds whatever was loaded before; threads of OpenMP that something else uses
+depend on how many threads there are. This does not depend on what was loaded before; OpenMP threads of other libraries
 sleep while they wait (``OMP_WAIT_POLICY=passive``) if `fem` is imported before PETSc and PyTorch.
 """
 
@@ -28,7 +28,7 @@ from fem.parallel import raise_together
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Threads that every machine allows, whatever its cores.
+#: Threads that every machine allows, whatever the number of its cores.
 ALWAYS = 64
 
 # threadpoolctl undoes its limits when the object is collected: it must live as long as the process.
@@ -65,7 +65,7 @@ class ThreadPlan:
 
 
 def most_threads() -> int:
-    """The largest number of threads per rank that may be asked for: the cores of the machine, or 64 if it has fewer."""
+    """The largest number of threads per rank that is accepted: the cores of the machine, or 64 if it has fewer."""
     return max(os.cpu_count() or 1, ALWAYS)
 
 

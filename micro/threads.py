@@ -32,7 +32,7 @@ ALWAYS = 64
 
 
 def most_threads() -> int:
-    """Return the largest number of threads that may be asked for: the cores of the machine, or 64 where it has less."""
+    """Return the largest number of threads that is accepted: the cores of the machine, or 64 where it has less."""
     return max(os.cpu_count() or 1, ALWAYS)
 
 

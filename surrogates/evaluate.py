@@ -64,7 +64,7 @@ def run(
     check_names("files", [path.stem for path in paths])
     check_names("data", [path.name for path in sets])
     if all_samples and held_out is not None:
-        raise ValueError("held_out must be left out where all samples are asked for.")
+        raise ValueError("held_out must not be given together with all_samples.")
     check_device(device)
     if threads is not None:
         use_threads(threads)

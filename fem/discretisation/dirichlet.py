@@ -1,6 +1,6 @@
 """Dirichlet conditions: prescribed displacements of bodies and trusses, in time.
 
-One condition says where, which component and what value; a set of conditions is what a solver works with. Where two
+One condition states the place, the component and the value; a solver has a set of conditions. Where two
 conditions meet on one component of a node, they must prescribe the same value.
 """
 

@@ -47,7 +47,7 @@ def rigid_planes(given: RigidPlane | Sequence[RigidPlane]) -> tuple[RigidPlane, 
     """The rigid planes of an argument.
 
     Raises:
-        ValueError: If it holds anything else.
+        ValueError: If there is anything else in it.
     """
     planes = (given,) if isinstance(given, RigidPlane) else tuple(given)
     for plane in planes:

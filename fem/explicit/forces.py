@@ -2,7 +2,7 @@
 
     mass * acceleration = external(v) - internal(v),      internal = inner(P, grad(v)) * dx  by default
 
-On one-point cells a stiffness is added for what the mean gradient does not see (hourglass modes):
+On one-point cells a stiffness is added for the modes without a mean gradient (hourglass modes):
 
     inner(kappa (grad u - (F_mean - I)), grad(v)) * dx
 

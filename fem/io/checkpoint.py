@@ -1,7 +1,7 @@
 """Checkpoints: named arrays in the order of the input mesh, and scalars, for any number of ranks.
 
-This module knows no solver. A solver names what makes up its state: blocks of rows (nodes, cells, bars), numbered as
-in the input, with the rows that each rank has; scalars that are the same on all ranks; and an identity (solver, law,
+This module does not depend on any solver. A solver describes its state: blocks of rows (nodes, cells, bars), numbered
+as in the input, with the rows that each rank has; scalars that are the same on all ranks; and an identity (solver, law,
 integration) that must be the same when the state is read again.
 
 The file is HDF5. Rank 0 writes it in pieces under a temporary name; on reading, rank 0 checks the whole file, and every
@@ -41,7 +41,7 @@ class Block:
 
     Attributes:
         numbers: Number of each row in the input, (n,). For writing, each number is on one rank only; for reading, a
-            rank names all rows that it wants, ghosts included.
+            rank names all rows that it needs, ghosts included.
         total: Number of rows of all ranks; the numbers run from 0 to total - 1.
         arrays: Name -> values, (n, ...). For reading, only the shape of a row and the type of the numbers are used.
     """
@@ -57,7 +57,7 @@ class Content:
 
     Attributes:
         time: Time, or pseudo-time.
-        arrays: Block -> name -> values of the rows asked for, (n, ...).
+        arrays: Block -> name -> values of the requested rows, (n, ...).
         scalars: Name -> value, of the type given.
     """
 
@@ -142,7 +142,7 @@ def restore(
     Args:
         path: The file.
         comm: Communicator.
-        blocks: Name -> rows that this rank wants, with arrays of the shapes and types expected.
+        blocks: Name -> rows that this rank needs, with arrays of the shapes and types expected.
         scalars: Name -> any value of the type and shape expected.
         identity: As for `save`.
 

@@ -111,9 +111,9 @@ class Series:
 class Writer:
     """Writes fields and history of a run; the constructor and all methods are collective.
 
-    Solvers make it by `solver.writer(folder, every=...)`; it knows none of them. Used in a `with` statement, it writes
-    the start, a frame at each multiple of `every` that `update` finds passed, and the end. If the block ends with an
-    error of the solver, nothing keeps its name.
+    Solvers make it by `solver.writer(folder, every=...)`; it does not depend on any of them. Used in a `with`
+    statement, it writes the start, a frame at each multiple of `every` that `update` finds passed, and the end. If the
+    block ends with an error of the solver, nothing keeps its name.
 
     Args:
         folder: Where the files go; it is made if need be.

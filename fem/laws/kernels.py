@@ -2,12 +2,12 @@
 
     W_e(A) = G/2 (tr(A^T A) det(A)^(-2/3) - 3) + K/2 (det A - 1)^2
 
-The pressure part of the Cauchy stress is K (J - 1) I, whatever the history. Tensors are (3, 3); nothing is allocated
+The pressure part of the Cauchy stress is K (J - 1) I for any history. Tensors are (3, 3); nothing is allocated
 here, the caller owns the work arrays.
 
 Numba compares a cached function with its own file only. A function that calls one of another file would therefore keep
-the old code of that other file. So all functions that others call stand in this package, `compiled` stores the compiled
-code in a folder named after a hash of these sources, and an edit of any of them compiles all of them anew.
+the old code of that other file. So all functions that others call are in this package, `compiled` stores the compiled
+code in a folder named after a hash of these sources, and after an edit of any of them all are compiled again.
 
 References:
     Eq. (A.3), 10.1016/j.jmps.2021.104668 (there with F F_in^-1 for A and lambda_e = K/2).

@@ -58,7 +58,7 @@ class ImplicitSolver(QuasiStatic):
         quadrature_degree: None takes full integration (`fem.discretisation.quadrature.quadrature_degree`).
         linear: "direct", "iterative", or "auto" by the number of unknowns (`fem.statics.newton`).
         symmetric: Whether the Jacobian is symmetric; None tests it.
-        dt: Seconds in one unit of pseudo-time, for laws that ask for the time step.
+        dt: Seconds in one unit of pseudo-time, for laws that use the time step.
         rtol: Newton's tolerance (`fem.statics.newton`), as atol, stol, maximum.
         line_search: "energy" shortens Newton steps that overshoot (`fem.statics.line_search`); "basic" never does.
         options: PETSc options of SNES and KSP, without prefix, that override.
@@ -176,7 +176,7 @@ class ImplicitSolver(QuasiStatic):
             self._equilibrium = Equilibrium(self.points, self.u, self.test_function, self._internal, self._external)
         return self._equilibrium
 
-    # What the driver asks of a body.
+    # What the driver requires of a body.
 
     def _evaluate(self, u: np.ndarray) -> None:
         self._set(u)
@@ -281,7 +281,7 @@ class ImplicitSolver(QuasiStatic):
         try:
             self.material.restore(self.u, P, state, before, self.dt * self._length, evaluated)
         except ConvergenceError:
-            self._kept = False  # the next step asks the law again, from the state committed
+            self._kept = False  # the next step evaluates the law again, from the state committed
 
     # Results.
 

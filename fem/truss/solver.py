@@ -103,7 +103,7 @@ class TrussSolver(QuasiStatic):
         self.external_work = 0.0
         self._prescribe(*prescribed)
 
-    # What the driver asks of a truss.
+    # What the driver requires of a truss.
 
     def _evaluate(self, u: np.ndarray) -> None:
         assembly = self.assembly
@@ -187,7 +187,7 @@ class TrussSolver(QuasiStatic):
         try:
             self.bars.restore(arrays["bars"], int(scalars["bar_calls"]))
         except ConvergenceError:
-            self._kept = False  # the next step asks the law again, from the state committed
+            self._kept = False  # the next step evaluates the law again, from the state committed
 
     # Results.
 

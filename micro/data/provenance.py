@@ -84,9 +84,14 @@ def content_modules(path: Path) -> dict[str, str]:
         path: the file that defines the source of data.
 
     Returns:
-        Hash by dotted name of the module, sorted by name; a file outside `micro` has its stem for a name.
+        Hash by dotted name of the module, sorted by name; a file outside `micro` has its stem as a name.
+
+    Raises:
+        ValueError: the file does not exist, or an import cannot be recorded; see `imported_modules`.
     """
     path = path.resolve()
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist.")
     files = {path.stem: path}
     if PACKAGE in path.parents:
         own = ".".join(("micro", *path.relative_to(PACKAGE).with_suffix("").parts))

@@ -40,7 +40,7 @@ class Law:
     """A law read from an artifact.
 
     Attributes:
-        module: the TorchScript module, in evaluation mode, on the device asked for.
+        module: the TorchScript module, in evaluation mode, on the requested device.
         manifest: the checked manifest; its dtype is the one the module runs in.
         stored: the manifest as it stands in the file, a JSON object.
         path: the file it came from.

@@ -9,7 +9,7 @@ accumulated step by step, and two tabulated sums S0, S1 of the modes over the ti
          + (U - r t) S0(t) + r S1(t)               continued linearly
 
 with A0(t) = sum_{t_j <= t} Phi_j, A1(t) = sum_{t_j <= t} t_j Phi_j, S0 = A0(T) - A0(t), S1 = A1(T) - A1(t). This is
-exact for the history that is linear between the solver's steps, sampled at the times of the data, whatever the steps.
+exact for the history that is linear between the solver's steps, sampled at the times of the data, for any steps.
 
 Virgin state: all is done in differences from the history that stays at the identity, layer by layer, so that the
 stress of that history is exactly zero at every time. The network is trained in the same form.

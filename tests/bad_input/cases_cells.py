@@ -216,6 +216,6 @@ CASES: list[Case] = [
 ]
 if not __import__("torch").cuda.is_available():
     CASES += [
-        Case(BENCH, ["--device", "cuda"], "device cuda is not there"),
-        homogenise("cell.npy", "--device", "cuda", sentence="device cuda is not there"),
+        Case(BENCH, ["--device", "cuda"], "device cuda is not available"),
+        homogenise("cell.npy", "--device", "cuda", sentence="device cuda is not available"),
     ]

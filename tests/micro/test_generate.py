@@ -313,4 +313,4 @@ def test_samples_that_do_not_fit_on_the_disk_are_refused_with_an_estimate(tmp_pa
 def test_an_argument_that_the_source_refuses_for_a_sample_is_bad_input(tmp_path, caplog):
     words = "taylor --samples 1 --grains 1 --steps 20 --strain 90".split()
     assert generate.main([*words, f"--output={tmp_path / 'set'}"]) == 2
-    assert said_once("strain 90 is too large: no path of sample 0 keeps the margin", caplog)
+    assert said_once("strain 90 is too large: no path of sample 0 respects the margin", caplog)
