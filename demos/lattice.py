@@ -75,7 +75,6 @@ trusses = {n: tile(cell, [n] * 3, EDGE / n) for n in KNOWN}
 block = lambda: ImplicitSolver(box, law, degree=2)
 lattice = lambda n: TrussSolver(trusses[n].nodes, trusses[n].bars, trusses[n].area, bar)
 
-
 # %% [markdown]
 # ## Act one: smooth plates
 # The top goes down to -3, where the bars are still elastic, on to -5, where some have yielded, and is let go. Three
@@ -87,7 +86,8 @@ lattice = lambda n: TrussSolver(trusses[n].nodes, trusses[n].bars, trusses[n].ar
 # - the way back is elastic, with the modulus C = 2 psi / (V e^2) of the way down. The block stays shorter by
 #   alpha E / C of its edge.
 #
-# The free energy of the bars is quadratic, and so is that of this TANN: there is no error of learning to be seen.
+# The free energy of the bars is quadratic, and so is that of this TANN: there is no error of learning to be seen. With
+# `tann-network-cube-1`, whose energy is a deep network, the largest of these errors is 5e-4.
 
 # %%
 ENERGY, V, strain = 101.1617146683, EDGE**3, PRESS / EDGE

@@ -70,9 +70,13 @@ def warm_up(comm: MPI.Comm, o: argparse.Namespace, laws: Laws, case: LoadCase) -
         follow(LoadedLattice(comm, lattice, laws.bar, case, linear=linear), case.times(1))
 
 
-def lead(o: argparse.Namespace, body: Any, name: str, label: str, **options: Any) -> None:
-    """Follow the load case, from a checkpoint if there is one (collective)."""
+def go_on(o: argparse.Namespace, body: Any, name: str) -> None:
+    """Go to the checkpoint of a former run if there is one (collective)."""
     if o.restart is not None:
         resume(body, Path(o.restart) / "checkpoint" / f"{name}.h5")
+
+
+def lead(o: argparse.Namespace, body: Any, name: str, label: str, **options: Any) -> None:
+    """Follow the load case from where the body is (collective)."""
     path = Path(o.output) / "checkpoint" / f"{name}.h5" if o.checkpoint else None
     follow(body, body.case.times(o.steps), label=label, checkpoint=path, progress=True, **options)

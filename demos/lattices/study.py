@@ -18,7 +18,7 @@ from typing import Any
 from comparison import Outcome, costs, errors, imbalance, newton_summary, of_box, of_lattice, values
 from load_cases import CASES, LoadCase
 from loaded import LoadedBox, LoadedLattice
-from models import Laws, lead, make_domain, make_lattice, warm_up
+from models import Laws, go_on, lead, make_domain, make_lattice, warm_up
 from mpi4py import MPI
 from options import MESH, check_sizes
 from tqdm import tqdm
@@ -86,6 +86,7 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, study: Study, laws: Laws, case:
     for n in ns:
         lattice = make_lattice(comm, laws, case, n)
         body = LoadedLattice(comm, lattice, laws.bar, case, linear=o.linear, output=folder)
+        go_on(o, body, f"{case.name}-lattice-{n}")
         lead(o, body, f"{case.name}-lattice-{n}", f"{case.name}, lattice of {n}")
         outcome = {name: of_box(b, laws.cell, lattice, case.box[0] / n, body.node) for name, b in boxes.items()}
         outcome["lattice"] = of_lattice(body)
@@ -110,6 +111,7 @@ def solve(comm: MPI.Comm, o: argparse.Namespace, study: Study, laws: Laws, case:
 def follow_box(o: argparse.Namespace, study: Study, body: LoadedBox, name: str, found: Found) -> None:
     """Follow a load case on finite elements; of the law asked for, fields are written and panels kept (collective)."""
     case, label = body.case, f"{body.case.name}, {'exact ' * (name == 'exact')}law"
+    go_on(o, body, f"{case.name}-{name}")  # before a writer is open, which could not be closed after an error
     if name == "exact":
         lead(o, body, f"{case.name}-{name}", label)
         return
