@@ -4,13 +4,15 @@
 # Equilibrium is a nonlinear equation, and Newton's method solves it in a few linear ones, if the tangent is the exact
 # derivative of the stress. Every law of this project, learned or compiled, hands over its tangent with its stress.
 # This story looks at two bodies: a block of a learned lattice material with an answer that we know by hand, and a
-# square bar of metal that is twisted until it flows, with two bounds that are known since Saint-Venant and Nadai.
+# square bar of metal that is twisted until it flows, with two limits that are known since Saint-Venant and Nadai.
 #
 # At each load step the solver finds u with
 #
 #     int P : grad v dX = external(v)   for all v,     P, state, dP_dF = law(I + grad u, state at the start).
 #
-# The state of the material is taken over only when a step has converged; a step that fails is halved.
+# The state of the material is taken over only when a step has converged; a step that fails is taken back and halved.
+# One call of the law at all points gives P, the new state and dP_dF; one iteration is one linear system. The linear
+# solver is chosen by the size of the problem: a direct one here, multigrid for large bodies.
 
 # %%
 import json
@@ -29,7 +31,7 @@ comm, FOLDER = MPI.COMM_WORLD, Path("results/implicit")
 SIDE, LENGTH = 10e-3, 20e-3  # m, of the bar
 TWIST = np.radians(10.0)  # between the ends of the bar
 TIMES = np.array([0.01, 0.05, 0.1, 0.15, 0.25, 0.4, 0.7, 1.0])  # nothing yields in the first step
-YIELD, HARDENING = 150e6, 300e6  # Pa, of the law "magnesium-j2"
+YIELD, HARDENING = 150e6, 300e6  # Pa, of "magnesium-j2"
 
 # %% [markdown]
 # ## 1. A learned law, and an answer by hand
@@ -39,8 +41,7 @@ YIELD, HARDENING = 150e6, 300e6  # Pa, of the law "magnesium-j2"
 # the vertical bars yield by alpha = (strain - 1/3) / (1 + 1/10), and dissipate 1/3 alpha in each unit of volume.
 
 # %%
-block = mesh.create_box(comm, [(0, 0, 0), (10, 10, 10)], (2, 2, 2), mesh.CellType.tetrahedron)
-solver = ImplicitSolver(block, load_law("tann-cube-1"))
+solver = ImplicitSolver(mesh.create_box(comm, [(0, 0, 0), (10, 10, 10)], (2, 2, 2)), load_law("tann-cube-1"))
 for i in range(3):
     solver.prescribe(lambda x, i=i: np.isclose(x[i], 0.0), i)
 solver.prescribe(lambda x: np.isclose(x[2], 10.0), 2, lambda x, t: -5.0 * t)
@@ -56,23 +57,24 @@ energy_error, dissipation_error = np.abs(energy / psi - 1).max(), np.abs(dissipa
 assert max(energy_error, dissipation_error) < 1e-7, (energy_error, dissipation_error)
 
 # %% [markdown]
-# The lattice is linear between its kinks, so that Newton's method ends exactly, after one or two iterations. Metals are
-# harder.
+# The lattice is linear between its kinks, so that Newton's method ends exactly, after few iterations. Metals flow
+# gradually, point by point, and are harder.
 #
 # ## 2. A square bar in torsion
 # One end is held, the other one turns. Both may warp: sections of a square bar do not stay plane, and only the middle
-# of the held end is kept from moving along the axis. Elements of the second order; finite strain; J2 plasticity.
+# of the held end is kept from moving along the axis. The elements are of the second order. The law is J2 plasticity of
+# finite strain with linear hardening, a compiled law with the constants of magnesium. A prescribed displacement is the
+# value *at the time t*, from the coordinates x of the undeformed body.
 
 # %%
 bar = mesh.create_box(comm, [(0, 0, 0), (SIDE, SIDE, LENGTH)], (4, 4, 2), mesh.CellType.hexahedron)
 bar.geometry.x[:, :2] -= SIDE / 2  # the axis in the middle
-metal = load_law("magnesium-j2")
-solver = ImplicitSolver(bar, metal, degree=2)
+solver = ImplicitSolver(bar, load_law("magnesium-j2"), degree=2)
 
 
 def turned(x, t):
-    c, s = np.cos(TWIST * t) - 1, np.sin(TWIST * t)
-    return np.stack([c * x[0] - s * x[1], s * x[0] + c * x[1], 0 * x[2]])
+    c, s = np.cos(TWIST * t), np.sin(TWIST * t)
+    return c * x[0] - s * x[1] - x[0], s * x[0] + c * x[1] - x[1]
 
 
 for i in (0, 1):
@@ -83,6 +85,8 @@ solver.prescribe(lambda x: np.isclose(x, 0.0).all(axis=0), 2)
 # %% [markdown]
 # The torque is the work of the stress when the twist grows by one radian. Any motion that turns the end by it will do:
 # we take w = z / LENGTH e_z x (X + u), and integrate the stress of the law, `solver.P`, with the measure of its points.
+# In this way the stress in the solver, learned or not, can be used in any form: here it is a result, and in
+# demos/own_forms.py a part of the problem.
 
 # %%
 x = ufl.SpatialCoordinate(bar) + solver.u
@@ -99,19 +103,20 @@ with solver.writer(FOLDER) as out:
 # %% [markdown]
 # ## Checks
 # 1. *Elastic*: Saint-Venant's torsion of a square, T = 0.140577 G a^4 theta / L, to 0.5 % (the mesh).
-# 2. *Plastic*: Nadai's heap of sand, T = a^3 k / 3 with the yield stress in shear k = Y / sqrt(3), is the limit without
-#    hardening. This bar hardens a little: Y grows by 300 MPa times the plastic strain, which is at most that of the
-#    edge, a theta / (2 L sqrt(3)). At the end, the torque lies between the limits with the first and with the last Y.
+# 2. *Plastic*: in Nadai's heap of sand, the shear stress is k = Y / sqrt(3) everywhere and runs along the sides, which
+#    gives the torque k a^3 / 3. The same motion of rigid plasticity has the shear strain 2 (x - |y|) theta / L beside
+#    the side x = a / 2. With linear hardening, Y = Y_0 + H e and e the strain over sqrt(3), the work of the stress on
+#    it adds H a^4 theta / (18 L). The bar is also elastic, and the mesh is coarse: we ask for 1 %.
 # 3. *Convergence*: near the solution, each residual is about the square of the one before. The observed order follows
 #    from the last three above round-off. The median of all plastic steps must be above 1.7.
 
 # %%
-elastic_error = abs(torque[0] / (0.140577 * metal.shear_modulus * SIDE**4 * TIMES[0] * TWIST / LENGTH) - 1)
+elastic_error = abs(torque[0] / (0.140577 * solver.law.shear_modulus * SIDE**4 * TIMES[0] * TWIST / LENGTH) - 1)
 assert elastic_error < 5e-3, elastic_error
 
-hardest = YIELD + HARDENING * SIDE / 2 * TWIST / LENGTH / np.sqrt(3)
-limits = SIDE**3 / 3 * np.array([YIELD, hardest]) / np.sqrt(3)
-assert limits[0] < torque[-1] < limits[1], (torque[-1], limits)
+limit = YIELD / np.sqrt(3) * SIDE**3 / 3 + HARDENING * SIDE**4 * TIMES * TWIST / (18 * LENGTH)  # N m
+plastic_error = abs(torque[-1] / limit[-1] - 1)
+assert plastic_error < 1e-2, (torque[-1], limit[-1])
 
 histories = [np.array(step.convergence.residuals) for step in solver.history[1:]]
 orders = []
@@ -123,19 +128,23 @@ assert np.median(orders) > 1.7, orders
 # %% [markdown]
 # ## The picture
 # Left: the twisted bar and its von Mises stress; lengths are in mm. Middle: the torque rises along Saint-Venant's line
-# and then stays between Nadai's limits. Right: the residuals of each step, which fall more steeply with each iteration.
+# and then follows the limit of rigid plasticity (dashed). Right: the residuals of each step, which fall more steeply
+# with each iteration: the number of correct digits doubles.
+#
+# If the residuals of your own problem fall by the same factor in each iteration instead, the tangent is not the
+# derivative of the stress: docs/guides/implicit.md says what to do.
 
 # %%
 figure.colorbar(image, ax=axes[0], label="von Mises stress, MPa")
 axes[1].plot(np.degrees(TWIST) * TIMES, torque, "o-")
-axes[1].axhspan(*limits, alpha=0.3)
+axes[1].plot(np.degrees(TWIST) * TIMES, limit, "k--")
 axes[1].set(xlabel="twist, degrees", ylabel="torque, N m", ylim=(0, None))
 for residuals in histories:
     axes[2].semilogy(residuals / residuals[0], ".-")
 axes[2].set(xlabel="Newton iteration", ylabel="residual over the first one")
 if comm.rank == 0:
     figure.savefig(FOLDER / "implicit.png", dpi=150)
-    summary = {"energy_error": energy_error, "dissipation_error": dissipation_error, "elastic_error": elastic_error}
-    summary |= {"torque": torque, "limits": list(limits), "order": float(np.median(orders))}
+    summary = {"energy_error": energy_error, "elastic_error": elastic_error, "plastic_error": plastic_error}
+    summary |= {"torque": torque, "order": float(np.median(orders))}
     (FOLDER / "summary.json").write_text(json.dumps(summary, indent=1))
-    print(f"Implicit: energy to {energy_error:.0e}, torsion to {elastic_error:.1%}, order {summary['order']:.1f}.")
+    print(f"Implicit: energy to {energy_error:.0e}, torque to {plastic_error:.1%}, order {summary['order']:.1f}.")
