@@ -268,6 +268,20 @@ def test_every_package_is_looked_at() -> None:
     assert all(importlib.util.find_spec(package) is not None for package in PACKAGES)
 
 
+@pytest.mark.parametrize("path", python_files(), ids=label)
+def test_what_is_imported_of_ours_is_there(path: Path) -> None:
+    missing = []
+    for line, name in imports(ast.parse(path.read_text()), module_name(path), path.name == "__init__.py"):
+        parts = name.split(".")
+        if parts[0] in PACKAGES and not any(
+            (ROOT.joinpath(*parts[:k]) / "__init__.py").is_file() and k >= len(parts) - 1
+            or ROOT.joinpath(*parts[:k]).with_suffix(".py").is_file()
+            for k in range(1, len(parts) + 1)
+        ):
+            missing.append(f"line {line}: {name}")
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", sources(), ids=label)
 def test_packages_do_not_print(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from fem.command import Parser
 from meshes.box import KINDS
-from micro.data.memory import as_size, available_memory, check_memory
+from micro.data.cli import available_memory, check_memory, size_in_words
 from micro.threads import check_threads
 
 MESH = ("size", "kind", "grading", "rim", "degree")
@@ -109,8 +109,8 @@ def check_sizes(comm: MPI.Comm, o: argparse.Namespace, bars: int, n: int) -> Non
     needed, there = here * POINT * points, available_memory()
     if needed > there:
         raise ValueError(
-            f"--size must be larger: {cubes:.1e} finite elements need about {as_size(needed)} of memory, "
-            f"and this machine has {as_size(there)}."
+            f"--size must be larger: {cubes:.1e} finite elements need about {size_in_words(needed)} of memory, "
+            f"and this machine has {size_in_words(there)}."
         )
     cells = float(n) ** 3 * math.prod(lengths) / lengths[0] ** 3
-    check_memory("--n", here * BAR * bars * cells, f"{cells * bars:.1e} bars")
+    check_memory(f"{cells * bars:.1e} bars", here * BAR * bars * cells, name="--n")
