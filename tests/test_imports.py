@@ -274,7 +274,7 @@ def test_what_is_imported_of_ours_is_there(path: Path) -> None:
     for line, name in imports(ast.parse(path.read_text()), module_name(path), path.name == "__init__.py"):
         parts = name.split(".")
         if parts[0] in PACKAGES and not any(
-            (ROOT.joinpath(*parts[:k]) / "__init__.py").is_file() and k >= len(parts) - 1
+            ((ROOT.joinpath(*parts[:k]) / "__init__.py").is_file() and k >= len(parts) - 1)
             or ROOT.joinpath(*parts[:k]).with_suffix(".py").is_file()
             for k in range(1, len(parts) + 1)
         ):
