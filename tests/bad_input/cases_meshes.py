@@ -25,5 +25,6 @@ CASES: list[Case] = [
     Case(BOX, ["--lengths", "1", "1"], "Argument --lengths: expected 3 arguments"),
     Case(BOX, ["--grading", "1e300"], "grading 1e\\+300 makes a layer of .* of the length"),
     Case(BOX, ["--rim", "1e300"], "rim 1e\\+300 makes cells narrower than 1e-06 of the length"),
+    Case(BOX, ["--rim", "1e-7", "--size", "0.5"], "rim 1e-07 makes cells narrower than 1e-06 of the length"),
     Case(BOX, ["--kind", "wedges"], "Argument --kind: invalid choice: 'wedges'"),
 ]

@@ -210,3 +210,13 @@ def test_command_line_writes_the_file(tmp_path):
     path = tmp_path / "bar.msh"
     assert main(["--cells", "4", "--length", "1e-3", "--output", str(path)]) == 0
     assert path.is_file()
+
+
+@pytest.mark.parametrize("cells", [4, 6, 10])
+def test_the_estimate_of_the_size_is_the_number_of_cells(monkeypatch, cells):
+    """What is refused as too large is refused by the number of cells that the mesh would have."""
+    estimates = []
+    monkeypatch.setattr("meshes.taylor_bar.check_cells", estimates.append)
+    taylor_bar(H, D, cells)
+    tags = gmsh.model.mesh.getElements(3)[1]
+    assert estimates == [sum(len(group) for group in tags)]
