@@ -105,7 +105,7 @@ crystal = TaylorPolycrystal(GRAINS)
 state, answer = crystal.initial_state(solver.points.n), []
 with torch.no_grad():
     for F_k, dt_k in zip(F, dt, strict=True):
-        sigma, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), dt_k).double())
+        sigma, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), float(dt_k)).double())
         assert bool(ok.all()), "The polycrystal did not converge."
         answer.append(sigma.numpy())
 F, P, exact = np.array(F), np.array(P), np.array(answer)
