@@ -105,7 +105,7 @@ crystal = TaylorPolycrystal(GRAINS)
 state, answer = crystal.initial_state(solver.points.n), []
 with torch.no_grad():
     for F_k, dt_k in zip(F, dt, strict=True):
-        sigma, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), dt_k).double())
+        sigma, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), float(dt_k)).double())
         assert bool(ok.all()), "The polycrystal did not converge."
         answer.append(sigma.numpy())
 F, P, exact = np.array(F), np.array(P), np.array(answer)
@@ -120,8 +120,10 @@ assert deviator < BOUND, f"the deviatoric stress differs by {100 * deviator:.0f}
 
 # %% [markdown]
 # ## The picture
-# The bar at the end, and the von Mises stress over time at three heights on its axis: the law, and the crystal on the
-# same path. The foot yields at once; the wave reaches the middle later, and weaker.
+# On the left the bar at the end, with a foot that has become wider. On the right the von Mises stress over time at
+# three heights beside its axis: the law, and the crystal on the same path. The foot yields at once. The elastic wave
+# reaches the middle later and weaker, and the stress rises and falls with the waves that run across the bar. Higher
+# up, where the strain is small, the law is least sure.
 
 # %%
 middle = mesh.compute_midpoints(box, 3, np.arange(solver.points.n, dtype=np.int32))
@@ -135,8 +137,7 @@ if comm.rank == 0:
     faces = Poly3DCollection(1e3 * (skin["x"] + skin["displacement"]), edgecolors="0.3", linewidths=0.2)
     faces.set(array=skin["von_mises"].mean(axis=1) / 1e6, clip_on=False)
     figure.colorbar(view.add_collection3d(faces), ax=view, shrink=0.7, label="MPa")
-    view.set(xlim=(0, 0.8), ylim=(0, 0.8), zlim=(0, 2.9))
-    view.set_box_aspect((0.8, 0.8, 2.9), zoom=0.95)
+    view.set(xlim=(0, 0.8), ylim=(0, 0.8), zlim=(0, 2.9), box_aspect=(0.8, 0.8, 2.9))
     view.set_axis_off()
     axis = figure.add_subplot(1, 2, 2, xlabel="time, microseconds", ylabel="von Mises stress, MPa")
     for colour, (z, law_says, crystal_says) in zip(("#023047", "#219ebc", "#fb8500"), points[:9:4], strict=True):

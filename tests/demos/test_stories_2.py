@@ -22,7 +22,7 @@ SHRUNKEN = {  # constants of the pipeline for a run of seconds; its law is hardl
 
 def call(path, folder, ranks):
     """Run a demo in a folder."""
-    left_out = ("OMPI_", "PMIX_", "PRTE_")  # of this process, if it has a rank
+    left_out = ("OMPI_COMM", "PMIX_")  # of this process, if it has a rank
     environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     environment["PYTHONPATH"] = os.pathsep.join([str(DEMOS.parent), environment.get("PYTHONPATH", "")])
     command = ["mpirun", "-n", str(ranks), sys.executable, str(path)] if ranks > 1 else [sys.executable, str(path)]
