@@ -188,7 +188,7 @@ def test_resume_refuses_other_parameters(reference, make_set, caplog, options, s
 def test_resume_refuses_other_code(reference, make_set, caplog, monkeypatch):
     monkeypatch.setattr(provenance, "source_hash", lambda path: "0" * 64)
     assert make_set(reference) == 2
-    assert "code of fake_job, micro, micro.threads is not the code the set was begun with" in caplog.text
+    assert "code of fake_job, micro is not the code the set was begun with" in caplog.text
 
 
 def test_shards_of_another_set_are_not_taken_over(tmp_path, reference, make_set, caplog):

@@ -91,7 +91,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
         (["--modes", "42"], "modes must not exceed the 41 times"),
         (["--held-out", "60"], "held_out must lie between 1 and 59"),
         (["--threads", "0"], "threads must be at least 1"),
-        (["--resume"], "resume needs the checkpoint"),
+        (["--resume"], "resume needs a checkpoint"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_no_file(data, tmp_path, capsys, words, sentence):

@@ -298,7 +298,7 @@ def test_bad_configurations_are_refused(bad):
 
 
 def test_what_cannot_be_learned_is_refused(walks, make_walks):
-    with pytest.raises(ValueError, match="at most the 16"):
+    with pytest.raises(ValueError, match="at most 16, as the paths determine"):
         build(TannNetworkConfig(variables=17), walks[0])
     with pytest.raises(ValueError, match="kinematically"):
         build(TannNetworkConfig(), make_walks(samples=2, steps=3, bar=IsotropicBar()))
