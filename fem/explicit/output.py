@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import ufl
 from dolfinx.fem import Function, assemble_vector, form, functionspace
 from dolfinx.la import InsertMode
 
-from fem.discretisation.quadrature import cell_average
+from fem.discretisation.quadrature import Points, cell_average
 from fem.discretisation.strain_measures import cauchy_stress, deviatoric_strain, volume_strain, von_mises
-from fem.laws import drawable
-
-if TYPE_CHECKING:
-    from fem.explicit.solver import ExplicitSolver
+from fem.laws import Law, drawable
 
 MEASURES = ("von_mises", "e_d", "e_d_isochoric", "e_v")
 
@@ -26,27 +23,29 @@ class ProjectedFields:
     with the exponent 2/3, which a change of volume alone leaves at zero; e_v = det F - 1.
 
     Args:
-        solver: The solver.
+        points: The material points, with their F and P.
+        law: The law.
+        state: Returns the state of the points, (n, k), at the current time.
 
     Attributes:
         nodal: Name -> P1 Function.
     """
 
-    def __init__(self, solver: ExplicitSolver) -> None:
-        self._solver = solver
-        mesh = solver.domain.mesh
+    def __init__(self, points: Points, law: Law, state: Callable[[], np.ndarray]) -> None:
+        self._points, self._law, self._state = points, law, state
+        mesh = points.V.mesh
         self._cell = Function(functionspace(mesh, ("DG", 0)))
         W = functionspace(mesh, ("Lagrange", 1))
         w = ufl.TestFunction(W)
         self._load = form(self._cell * w * ufl.dx)
         self._weight = assemble_vector(form(w * ufl.dx(mesh)))
         self._weight.scatter_reverse(InsertMode.add)
-        self.nodal = {name: Function(W, name=name) for name in (*MEASURES, *drawable(solver.law))}
+        self.nodal = {name: Function(W, name=name) for name in (*MEASURES, *drawable(law))}
         self._owned = mesh.topology.index_map(3).size_local
 
     def update(self) -> dict[str, np.ndarray]:
         """Fill the nodal Functions at the current time; returns the values of the owned cells, name -> (cells,)."""
-        solver, points = self._solver, self._solver.points
+        points, law = self._points, self._law
         sigma = cauchy_stress(points.F, points.P)
         values = {
             "von_mises": von_mises(sigma),
@@ -54,7 +53,7 @@ class ProjectedFields:
             "e_d_isochoric": deviatoric_strain(points.F, exponent=2.0 / 3.0),
             "e_v": volume_strain(points.F),
         }
-        values |= dict(zip(solver.law.observed, np.asarray(solver.law.observe(solver.state)).T, strict=True))
+        values |= dict(zip(law.observed, np.asarray(law.observe(self._state())).T, strict=True))
         values = {name: value for name, value in values.items() if name in self.nodal}
         cells = {name: cell_average(points, value) for name, value in values.items()}
         for name, value in cells.items():

@@ -440,7 +440,7 @@ class ExplicitSolver:
         """Nodal fields of stress, strain and what the law observes (`fem.explicit.output`), as `project` left them."""
         from fem.explicit.output import ProjectedFields
 
-        return ProjectedFields(self)
+        return ProjectedFields(self.points, self.law, lambda: self.state)
 
     def project(self) -> dict[str, np.ndarray]:
         """Bring the nodal fields `projected` up to date; returns averages over the owned cells, name -> (cells,)."""

@@ -1,23 +1,23 @@
-"""What the state of an explicit run consists of, for a checkpoint."""
+"""What the state of an explicit run consists of, for a checkpoint.
+
+The functions take an `ExplicitSolver`, which calls them: it imports this module, so this module does not import it.
+"""
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fem.io import checkpoint
 from fem.io.checkpoint import Block, cell_numbers, node_numbers
 
-if TYPE_CHECKING:
-    from fem.explicit.solver import ExplicitSolver
-
 SCALARS = ("steps", "dt", "last_contact", "in_contact")
 INITIAL = ("kinetic", "speed", "momentum", "hourglass")
 
 
-def save(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
+def save(solver: Any, path: str | PathLike[str]) -> None:
     """Write the state of a solver; collective; `ExplicitSolver.save` calls it."""
     sums = solver.comm.allreduce(solver._sums.pack())
     scalars: dict[str, Any] = {name: getattr(solver, name) for name in SCALARS}
@@ -26,7 +26,7 @@ def save(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
     checkpoint.save(path, solver.comm, time=solver.time, blocks=blocks, scalars=scalars, identity=_identity(solver))
 
 
-def restore(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
+def restore(solver: Any, path: str | PathLike[str]) -> None:
     """Put a solver into the state of a file; collective; `ExplicitSolver.restore` calls it."""
     like: dict[str, Any] = {"steps": 0, "dt": 0.0, "last_contact": 0.0, "in_contact": False, "sums": np.zeros(13)}
     like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
@@ -45,11 +45,11 @@ def restore(solver: ExplicitSolver, path: str | PathLike[str]) -> None:
     solver.time = found.time
 
 
-def _identity(solver: ExplicitSolver) -> dict[str, str | int]:
+def _identity(solver: Any) -> dict[str, str | int]:
     return {"solver": "explicit", "law": solver.law.name, "integration": solver.integration}
 
 
-def _blocks(solver: ExplicitSolver, n: int) -> dict[str, Block]:
+def _blocks(solver: Any, n: int) -> dict[str, Block]:
     """Rows of the first n nodes of this rank, and of its owned cells."""
     V, mesh, points = solver.points.V, solver.domain.mesh, solver.points
     cells = cell_numbers(mesh)

@@ -326,7 +326,7 @@ class ImplicitSolver(QuasiStatic):
         """
         from fem.io.fields import Writer
 
-        fields = OutputFields(self)
+        fields = OutputFields(self.u, self.points, self.law, lambda: self.state)
         return Writer(
             folder, fields.functions, time=lambda: self.time, refresh=fields.update, row=self._row, every=every
         )
