@@ -110,7 +110,7 @@ def check_sizes(comm: MPI.Comm, o: argparse.Namespace, bars: int, n: int) -> Non
     if needed > there:
         raise ValueError(
             f"--size must be larger: {cubes:.1e} finite elements need about {size_in_words(needed)} of memory, "
-            f"and this machine has {size_in_words(there)}."
+            f"but only {size_in_words(there)} are available."
         )
     cells = float(n) ** 3 * math.prod(lengths) / lengths[0] ** 3
     check_memory(f"{cells * bars:.1e} bars", here * BAR * bars * cells, name="--n")

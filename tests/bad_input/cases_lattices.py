@@ -17,7 +17,7 @@ COMPRESSION, TORSION, CYCLIC = (f"{FOLDER}/{name}.py" for name in ("compression"
 BENCH = "demos/benchmarks/bench_explicit.py"
 SMALL = ["--law", "lattice-cube-1", "--n", "2", "--size", "5", "--steps", "1", "--threads", "1"]
 RESTART = [*SMALL, "--case", "lcC1", "--restart", "{folder}/run", "--output", "{folder}/out"]
-NEED = r"need about \S+ [MGTP]B of memory, and this machine has \S+ [MGTP]B\."
+NEED = r"need about \S+ [MGTP]B of memory, but only \S+ [MGTP]B are available\."
 THREADS = r"--threads must be at most \d+ on this machine, got 100000\."
 
 

@@ -65,7 +65,7 @@ def test_what_is_known_is_not_solved_for(data, monkeypatch):
 def test_bad_input_is_refused_in_one_sentence(networks, data, tmp_path, capsys):
     for words, sentence in (
         ([networks[0], "--data", data[0], "--held-out", "0"], "held_out must lie between 1 and 3"),
-        ([networks[0], "--data", data[0], "--held-out", "1", "--all"], "held_out must be left out"),
+        ([networks[0], "--data", data[0], "--held-out", "1", "--all"], "held_out must not be given together"),
         ([networks[0], "--data", str(tmp_path / "none")], "neither a data set nor"),
         ([str(tmp_path / "none.pt"), "--data", data[0]], "does not exist"),
         ([networks[0], networks[0], "--data", data[0]], "files must have names that differ, got fields, fields."),
