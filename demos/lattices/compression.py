@@ -24,7 +24,7 @@
 # **Checks**, each against a number from outside:
 #
 # 1. lcU: the totals of psi and of dissipation are the closed form of uniaxial stress, whatever n and the mesh (1e-8);
-# 2. lcC1: the energy of the lattice of 1, 2, 4, 8 cells a side is the known one (all digits given);
+# 2. lcC1: the energy of the lattice of 1, 2, 4, 8 cells per side is the known one (all digits given);
 # 3. psi + dissipation of every run lies between the two bounds of the work done by the supports, step by step;
 # 4. law against exact law: displacement and energy within 0.5 %, dissipation within 2 %.
 #
@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 # %%
 ENERGY_U1 = 101.1617146683  # J, E = 1, top -3, 1000 m^3
-ENERGY_C1 = {1: 51.3483, 2: 48.6390, 4: 47.5585, 8: 47.1172}  # J, lattices of n cells a side
+ENERGY_C1 = {1: 51.3483, 2: 48.6390, 4: 47.5585, 8: 47.1172}  # J, lattices of n cells per side
 
 
 def closed_form(top: float, bar: KinematicBar) -> tuple[float, float]:

@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 def parse() -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Internal variables.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--cell", default="square-2", help="square-k or cube-k, k units a side")
+    p.add_argument("--cell", default="square-2", help="square-k or cube-k, k units per side")
     p.add_argument("--perturbation", type=float, default=0.2, help="standard deviation of the nodes, in units")
     p.add_argument("--variables", type=int, nargs="*", default=[4, 8, 12], help="numbers to try, beside all there are")
     p.add_argument("--samples", type=int, default=150, help="walks")
@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--epochs", type=int, default=10, help="epochs of each training; 0 for merged variables as they are")
     p.add_argument("--learning-rate", type=float, default=1e-3, help="first learning rate")
     p.add_argument("--seed", type=int, default=1, help="seed of the walks")
-    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads a rank, of PyTorch and BLAS")
+    p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads per rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/lattice_variables", help="folder for the results")
     o = p.parse_args()
     for name in ("samples", "steps", "threads"):
