@@ -25,7 +25,6 @@ from fem.discretisation.dirichlet import Dirichlet
 
 EDGE = 10.0  # of the square section, m
 NEAR = 1e-9  # of the box: where a node is on a plane or at a corner
-PAPER_SIZE = 0.5  # of the paper's elements, m
 
 Place = Literal["bottom", "top"] | tuple[float, float, float]
 Value = float | Callable[[np.ndarray, float], np.ndarray]

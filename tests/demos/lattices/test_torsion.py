@@ -7,11 +7,6 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from micro.lattice.bars import KinematicBar
-from micro.lattice.data import lattice_parameters
-from micro.lattice.geometry import make_cell
-from surrogates.tann.exact import write_lattice_law
-
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--n", "3", "--size", "3.4", "--steps", "4", "--degree", "1", "--threads", "1"]
 
@@ -22,15 +17,6 @@ def demo():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def law(tmp_path_factory):
-    path = Path(MPI.COMM_WORLD.bcast(str(tmp_path_factory.mktemp("laws") / "exact.pt")))
-    if MPI.COMM_WORLD.rank == 0:
-        write_lattice_law(path, lattice_parameters(make_cell("cube-1"), KinematicBar(), perturbation=0.0, seed=0))
-    MPI.COMM_WORLD.barrier()
-    return str(path)
 
 
 def run(demo, law, folder, *arguments, comm=MPI.COMM_SELF):
