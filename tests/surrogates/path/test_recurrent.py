@@ -1,5 +1,6 @@
 """The recurrent law: exact properties that hold whatever the weights, and training that resumes."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,29 @@ def test_without_texture_the_law_is_isotropic(law: RecurrentLaw) -> None:
     turned, _ = drive(isotropic, Q @ F @ Q.T, 1e-7)
     torch.testing.assert_close(turned, Q @ plain @ Q.T, rtol=0, atol=1e-10 * float(plain.abs().max()))
     assert float((drive(law, Q @ F @ Q.T, 1e-7)[0] - Q @ drive(law, F, 1e-7)[0] @ Q.T).abs().max()) > 1e-6 * K
+
+
+def test_without_a_target_memory_fades_at_its_rate_and_elastic_strains_by_their_size(law: RecurrentLaw) -> None:
+    """h exp(-a g Delta) in closed form; g = |h|^2 / (1 + |h|^2) of the elastic strains, 1 of the memory."""
+    step = copy.deepcopy(law.relaxation).double()
+    with torch.no_grad():
+        for network in (step.isotropic, step.texture):
+            for parameter in network[-1].parameters():
+                parameter.zero_()
+    length, m = 2e-3, step.elastic
+    D = torch.tensor([[1.0, -1.0, 0, 0, 0, 0]], dtype=torch.float64) * (length / 2**0.5)
+    E, log_rate = torch.zeros(1, 6, dtype=torch.float64), torch.tensor([4.0], dtype=torch.float64)
+    rates = step.rates.double() * np.log(2.0)  # softplus(0)
+    for size in (0.1, 1.0, 10.0):
+        h = torch.randn(1, step.tensors, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        h = size * h / h.norm(dim=2, keepdim=True)
+        start = h.clone()
+        start[:, :m] -= D / step.scale  # so that the elastic strains have this size after the predictor
+        gate = torch.ones(step.tensors, dtype=torch.float64)
+        gate[:m] = size**2 / (1 + size**2)
+        with torch.no_grad():
+            new = step(E, D, log_rate, start)
+        torch.testing.assert_close(new, h * torch.exp(-rates * gate * length)[:, None], rtol=1e-6, atol=0)
 
 
 def test_zero_increment_changes_nothing(law: RecurrentLaw) -> None:
