@@ -161,7 +161,7 @@ def cooperating_signs(schmid: np.ndarray) -> np.ndarray:
 
 
 def rate_equations(
-    crystal: ReferenceCrystal, slip: str = "domains", signs: np.ndarray | None = None
+    crystal: ReferenceCrystal, slip: str = "domains", signs: np.ndarray | None = None, threshold: float = 0.0
 ) -> Callable[[np.ndarray, np.ndarray, bool], np.ndarray]:
     """Return the function (C, y, full) -> dy/dt of one grain.
 
@@ -173,6 +173,7 @@ def rate_equations(
         slip: "domains": parent and twins slip at their own rates; "common": one rate for all, as (A.10) is printed;
             "parent": as "common", but the twinned volume keeps the lattice of the parent.
         signs: Signs (1 + n_t, n) of the slip directions in the twins, for "common"; `cooperating_signs` by default.
+        threshold: Fraction below which a twin does not slip, for "domains"; it shows what such a rule costs.
 
     Raises:
         ValueError: `slip` is not one of the three.
@@ -205,8 +206,9 @@ def rate_equations(
         r = r_0 + sigma_inf * (1 - np.exp(-h * e / sigma_inf)) + v * ((v * e).sum(0) - v * e)
         if own:
             gdot = rate_0 * (np.maximum(np.abs(force) - r, 0) / tau_0) ** crystal.exponent * np.sign(force)
-            flow = w[:, None] * gdot
-            edot = (w[:, None] * np.abs(gdot)).sum(0)
+            volume = w if threshold == 0 else w * (w > threshold)
+            flow = volume[:, None] * gdot
+            edot = np.abs(flow).sum(0)
         else:
             force = (w[:, None] * force).sum(0)
             gdot = rate_0 * (np.maximum(np.abs(force) - r, 0) / tau_0) ** crystal.exponent * np.sign(force)
@@ -230,6 +232,7 @@ def solve_grain(
     *,
     slip: str = "domains",
     signs: np.ndarray | None = None,
+    threshold: float = 0.0,
     rtol: float = RTOL,
     method: str = "Radau",
 ) -> ReferenceGrain:
@@ -241,6 +244,7 @@ def solve_grain(
         time: The instants (T,), s.
         slip: Model of slip in twins; see `rate_equations`.
         signs: Signs of slip in twins, for "common".
+        threshold: Fraction below which a twin does not slip.
         rtol: Relative tolerance; the absolute ones shrink with it where it is below the default.
         method: Implicit method of `scipy.integrate.solve_ivp`: "Radau" or "BDF".
 
@@ -251,7 +255,7 @@ def solve_grain(
     if C.ndim != 3 or C.shape[1:] != (3, 3) or time.shape != C.shape[:1]:
         raise ValueError(f"C must have shape (T, 3, 3) and time (T,), got {C.shape}, {time.shape}.")
     n, n_t = len(crystal.s), len(crystal.twin_s)
-    rates = rate_equations(crystal, slip, signs)
+    rates = rate_equations(crystal, slip, signs, threshold)
     atol = np.concatenate([np.full(9, ATOL_F), np.full(n, ATOL_E), np.full(n_t, ATOL_LAM)]) * min(1.0, rtol / RTOL)
     y = np.concatenate([np.eye(3).ravel(), np.zeros(n + n_t)])
     history, full, evaluations, step = [y], n_t == 0, 0, 0.0
@@ -268,17 +272,13 @@ def solve_grain(
                 return 1.0 - y[9 + n :].sum()
 
             untwinned.terminal = True  # type: ignore[attr-defined]
-            solution = solve_ivp(
-                rhs,
-                (at, 1.0),
-                y,
-                method=method,
-                rtol=rtol,
-                atol=atol,
-                vectorized=True,
-                first_step=min(step / T, 1.0 - at) or None,
-                events=None if full else untwinned,
-            )
+            first_step = min(step / T, 1.0 - at) or None
+            events = None if full else untwinned
+            # A trial state of the iteration may lie beyond all bounds; the method then takes a smaller step.
+            with np.errstate(over="ignore", invalid="ignore"):
+                solution = solve_ivp(
+                    rhs, (at, 1.0), y, method, rtol=rtol, atol=atol, vectorized=True, first_step=first_step, events=events
+                )
             if solution.status < 0:
                 raise RuntimeError(f"The reference stopped in step {k} of the path: {solution.message}")
             evaluations += solution.nfev
@@ -317,6 +317,7 @@ def solve_polycrystal(
     weights: np.ndarray | None = None,
     slip: str = "domains",
     signs: np.ndarray | None = None,
+    threshold: float = 0.0,
     rtol: float = RTOL,
     method: str = "Radau",
 ) -> ReferenceResult:
@@ -328,7 +329,7 @@ def solve_polycrystal(
         U: Right stretch (T, 6), the identity at the first instant; order 11, 22, 33, 12, 23, 13.
         time: Instants (T,), s.
         weights: Weights of the grains (g,), summing to one; equal by default.
-        slip, signs, rtol, method: See `solve_grain`.
+        slip, signs, threshold, rtol, method: See `solve_grain`.
     """
     F = full_tensor(U)
     weights = np.full(len(orientations), 1 / len(orientations)) if weights is None else weights
@@ -336,7 +337,9 @@ def solve_polycrystal(
     for q, weight in zip(orientations, weights, strict=True):
         F_c = q.T @ F @ q
         C = np.swapaxes(F_c, 1, 2) @ F_c
-        grain = solve_grain(crystal, C, time, slip=slip, signs=signs, rtol=rtol, method=method)
+        grain = solve_grain(
+            crystal, C, time, slip=slip, signs=signs, threshold=threshold, rtol=rtol, method=method
+        )
         grains.append(grain)
         stress += weight * (q @ cauchy(crystal, F_c, grain.F_in) @ q.T)
     return ReferenceResult(np.stack([stress[:, i, j] for i, j in _COMPONENTS], axis=-1), grains)
