@@ -117,7 +117,7 @@ def reference_crystal(systems: Any) -> ReferenceCrystal:
         return [np.asarray(getattr(systems, name), dtype=float) for name in names]
 
     def factors(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        u, size, vt = np.linalg.svd(tensors.reshape(-1, 3, 3))
+        u, size, vt = np.linalg.svd(tensors.reshape(len(tensors), 3, 3))
         return u[:, :, 0], vt[:, 0, :], size[:, 0]
 
     slip, twin = arrays("slip", "twin")
@@ -272,13 +272,11 @@ def solve_grain(
                 return 1.0 - y[9 + n :].sum()
 
             untwinned.terminal = True  # type: ignore[attr-defined]
-            first_step = min(step / T, 1.0 - at) or None
+            options = {"rtol": rtol, "atol": atol, "first_step": min(step / T, 1.0 - at) or None}
             events = None if full else untwinned
             # A trial state of the iteration may lie beyond all bounds; the method then takes a smaller step.
             with np.errstate(over="ignore", invalid="ignore"):
-                solution = solve_ivp(
-                    rhs, (at, 1.0), y, method, rtol=rtol, atol=atol, vectorized=True, first_step=first_step, events=events
-                )
+                solution = solve_ivp(rhs, (at, 1.0), y, method, vectorized=True, events=events, **options)
             if solution.status < 0:
                 raise RuntimeError(f"The reference stopped in step {k} of the path: {solution.message}")
             evaluations += solution.nfev
