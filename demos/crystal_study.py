@@ -187,7 +187,8 @@ def accuracy(o: argparse.Namespace, U: Tensor, t: Tensor, bar: tqdm) -> dict[str
         for tolerance in TOLERANCES:
             result = TaylorPolycrystal(o.reference_grains, parameters=parameters, tolerance=tolerance).solve(U, t)
             s = deviators(result.stress)
-            found[case][tolerance] = {"error": change(s, ref), "solves": result.solves.tolist(), "ok": result.ok.tolist()}
+            row = {"error": change(s, ref), "solves": result.solves.tolist(), "ok": result.ok.tolist()}
+            found[case][tolerance] = row
             if case == "with twins" and tolerance == DEFAULT:
                 found["first"]["law"] = s[0].flatten(1).norm(dim=1).mul(1.5**0.5).tolist()
         found["first"][case] = ref[0].flatten(1).norm(dim=1).mul(1.5**0.5).tolist()
@@ -317,6 +318,9 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
             values += part
         return {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
 
+    def both(group: str, *names: str) -> dict[str, Any]:
+        return {n: {k: spread("models", group, n, k) for k in ("change", "level")} for n in names}
+
     error = {
         case: {tol: spread("accuracy", case, tol, "error") | {"solves": spread("accuracy", case, tol, "solves")["mean"]}
                for tol in TOLERANCES}
@@ -342,8 +346,8 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
         "tolerance": DEFAULT,
         "error": error,
         "reference_change": max(max(p["accuracy"]["reference"]) for p in parts),
-        "slip_models": {n: {k: spread("models", "slip", n, k) for k in ("change", "level")} for n in ("common", "parent")},
-        "signs_of_common": {n: {k: spread("models", "signs", n, k) for k in ("change", "level")} for n in (*SIGNS, "domains")},
+        "slip_models": both("slip", "common", "parent"),
+        "signs_of_common": both("signs", *SIGNS, "domains"),
         "sensitivity_to_tau_0": {f: {x: spread("models", "sensitivity", f, x) for x in FACTORS} for f in FAMILIES},
         "anisotropy": anisotropy,
         "slope_of_anisotropy": float(np.polyfit(np.log(counts), np.log([anisotropy[g]["mean"] for g in counts]), 1)[0])
