@@ -47,9 +47,11 @@ def error(stress: torch.Tensor, exact: torch.Tensor | np.ndarray) -> float:
 
 
 @cache
-def exact_stress(twins: bool, slip: str = "domains", grains: int = 3, steps: int = 12) -> np.ndarray:
+def exact_stress(
+    twins: bool, slip: str = "domains", grains: int = 3, steps: int = 12, strain: float = 0.5
+) -> np.ndarray:
     """The reference's stress (T, 6) along a walk."""
-    U, time = walks(1, steps)
+    U, time = walks(1, steps, strain)
     crystal = reference_crystal(crystal_systems(MAGNESIUM if twins else WITHOUT_TWINS))
     orientations = random_rotations(grains, 0).numpy()
     return solve_polycrystal(crystal, orientations, U[0].numpy(), time[0].numpy(), slip=slip, rtol=1e-5).stress
@@ -77,9 +79,10 @@ def test_error_falls_with_the_tolerance() -> None:
 
 @pytest.mark.parametrize("slip", ["common", "parent"])
 def test_the_other_models_of_slip_agree_with_the_reference(slip: str) -> None:
-    U, time = walks(1, 12)
-    polycrystal = TaylorPolycrystal(3, parameters=MAGNESIUM, slip=slip)
-    assert error(polycrystal.solve(U, time).stress[0], exact_stress(True, slip)) < 0.01
+    U, time = walks(1, 5, strain=0.2)
+    polycrystal = TaylorPolycrystal(2, parameters=MAGNESIUM, slip=slip)
+    exact = exact_stress(True, slip, grains=2, steps=5, strain=0.2)
+    assert error(polycrystal.solve(U, time).stress[0], exact) < 0.01
 
 
 @pytest.mark.slow
@@ -218,11 +221,10 @@ def test_anisotropy_falls_with_the_root_of_the_number_of_grains() -> None:
     assert -0.65 < slope < -0.35
 
 
-# The plane-strain tests of Kelley and Hosford (1968) on magnesium crystals: compression along one direction between
-# walls that prevent strain along a second; the third is free. The directions are those of the tests' usual tables.
-# Modes: Kelley and Hosford, Trans. AIME 242, 654; Molodov et al. (2023), doi:10.3390/met13040640 (pyramidal slip in
-# compression along c, profuse {10-12} twinning where c is extended); Chang and Kochmann (2015),
-# doi:10.1016/j.ijplas.2015.03.008. Strengths are not compared: ours depend on the rate with tau_0 that are assumed.
+# The plane-strain tests of Kelley and Hosford on magnesium crystals (1968, Trans. Metall. Soc. AIME 242, 5):
+# compression along one direction between walls that prevent strain along a second; the third is free. That pyramidal
+# slip carries compression along c, and {10-12} twinning the crystals whose c axis is extended, is also found by Molodov
+# et al. (2023), doi:10.3390/met13040640. Strengths are not compared: ours depend on the rate, with assumed tau_0.
 A_AXIS, B_AXIS, C_AXIS = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # <2-1-10>, <01-10>, [0001]
 CHANNEL_DIE = {
     "A": (C_AXIS, B_AXIS),
@@ -242,8 +244,8 @@ def channel_die(
     """Compress a crystal; return the shear of each family, the history of the twin fraction, and the stress, Pa.
 
     The crystal is one degree off the direction, as a real one is: in the perfect one of E and F, two variants tie and
-    hold each other back. F is isochoric: the elastic change of volume that the free face allows is below 0.3 %. The stress is the
-    compressive one relative to the free face.
+    hold each other back. F is isochoric: the elastic change of volume that the free face allows is below 0.3 %. The
+    stress is the compressive one relative to the free face.
     """
     load, wall = (torch.tensor(d, dtype=torch.float64) for d in CHANNEL_DIE[test])
     q = torch.stack([wall, load, torch.linalg.cross(wall, load)]) @ rotation_about(torch.tensor([1.0, 2.0, -1.5]), TILT)
