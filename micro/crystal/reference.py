@@ -206,7 +206,7 @@ def rate_equations(
         r = r_0 + sigma_inf * (1 - np.exp(-h * e / sigma_inf)) + v * ((v * e).sum(0) - v * e)
         if own:
             gdot = rate_0 * (np.maximum(np.abs(force) - r, 0) / tau_0) ** crystal.exponent * np.sign(force)
-            volume = w if threshold == 0 else w * (w > threshold)
+            volume = w if threshold == 0 else np.concatenate([w[:1], lam * (lam > threshold)])
             flow = volume[:, None] * gdot
             edot = np.abs(flow).sum(0)
         else:

@@ -238,6 +238,13 @@ CHANNEL_DIE = {
 TILT = np.deg2rad(1.0)
 
 
+def crystal_frame(test: str) -> torch.Tensor:
+    """Rotation (3, 3) from the frame of the crystal to that of the walls: wall, load, free face."""
+    load, wall = (torch.tensor(d, dtype=torch.float64) for d in CHANNEL_DIE[test])
+    tilt = rotation_about(torch.tensor([1.0, 2.0, -1.5]), TILT)
+    return torch.stack([wall, load, torch.linalg.cross(wall, load)]) @ tilt
+
+
 def channel_die(
     test: str, strain: float = 0.1, rate: float = 1e5, **factors: float
 ) -> tuple[dict[str, float], torch.Tensor, torch.Tensor]:
@@ -247,8 +254,7 @@ def channel_die(
     hold each other back. F is isochoric: the elastic change of volume that the free face allows is below 0.3 %. The
     stress is the compressive one relative to the free face.
     """
-    load, wall = (torch.tensor(d, dtype=torch.float64) for d in CHANNEL_DIE[test])
-    q = torch.stack([wall, load, torch.linalg.cross(wall, load)]) @ rotation_about(torch.tensor([1.0, 2.0, -1.5]), TILT)
+    q = crystal_frame(test)
     eps = torch.linspace(0, strain, 101, dtype=torch.float64)
     F = torch.diag_embed(torch.stack([torch.ones_like(eps), torch.exp(-eps), torch.exp(eps)], -1))
     parameters = MAGNESIUM.with_tau_0(**factors)
@@ -267,6 +273,19 @@ def test_slip_mode_of_a_channel_die_test(test: str, mode: str) -> None:
     assert shear[mode] > 0.7 * sum(shear.values())
     # c is compressed (A, B, at first G) or held (C): none of these tests is carried by twins.
     assert float(lam[-1]) < 0.15
+
+
+def test_soft_twins_take_the_shear_of_a_crystal_whose_c_axis_is_held() -> None:
+    """D: prismatic slip carries the crystal if its few twins may not slip; if they may, basal slip in them does."""
+    assert max(shear := channel_die("D")[0], key=lambda family: shear[family]) == "basal"
+    crystal = reference_crystal(crystal_systems(MAGNESIUM))
+    q, eps = crystal_frame("D").numpy(), np.linspace(0, 0.1, 51)
+    F = np.stack([np.diag([1.0, np.exp(-x), np.exp(x)]) for x in eps])
+    C = q.T @ F @ F @ q
+    for threshold, family in ((0.0, slice(0, 3)), (2.0, slice(3, 6))):
+        grain = solve_grain(crystal, C, eps / 1e5, threshold=threshold, rtol=1e-5)
+        assert grain.e[-1, family].sum() > (0.4 if threshold == 0 else 0.8) * grain.e[-1].sum()
+        assert 0.02 < grain.lam[-1].sum() < 0.15
 
 
 @pytest.mark.parametrize("test", ["E", "F"])
