@@ -103,13 +103,13 @@ def integrate(
     rows = torch.nonzero(valid & ~at_once).flatten()
     everyone = torch.arange(len(duration), device=duration.device)
     rate = (C1 - C0) / duration[:, None, None]
-    run = _Run(everyone, C0, rate, duration, torch.zeros_like(duration), solves, state).take(rows)
+    run = _Run(everyone, C0, rate, duration, torch.zeros_like(duration), state.h, solves, state).take(rows)
     while len(run.rows):
         run, failed = _advance(rules, control, run)
         ended = failed | (run.time >= run.duration)
         if bool(ended.any()):  # the one synchronisation of a step, besides those of Newton's iteration
             done = run.take(torch.nonzero(ended & ~failed).flatten())
-            for whole, part in zip(final, done.state):
+            for whole, part in zip(final, done.state._replace(h=done.first)):
                 whole[done.rows] = part
             solves[run.rows[ended]] = run.solves[ended]
             status[run.rows[failed]] = STEP_TOO_SMALL
@@ -125,6 +125,7 @@ class _Run(NamedTuple):
     rate: Tensor
     duration: Tensor
     time: Tensor
+    first: Tensor
     solves: Tensor
     state: CrystalState
 
@@ -156,8 +157,9 @@ def _advance(rules: FlowRules, control: Control, run: _Run) -> tuple[_Run, Tenso
     suggested = factor * step
     suggested = torch.where(accepted & (step < h), torch.maximum(h, suggested), suggested)
     state = CrystalState(*(_where(accepted, a, b) for a, b in zip((*new, suggested), (*run.state[:-1], suggested))))
+    first = torch.where(accepted & (run.time == 0), suggested, run.first)
     time = torch.where(accepted, torch.where(step == remaining, run.duration, run.time + step), run.time)
-    return run._replace(state=state, time=time, solves=run.solves + 2), failed
+    return run._replace(state=state, time=time, first=first, solves=run.solves + 2), failed
 
 
 def _step(
