@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from micro.crystal import constants
-from micro.crystal.integrator import INVERTED, REASONS, CrystalState
+from micro.crystal.integrator import INVALID, REASONS, CrystalState
 from micro.crystal.law import Crystal, second_piola
 from micro.crystal.materials import CrystalParameters
 from micro.tensors import determinant, from_components, inverse, matmul, random_rotations, to_components
@@ -201,7 +201,7 @@ class TaylorPolycrystal:
             raise ValueError(f"F must have shape (n, 3, 3), got {tuple(F.shape)}.")
         C1 = matmul(F.mT, F)
         grains, status, solves = self._update_grains(C1, state, dt)
-        status = torch.where(determinant(F) > 0, status, INVERTED)
+        status = torch.where(determinant(F) > 0, status, INVALID)
         new = self._pack(to_components(C1), grains)
         new = torch.where((status == 0)[:, None], new, state)
         B = matmul(self.orientations, grains.B.reshape(len(F), -1, 3, 3))
