@@ -107,14 +107,14 @@ def integrate(
     final.m[at_once] = mandel(rules, state.B[at_once], C1[at_once])
     rows = torch.nonzero(valid & ~at_once).flatten()
     everyone = torch.arange(len(duration), device=duration.device)
-    run = _Run(everyone, C0, C1 - C0, duration, torch.zeros_like(duration), state.h, solves, state).take(rows)
+    run = _Run(everyone, C0, C1 - C0, duration, torch.zeros_like(duration), solves, state).take(rows)
     while len(run.rows):
         run, failed = _advance(rules, control, run)
         late = ~failed & (run.time < run.duration) & (run.steps >= constants.MOST_STEPS)
         ended = failed | late | (run.time >= run.duration)
         if bool(ended.any()):  # the one synchronisation of a step, besides those of Newton's iteration
             done = run.take(torch.nonzero(ended & ~failed & ~late).flatten())
-            for whole, part in zip(final, done.state._replace(h=done.first)):
+            for whole, part in zip(final, done.state):
                 whole[done.rows] = part
             solves[run.rows[ended]] = 2 * run.steps[ended]
             status[run.rows[failed]] = STEP_TOO_SMALL
@@ -132,8 +132,6 @@ class _Run(NamedTuple):
         dC: Its change in the interval (n, 3, 3).
         duration: The interval (n,), s.
         time: The present time in it (n,), s.
-        first: Suggestion after the first step of the interval (n,), s, with which the next interval begins: a kink
-            of the path, which needs a short step, stands at the start of both.
         steps: Steps that were tried (n,).
         state: Their states.
     """
@@ -143,7 +141,6 @@ class _Run(NamedTuple):
     dC: Tensor
     duration: Tensor
     time: Tensor
-    first: Tensor
     steps: Tensor
     state: CrystalState
 
@@ -173,9 +170,8 @@ def _advance(rules: FlowRules, control: Control, run: _Run) -> tuple[_Run, Tenso
         failed = ~accepted & (suggested < constants.SMALLEST_STEP * run.duration)
         suggested = torch.where(accepted & (step < h), torch.maximum(h, suggested), suggested)
     state = CrystalState(*(_where(accepted, a, b) for a, b in zip(new, run.state[:-1])), suggested)
-    first = torch.where(accepted & (run.time == 0), suggested, run.first)
     time = torch.where(accepted, torch.where(step == remaining, run.duration, run.time + step), run.time)
-    return run._replace(state=state, time=time, first=first, steps=run.steps + 1), failed
+    return run._replace(state=state, time=time, steps=run.steps + 1), failed
 
 
 def _step(
