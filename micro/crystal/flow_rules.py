@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micro.crystal.constants import SLIPPING_FRACTION
+from micro.crystal.constants import SLIPPING_FRACTION, TWIN_DETERMINANT, TWIN_PIVOT
 from micro.crystal.systems import CrystalSystems
 
 SLIP_RULES = ("domains", "common", "parent")
@@ -42,6 +42,7 @@ class Rates(NamedTuple):
         e: Rates of the accumulated slip (n, a), 1/s.
         twin_y: Overstress of twinning divided by its tau_0 (n, b).
         lam: Rates of the twin fractions (n, b), 1/s.
+        full: Whether the rest of the parent bounds the growth of the twins (n,), bool.
         L: L_p + L_t (n, 3, 3), 1/s.
     """
 
@@ -53,6 +54,7 @@ class Rates(NamedTuple):
     e: Tensor
     twin_y: Tensor
     lam: Tensor
+    full: Tensor
     L: Tensor
 
 
@@ -88,18 +90,31 @@ class FlowRules:
         s = self.systems
         return s.h * torch.exp(-s.h / s.sigma_inf * e)
 
-    def rates(self, m: Tensor, e: Tensor, lam: Tensor) -> Rates:
-        """Return the rates at the Mandel stress `m` (n, 5), accumulated slip `e` (n, a), twin fractions `lam` (n, b).
+    def slipping(self, lam: Tensor) -> Tensor:
+        """Return which twins slip (n, b), bool: those above a small fraction."""
+        return lam > SLIPPING_FRACTION
 
-        A crystal that has twinned completely twins no further.
+    def rates(
+        self, m: Tensor, e: Tensor, lam: Tensor, *, slipping: Tensor | None = None, bound: Tensor | None = None
+    ) -> Rates:
+        """Return the rates at a point.
+
+        Args:
+            m: Five components of the Mandel stress (n, 5), Pa.
+            e: Accumulated slip (n, a).
+            lam: Twin fractions (n, b).
+            slipping: Which twins slip (n, b), bool; those of `lam` by default.
+            bound: Largest sum of the rates of the twins (n,), 1/s. By default a crystal that has twinned completely
+                twins no further.
         """
         s = self.systems
         slip_r, twin_r = self.resistance(e, lam)
         each = (m @ s.slip5.reshape(-1, 5).T).reshape(-1, s.n_slip, 1 + s.n_twin)
-        parent = 1 - lam.sum(-1, keepdim=True)
+        parent = (1 - lam.sum(-1, keepdim=True)).clamp(min=0.0)
         mix = None
         if self.slip == "domains":
-            w, schmid5 = torch.cat([parent, torch.where(lam > SLIPPING_FRACTION, lam, 0.0)], -1), s.slip5
+            slipping = self.slipping(lam) if slipping is None else slipping
+            w, schmid5 = torch.cat([parent, torch.where(slipping, lam, 0.0)], -1), s.slip5
         elif self.slip == "common":
             mix, w = torch.cat([parent, lam], -1), torch.ones_like(parent)
             each = (each * mix[:, None]).sum(-1, keepdim=True)
@@ -109,12 +124,15 @@ class FlowRules:
         y = (each.abs() - slip_r[:, :, None]).clamp(min=0.0) / s.tau_0[:, None]
         gamma = s.rate_0[:, None] * y**s.slip_exponent
         twin_y = (m @ s.twin5.T - twin_r).clamp(min=0.0) / s.twin_tau_0
-        lam_rate = s.twin_rate_0 * twin_y**s.twin_exponent * (parent > 0)
+        lam_rate = s.twin_rate_0 * twin_y**s.twin_exponent
+        bound = torch.where(parent[:, 0] > 0, torch.inf, 0.0) if bound is None else bound
+        full = lam_rate.sum(-1) > bound
+        lam_rate = torch.where(full[:, None], lam_rate * (bound / lam_rate.sum(-1))[:, None], lam_rate)
         flow = gamma * torch.sign(each) * (w if mix is None else mix)[:, None]
         schmid = s.slip[:, : flow.shape[-1]].reshape(-1, 9)
         L = (flow.flatten(1) @ schmid + lam_rate @ s.twin).reshape(-1, 3, 3)
         e_rate = (gamma * w[:, None]).sum(-1)
-        return Rates(each, y, gamma, w, schmid5, e_rate, twin_y, lam_rate, L)
+        return Rates(each, y, gamma, w, schmid5, e_rate, twin_y, lam_rate, full, L)
 
     def dissipation(self, rates: Rates) -> Tensor:
         """Return the dissipation (n,), W/m^3: the work of the overstress, and of r_0, on slip and twinning."""
@@ -134,7 +152,8 @@ class Elimination(NamedTuple):
         twin: Growth of each twin per its force (n, b), 1/Pa, with its own hardening.
         twin_pivot: 1 / (1 + hardening of each twin by itself) (n, b).
         mutual: How all twins hinder each other, 2k / (1 + 2k sum twin) (n,), Pa.
-        determinant: Of the equations of the twins (n,): one in a short step.
+        resolved: Whether the step is short enough to resolve the competition of the twins (n,), bool: the determinant of
+            their equations is positive, and one variant at most grows against its own pivot.
     """
 
     matrix: Tensor
@@ -144,7 +163,7 @@ class Elimination(NamedTuple):
     twin: Tensor
     twin_pivot: Tensor
     mutual: Tensor
-    determinant: Tensor
+    resolved: Tensor
 
 
 def eliminate(rules: FlowRules, rates: Rates, e: Tensor, s: Tensor) -> Elimination:
@@ -170,17 +189,20 @@ def eliminate(rules: FlowRules, rates: Rates, e: Tensor, s: Tensor) -> Eliminati
     pivot = 1 / (1 + per_force.sum(-1) * own)
     hardening = own * pivot
     matrix = matrix - (hardening[:, :, None] * slip5).mT @ slip5
-    growth = s[:, None] * c.twin_rate_0 * q * rates.twin_y ** (q - 1) / c.twin_tau_0 * (rates.lam > 0)
+    growth = s[:, None] * c.twin_rate_0 * q * rates.twin_y ** (q - 1) / c.twin_tau_0 * ~rates.full[:, None]
     own = 1 + growth * (c.twin_h - 2 * c.twin_k)
-    own = torch.where(own.abs() < 1e-6, 1e-6, own)
+    # The pivot of the variant that wins passes through zero, where its share in the sums would not be finite.
+    own = torch.copysign(own.abs().clamp(min=TWIN_PIVOT), own)
     twin = growth / own
     sum_pivot = 1 + 2 * c.twin_k * twin.sum(-1)
     mutual = 2 * c.twin_k / sum_pivot
+    resolved = (own.prod(-1) * sum_pivot > TWIN_DETERMINANT) & ((own < 0).sum(-1) < 2)
     along = twin @ c.twin5
-    matrix = matrix + (twin[:, :, None] * c.twin5).mT @ c.twin5 - mutual[:, None, None] * along[:, :, None] * along[:, None]
+    matrix = matrix + (twin[:, :, None] * c.twin5).mT @ c.twin5
+    matrix = matrix - mutual[:, None, None] * along[:, :, None] * along[:, None]
     matrix = 2 * c.parameters.G * matrix
     matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    return Elimination(matrix, slip5, pivot, hardening, twin, 1 / own, mutual, own.prod(-1) * sum_pivot)
+    return Elimination(matrix, slip5, pivot, hardening, twin, 1 / own, mutual, resolved)
 
 
 def solve(

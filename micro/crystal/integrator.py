@@ -24,12 +24,17 @@ from torch import Tensor
 from micro.crystal import constants
 from micro.crystal.constants import DIAGONAL, ERROR_WEIGHTS, GAMMA, WEIGHT
 from micro.crystal.flow_rules import FlowRules, solve
-from micro.crystal.stage import Solution, Stage, mandel, mandel_rate, solve_stage
+from micro.crystal.stage import Solution, Stage, mandel, solve_stage
 from micro.tensors import determinant, isochoric, matmul
 
-#: Outcome of a crystal between two instants, and what it means.
-SOLVED, STEP_TOO_SMALL, INVERTED = 0, 1, 2
-REASONS = ("", "the step of a grain became too small", "the deformation gradient was not finite with det F > 0")
+#: What became of a crystal between two instants, and what it means.
+SOLVED, STEP_TOO_SMALL, INVALID, TOO_MANY_STEPS = 0, 1, 2, 3
+REASONS = (
+    "",
+    "the time step of a grain became too small",
+    "the deformation or the state was not finite with det F > 0",
+    "a grain took too many steps",
+)
 
 
 class CrystalState(NamedTuple):
@@ -59,7 +64,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         state: The state at the end; where the crystal was not solved, that of the start.
-        status: SOLVED, STEP_TOO_SMALL or INVERTED (n,), int64.
+        status: SOLVED, STEP_TOO_SMALL, INVALID or TOO_MANY_STEPS (n,), int64.
         solves: Implicit stages that were solved (n,), also those of steps that were repeated.
     """
 
@@ -96,43 +101,54 @@ def integrate(
     """
     valid = torch.isfinite(C1).flatten(1).all(-1) & (determinant(C1) > 0) & (duration >= 0)
     final = CrystalState(*(field.clone() for field in state))
-    status = torch.where(valid, SOLVED, INVERTED)
+    status = torch.where(valid, SOLVED, INVALID)
     solves = torch.zeros_like(status)
     at_once = valid & (duration == 0)
     final.m[at_once] = mandel(rules, state.B[at_once], C1[at_once])
     rows = torch.nonzero(valid & ~at_once).flatten()
     everyone = torch.arange(len(duration), device=duration.device)
-    rate = (C1 - C0) / duration[:, None, None]
-    run = _Run(everyone, C0, rate, duration, torch.zeros_like(duration), solves, state).take(rows)
+    run = _Run(everyone, C0, C1 - C0, duration, torch.zeros_like(duration), solves, state).take(rows)
     while len(run.rows):
         run, failed = _advance(rules, control, run)
-        ended = failed | (run.time >= run.duration)
+        late = ~failed & (run.time < run.duration) & (run.steps >= constants.MOST_STEPS)
+        ended = failed | late | (run.time >= run.duration)
         if bool(ended.any()):  # the one synchronisation of a step, besides those of Newton's iteration
-            done = run.take(torch.nonzero(ended & ~failed).flatten())
+            done = run.take(torch.nonzero(ended & ~failed & ~late).flatten())
             for whole, part in zip(final, done.state):
                 whole[done.rows] = part
-            solves[run.rows[ended]] = run.solves[ended]
+            solves[run.rows[ended]] = 2 * run.steps[ended]
             status[run.rows[failed]] = STEP_TOO_SMALL
+            status[run.rows[late]] = TOO_MANY_STEPS
             run = run.take(torch.nonzero(~ended).flatten())
     return Outcome(final, status, solves)
 
 
 class _Run(NamedTuple):
-    """The crystals that are still under way: their rows, the change of C per second, times, and states."""
+    """The crystals that are still under way.
+
+    Attributes:
+        rows: Their places in the batch (n,).
+        C0: C at the start of the interval (n, 3, 3).
+        dC: Its change in the interval (n, 3, 3).
+        duration: The interval (n,), s.
+        time: The present time in it (n,), s.
+        steps: Steps that were tried (n,).
+        state: Their states.
+    """
 
     rows: Tensor
     C0: Tensor
-    rate: Tensor
+    dC: Tensor
     duration: Tensor
     time: Tensor
-    solves: Tensor
+    steps: Tensor
     state: CrystalState
 
     def take(self, index: Tensor) -> "_Run":
         return _Run(*(field[index] for field in self[:-1]), self.state.rows(index))  # type: ignore[arg-type]
 
     def C(self, time: Tensor) -> Tensor:
-        return self.C0 + self.rate * time[:, None, None]
+        return self.C0 + (time / self.duration)[:, None, None] * self.dC
 
 
 def _advance(rules: FlowRules, control: Control, run: _Run) -> tuple[_Run, Tensor]:
@@ -146,18 +162,16 @@ def _advance(rules: FlowRules, control: Control, run: _Run) -> tuple[_Run, Tenso
         step = torch.where((h <= 0) | (h >= remaining), remaining, step)
     new, ok, error = _step(rules, control, run, step)
     if control.substeps:
-        accepted, factor = ok, torch.ones_like(step)
-        failed = ~ok
+        accepted, failed, suggested = ok, ~ok, run.state.h
     else:
         accepted = ok & (error <= 1)
         factor = (constants.SAFETY * error ** (-1 / 3)).clamp(constants.SHRINK, constants.GROW)
-        factor = torch.where(ok, factor, constants.CUT)
-        failed = ~accepted & (factor * step < constants.SMALLEST_STEP * run.duration)
-    suggested = factor * step
-    suggested = torch.where(accepted & (step < h), torch.maximum(h, suggested), suggested)
-    state = CrystalState(*(_where(accepted, a, b) for a, b in zip((*new, suggested), (*run.state[:-1], suggested))))
+        suggested = step * torch.where(ok, factor, constants.CUT)
+        failed = ~accepted & (suggested < constants.SMALLEST_STEP * run.duration)
+        suggested = torch.where(accepted & (step < h), torch.maximum(h, suggested), suggested)
+    state = CrystalState(*(_where(accepted, a, b) for a, b in zip(new, run.state[:-1])), suggested)
     time = torch.where(accepted, torch.where(step == remaining, run.duration, run.time + step), run.time)
-    return run._replace(state=state, time=time, solves=run.solves + 2), failed
+    return run._replace(state=state, time=time, steps=run.steps + 1), failed
 
 
 def _step(
@@ -165,53 +179,48 @@ def _step(
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Return B, e, lambda and m after a step of size `h` (n,), whether it was solved, and its error over the bound."""
     B, e, lam, m, _ = run.state
-    newton_tolerance = constants.NEWTON_TOLERANCE * control.tolerance
-    start = rules.rates(m, e, lam)
-    known = (-matmul(B, start.L), start.e, start.lam)  # k_0
+    slipping, tolerance = rules.slipping(lam), constants.NEWTON_TOLERANCE * control.tolerance
     s = DIAGONAL * h
-    R = [_along(y, k, s) for y, k in zip((B, e, lam), known)]
-    middle = solve_stage(rules, Stage(*R, run.C(run.time + GAMMA * h), s), m, newton_tolerance)
-    k2 = [_rate(y, r, s) for y, r in zip(middle[:3], R)]
-    weight = WEIGHT * h
-    R = [_along(_along(y, k, weight), k_, weight) for y, k, k_ in zip((B, e, lam), known, k2)]
-    C = run.C(run.time + h)
-    end = solve_stage(rules, Stage(*R, C, s), m + (middle.m - m) / GAMMA, newton_tolerance)
-    k3 = [_rate(y, r, s) for y, r in zip(end[:3], R)]
-    E = [
-        _along(_along(_along(torch.zeros_like(a), a, ERROR_WEIGHTS[0] * h), b, ERROR_WEIGHTS[1] * h), c, ERROR_WEIGHTS[2] * h)
-        for a, b, c in zip(known, k2, k3)
-    ]
-    error = _error(rules, control, end, C, E)
+    start = rules.rates(m, e, lam, slipping=slipping, bound=(1 - lam.sum(-1)).clamp(min=0.0) / s)
+    D = s[:, None, None] * start.L
+    first = (-matmul(B, D), s[:, None] * start.e, s[:, None] * start.lam)  # s k_0
+    R = [y + k for y, k in zip((B, e, lam), first)]
+    middle = solve_stage(rules, Stage(*R, run.C(run.time + GAMMA * h), s, slipping), m, tolerance)
+    second = [y - r for y, r in zip(middle[:3], R)]  # s k_2
+    R = [y + WEIGHT / DIAGONAL * (k + k_) for y, k, k_ in zip((B, e, lam), second, first)]
+    guess = m + (middle.m - m) / GAMMA
+    end = solve_stage(rules, Stage(*R, run.C(run.time + h), s, slipping), guess, tolerance)
+    third = [y - r for y, r in zip(end[:3], R)]  # s k_3
+    D5 = D.reshape(-1, 9) @ rules.systems.basis
+    terms = zip((D5, *first[1:]), (middle.D, *second[1:]), (end.D, *third[1:]))
+    weights = [weight / DIAGONAL for weight in ERROR_WEIGHTS]
+    error = _error(rules, control, end, [weights[0] * a + weights[1] * b + weights[2] * c for a, b, c in terms])
     ok = middle.ok & end.ok & torch.isfinite(error)
-    return (isochoric(end.B, determinant(end.B)), end.e, end.lam, end.m), ok, error
+    B = isochoric(end.B, determinant(end.B))
+    return (B, end.e, _limited(end.lam, lam), end.m), ok, error
 
 
-def _error(rules: FlowRules, control: Control, end: Solution, C: Tensor, E: list[Tensor]) -> Tensor:
+def _error(rules: FlowRules, control: Control, end: Solution, E: list[Tensor]) -> Tensor:
     """Return the error of a step divided by its bound (n,), the largest of stress and twin fractions.
 
     Args:
         rules: Flow rules.
         control: Tolerances.
         end: Solution of the last stage.
-        C: Right Cauchy-Green tensor at its time.
-        E: Result minus embedded result of B, e and lambda.
+        E: Result minus embedded result of the flow (n, 5), the slips (n, a) and the twin fractions (n, b).
     """
-    change = mandel_rate(rules, end.B, E[0], C)
-    dm, _, dlam = solve(rules, end.linear, -change, -E[1], -E[2])
+    dm, _, dlam = solve(rules, end.linear, 2 * rules.systems.parameters.G * E[0], -E[1], -E[2])
     error = dm.norm(dim=-1) / (control.tolerance * (end.m.norm(dim=-1) + constants.STRESS_REFERENCE))
     bound = constants.TWIN_TOLERANCE * control.tolerance * (end.lam + constants.TWIN_REFERENCE)
     twins = torch.cat([torch.zeros_like(dlam[:, :1]), dlam.abs() / bound], -1).amax(-1)
     return torch.maximum(error, twins).clamp(min=1e-12)
 
 
-def _along(y: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-    """Return y + time * rate for a `time` (n,) of each row."""
-    return y + time.reshape(-1, *[1] * (y.dim() - 1)) * rate
-
-
-def _rate(y: Tensor, known: Tensor, s: Tensor) -> Tensor:
-    """Return the implicit rate (y - known) / s of a stage."""
-    return (y - known) / s.reshape(-1, *[1] * (y.dim() - 1))
+def _limited(lam: Tensor, start: Tensor) -> Tensor:
+    """Return twin fractions (n, b) whose sum is at most one: the increments from `start` are scaled."""
+    total, before = lam.sum(-1, keepdim=True), start.sum(-1, keepdim=True)
+    part = (1 - before).clamp(min=0.0) / (total - before).clamp(min=1e-300)
+    return torch.where(total > 1, start + (lam - start) * part, lam)
 
 
 def _where(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Stage(NamedTuple):
         lam: Known part of the twin fractions (n, b).
         C: Right Cauchy-Green tensor at the time of the stage (n, 3, 3), in the frame of the crystal.
         s: Weight of the implicit rates (n,), s.
+        slipping: Which twins slip (n, b), bool.
     """
 
     B: Tensor
@@ -34,6 +35,7 @@ class Stage(NamedTuple):
     lam: Tensor
     C: Tensor
     s: Tensor
+    slipping: Tensor
 
 
 class Solution(NamedTuple):
@@ -41,6 +43,7 @@ class Solution(NamedTuple):
 
     Attributes:
         B, e, lam, m: State at the time of the stage.
+        D: Five components of s L (n, 5), of its symmetric part.
         linear: The equations of the last iteration.
         ok: Whether the iteration has converged (n,), bool.
     """
@@ -49,6 +52,7 @@ class Solution(NamedTuple):
     e: Tensor
     lam: Tensor
     m: Tensor
+    D: Tensor
     linear: Elimination
     ok: Tensor
 
@@ -60,14 +64,6 @@ def mandel(rules: FlowRules, B: Tensor, C: Tensor) -> Tensor:
     return rules.systems.parameters.G * (A.reshape(-1, 9) @ rules.systems.basis)
 
 
-def mandel_rate(rules: FlowRules, B: Tensor, dB: Tensor, C: Tensor) -> Tensor:
-    """Return the change (n, 5), Pa, of the Mandel stress with `B` in the direction `dB` (n, 3, 3)."""
-    A = matmul(matmul(B.mT, C), B)
-    half = matmul(matmul(B.mT, C), dB)
-    dA = (half + half.mT) * torch.pow(determinant(A), -1.0 / 3.0)[:, None, None]
-    return rules.systems.parameters.G * (dA.reshape(-1, 9) @ rules.systems.basis)
-
-
 def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance: float) -> Solution:
     """Solve a stage for many crystals, each of which leaves the iteration when it has converged.
 
@@ -75,28 +71,32 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
         rules: Flow rules.
         stage: The stage.
         start: Mandel stress (n, 5), Pa, from which the iteration starts.
-        newton_tolerance: Relative change of m and lambda at which it ends.
+        newton_tolerance: Relative change of m, and part of the bound on the error of lambda, at which it ends.
     """
-    n = len(start)
-    rows = torch.arange(n, device=start.device)
+    rows = torch.arange(len(start), device=start.device)
     given, m, e, lam = stage, start, stage.e, stage.lam
     trial = mandel(rules, stage.B, stage.C)
+    bound = (1 - stage.lam.sum(-1)).clamp(min=0.0) / stage.s
     solution: Solution | None = None
-    for _ in range(constants.NEWTON_ITERATIONS):
-        rates = rules.rates(m, e, lam)
-        B, m_calc, near = _configuration(rules, given, rates, trial)
+    for _ in range(int(constants.NEWTON_ITERATIONS)):
+        rates = rules.rates(m, e, lam, slipping=given.slipping, bound=bound)
+        D = given.s[:, None, None] * rates.L
+        B, m_calc, near = _configuration(rules, given, D, trial)
         linear = eliminate(rules, rates, e, given.s)
         rho_lam = lam - given.lam - given.s[:, None] * rates.lam
         rho_e = e - given.e - given.s[:, None] * rates.e
-        dm, de, dlam = solve(rules, linear, m - m_calc, rho_e, rho_lam)
-        length = _step_length(rules, rates, (m, e, lam), (dm, de, dlam), given.s)[:, None]
-        m, e, lam = m + length * dm, torch.maximum(e + length * de, given.e), lam + length * dlam
-        lam = _limited(torch.maximum(lam, given.lam), given.lam)
-        small = dm.norm(dim=-1) <= newton_tolerance * (m.norm(dim=-1) + constants.STRESS_REFERENCE)
-        small &= (dlam.abs() <= newton_tolerance * (lam + constants.TWIN_REFERENCE)).all(-1)
-        done = small & near & (length[:, 0] == 1)
-        ok = done & (linear.determinant > constants.TWIN_DETERMINANT)
-        point = Solution(B, e, lam, m, linear, ok)
+        change = solve(rules, linear, m - m_calc, rho_e, rho_lam)
+        length, flows = _step_length(rules, rates, (m, e, lam), change, given.s)
+        dm, de, dlam = (length[:, None] * part for part in change)
+        m, e, lam = m + dm, torch.maximum(e + de, given.e), torch.maximum(lam + dlam, given.lam)
+        size, twin_bound = m.norm(dim=-1) + constants.STRESS_REFERENCE, lam + constants.TWIN_REFERENCE
+        done = (change[0].norm(dim=-1) <= newton_tolerance * size) & near & (length >= 1)
+        done &= (change[2].abs() <= newton_tolerance * constants.TWIN_TOLERANCE * twin_bound).all(-1)
+        done |= ~flows & torch.isfinite(m).all(-1)  # elastic: the first iteration is exact
+        # The last change of m belongs to a small flow, which B and D take into account.
+        last = (m - m_calc) / (2 * rules.systems.parameters.G)
+        B = B + matmul(B, (last @ rules.systems.basis.T).reshape(-1, 3, 3))
+        point = Solution(B, e, lam, m, D.reshape(-1, 9) @ rules.systems.basis - last, linear, done & linear.resolved)
         if solution is None:
             solution = point
         else:
@@ -105,20 +105,18 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
         if len(keep) == 0:
             break
         if len(keep) < len(rows):
-            rows, m, e, lam, trial = rows[keep], m[keep], e[keep], lam[keep], trial[keep]
+            rows, m, e, lam, trial, bound = rows[keep], m[keep], e[keep], lam[keep], trial[keep], bound[keep]
             given = Stage(*(field[keep] for field in given))
     assert solution is not None
-    finite = torch.isfinite(solution.m).all(-1) & torch.isfinite(solution.B).flatten(1).all(-1)
-    return solution._replace(ok=solution.ok & finite)
+    return solution
 
 
-def _configuration(rules: FlowRules, given: Stage, rates: Rates, trial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _configuration(rules: FlowRules, given: Stage, D: Tensor, trial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return B, the Mandel stress that follows from it, and whether the flow is small enough for this.
 
-    Far from the solution the flow can be unphysically large; there B stays, and the stress is that of linear
-    elasticity.
+    Far from the solution the flow D (n, 3, 3) can be unphysically large; there B stays, and the stress is that of
+    linear elasticity.
     """
-    D = given.s[:, None, None] * rates.L
     near = D.square().sum((-1, -2)) < constants.FAR
     one = identity_like(D)
     B = matmul(given.B, inverse(torch.where(near[:, None, None], one + D, one)))
@@ -128,8 +126,8 @@ def _configuration(rules: FlowRules, given: Stage, rates: Rates, trial: Tensor) 
 
 def _step_length(
     rules: FlowRules, rates: Rates, point: tuple[Tensor, ...], change: tuple[Tensor, ...], s: Tensor
-) -> Tensor:
-    """Return the fraction (n,) of a Newton step that leaves every overstress within its cap.
+) -> tuple[Tensor, Tensor]:
+    """Return the fraction (n,) of a Newton step that leaves every overstress within its cap, and whether any flows.
 
     The rates grow with a power of the overstress. Its cap is twice its present value, or what makes a slip of
     `FREE_SLIP` in the stage if this is more.
@@ -138,29 +136,29 @@ def _step_length(
     slip_r, twin_r = rules.resistance(e, lam)
     df = (rates.schmid5 @ dm[:, None, :, None])[..., 0]
     cap = (constants.FREE_SLIP / (s[:, None] * c.rate_0)) ** (1 / c.slip_exponent)
-    room = torch.maximum(2 * rates.y, cap[:, :, None]) * c.tau_0[:, None] + slip_r[:, :, None]
-    speed = df.abs() - (rules.self_hardening(e) * de)[:, :, None]
-    length = _fraction(room - torch.sign(df) * rates.force, speed).amin((1, 2))
+    limit = torch.maximum(2 * rates.y, cap[:, :, None])
+    now = (rates.force.abs() - slip_r[:, :, None]) / c.tau_0[:, None]
+    harder = (slip_r + rules.self_hardening(e) * de)[:, :, None]
+    then = ((rates.force + df).abs() - harder) / c.tau_0[:, None]
+    slips = rates.w[:, None] > 0
+    length = torch.where(slips, _fraction(now, then, limit), 1.0).amin((1, 2))
+    flows = (((then > 0) | (now > 0)) & slips).any(-1).any(-1)
     if c.n_twin:
-        cap = (constants.FREE_SLIP / (s * c.twin_rate_0)) ** (1 / c.twin_exponent)
-        room = torch.maximum(2 * rates.twin_y, cap[:, None]) * c.twin_tau_0 + twin_r - m @ c.twin5.T
-        speed = dm @ c.twin5.T - 2 * c.twin_k * dlam.sum(-1, keepdim=True) - (c.twin_h - 2 * c.twin_k) * dlam
-        length = torch.minimum(length, _fraction(room, speed).amin(1))
-    return length
+        cap = (constants.FREE_SLIP / (s[:, None] * c.twin_rate_0)) ** (1 / c.twin_exponent)
+        now = (m @ c.twin5.T - twin_r) / c.twin_tau_0
+        harder = 2 * c.twin_k * dlam.sum(-1, keepdim=True) + (c.twin_h - 2 * c.twin_k) * dlam
+        then = now + (dm @ c.twin5.T - harder) / c.twin_tau_0
+        length = torch.minimum(length, _fraction(now, then, torch.maximum(2 * now, cap)).amin(1))
+        flows |= ((then > 0) | (now > 0)).any(-1)
+    return length.clamp(min=0.01), flows
 
 
-def _fraction(room: Tensor, speed: Tensor) -> Tensor:
-    """Return room / speed where this lies between zero and one, otherwise one."""
-    return torch.where((speed > room) & (speed > 0), (room / speed).clamp(min=0.01), 1.0)
-
-
-def _limited(lam: Tensor, start: Tensor) -> Tensor:
-    """Return twin fractions (n, b) whose sum is at most one: the increments from `start` are scaled."""
-    grown, room = (lam - start).sum(-1, keepdim=True), 1 - start.sum(-1, keepdim=True)
-    return torch.where(grown > room, start + (lam - start) * (room / grown).clamp(0.0, 1.0), lam)
+def _fraction(now: Tensor, then: Tensor, limit: Tensor) -> Tensor:
+    """Return where a value on its way from `now` to `then` passes its limit; one where it does not."""
+    return torch.where(then > limit, (limit - now) / (then - now), 1.0)
 
 
 def _scatter(solution: Solution, rows: Tensor, point: Solution) -> None:
     """Write the present values of some rows into the solution."""
-    for whole, part in zip((*solution[:4], *solution.linear, solution.ok), (*point[:4], *point.linear, point.ok)):
+    for whole, part in zip((*solution[:5], *solution.linear, solution.ok), (*point[:5], *point.linear, point.ok)):
         whole[rows] = part

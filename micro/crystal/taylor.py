@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from micro.crystal import constants
-from micro.crystal.integrator import INVERTED, REASONS, CrystalState
+from micro.crystal.compiled import CompiledPolycrystal, available
+from micro.crystal.integrator import INVALID, REASONS, CrystalState
 from micro.crystal.law import Crystal, second_piola
 from micro.crystal.materials import CrystalParameters
 from micro.tensors import determinant, from_components, inverse, matmul, random_rotations, to_components
 from micro.threads import small_batches
 
 BACKENDS = ("auto", "compiled", "torch")
+#: Bytes of the histories of all grains that the compiled update keeps at a time.
+HISTORY_BYTES = 2**28
 
 
 class Orientations(Protocol):
@@ -97,7 +100,33 @@ class TaylorPolycrystal:
         self.crystal = Crystal(parameters, slip=slip, tolerance=tolerance, substeps=substeps, device=device)
         self.orientations = orientations.to(device, torch.float64)  # (g, 3, 3), crystal frame to sample frame
         self.weights = weights.to(device, torch.float64)  # (g,)
-        self.backend = _backend(backend, torch.device(device), slip, substeps)
+        self.compiled = self._compiled(backend, torch.device(device), tolerance, substeps)
+
+    def _compiled(
+        self, backend: str, device: torch.device, tolerance: float, substeps: int
+    ) -> CompiledPolycrystal | None:
+        """Return the compiled update, None where PyTorch is used."""
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        usable = device.type == "cpu" and self.crystal.rules.slip == "domains"
+        if backend == "torch" or (backend == "auto" and not (usable and available())):
+            return None
+        if not usable:
+            raise ValueError(f'backend "compiled" needs the device cpu and slip "domains", got {device}, {self.slip!r}.')
+        if not available():
+            raise ValueError('backend "compiled" needs a C compiler, and none works here; "auto" does without.')
+        arrays = (self.orientations.numpy(), self.weights.numpy())
+        return CompiledPolycrystal(self.crystal.rules.systems, *arrays, None if substeps else tolerance, substeps)
+
+    @property
+    def backend(self) -> str:
+        """The backend that is used, "compiled" or "torch"."""
+        return "torch" if self.compiled is None else "compiled"
+
+    @property
+    def slip(self) -> str:
+        """How parent and twins slip."""
+        return self.crystal.rules.slip
 
     @property
     def grains(self) -> int:
@@ -124,12 +153,19 @@ class TaylorPolycrystal:
 
     def fields(self, state: Tensor) -> dict[str, Tensor]:
         """Return means over the grains by name: "twin_fraction", and "slip_" with the name of each family; each (n,)."""
-        _, e, lam = self.unpack(state)
+        return self._means(*self.unpack(state)[1:])
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.crystal.rules.systems.n_slip, self.crystal.rules.systems.n_twin
+
+    def _means(self, e: Tensor, lam: Tensor) -> dict[str, Tensor]:
+        """Return `fields` from e (..., g, a) and lambda (..., g, b)."""
         families = self.crystal.rules.systems.families
-        means = {"twin_fraction": lam.sum(-1) @ self.weights}
+        means = {"twin_fraction": (lam.sum(-1) * self.weights).sum(-1)}
         for family in dict.fromkeys(families):
             of_family = [k for k, name in enumerate(families) if name == family]
-            means[f"slip_{family}"] = e[..., of_family].sum(-1) @ self.weights
+            means[f"slip_{family}"] = (e[..., of_family].sum(-1) * self.weights).sum(-1)
         return means
 
     def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,12 +198,13 @@ class TaylorPolycrystal:
             ValueError: The shapes do not fit, a time step is not positive, or a path does not start at the identity.
         """
         U, time = self._checked_paths(U, time)
-        paths, instants = U.shape[:2]
-        state = self.initial_state(paths)
-        stress, solves, status = torch.zeros_like(U), torch.zeros_like(time[:, 0]), torch.zeros_like(time[:, 0]).long()
+        if self.compiled is not None:
+            return self._solve_compiled(U, time)
+        state = self.initial_state(len(U))
+        stress, solves = torch.zeros_like(U), torch.zeros_like(time[:, 0])
         fields = {name: torch.zeros_like(time) for name in self.fields(state[:1])}
-        reason, rows = [""] * paths, torch.arange(paths, device=U.device)
-        for k in range(1, instants):
+        reason, rows = [""] * len(U), torch.arange(len(U), device=U.device)
+        for k in range(1, U.shape[1]):
             F = from_components(U[rows, k])
             P, state, status, solved = self._advance(F, state, time[rows, k] - time[rows, k - 1])
             stress[rows, k] = to_components(matmul(P, F.mT) / determinant(F)[:, None, None])
@@ -184,6 +221,32 @@ class TaylorPolycrystal:
         ok = torch.tensor([not text for text in reason], device=U.device)
         return TaylorResult(stress, ok, reason, solves, fields)
 
+    def _solve_compiled(self, U: Tensor, time: Tensor) -> TaylorResult:
+        """As `solve`, whole paths at once, in blocks whose histories fit into memory."""
+        assert self.compiled is not None
+        F = from_components(U)
+        J = determinant(F)
+        stress, solves = torch.empty_like(U), torch.empty_like(time[:, 0])
+        fields = {name: torch.zeros_like(time) for name in self._means(*(torch.zeros(1, 1, k) for k in self._sizes))}
+        reason = [""] * len(U)
+        block = max(1, int(HISTORY_BYTES / (8 * self.grains * self.compiled.grain_size * U.shape[1])))
+        for rows in torch.arange(len(U)).split(block):
+            # A stretch that is turned inside out has a right Cauchy-Green tensor that does not show it.
+            C = torch.where(J[rows, :, None] > 0, to_components(matmul(F[rows].mT, F[rows])), torch.nan)
+            result = self.compiled.solve(C.numpy(), time[rows].numpy(), history=True)
+            S = from_components(torch.from_numpy(result.S))
+            sigma = matmul(matmul(F[rows], S), F[rows].mT) / J[rows, :, None, None]
+            stress[rows] = to_components(sigma)
+            stress[rows, 0] = 0.0  # virgin
+            solves[rows] = torch.from_numpy(result.solves).to(solves) / self.grains
+            grains = self.compiled.unpack_grains(result.history)
+            means = self._means(torch.from_numpy(grains["e"]), torch.from_numpy(grains["lam"]))
+            for name, mean in means.items():
+                fields[name][rows, 1:] = mean
+            for row, status, point in zip(rows.tolist(), result.status.tolist(), result.failed_at.tolist()):
+                reason[row] = f"{REASONS[status]} at point {point} of the path" if status else ""
+        return TaylorResult(stress, torch.tensor([not text for text in reason]), reason, solves, fields)
+
     def _checked_paths(self, U: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         if U.dim() != 3 or U.shape[-1] != 6 or time.shape != U.shape[:2]:
             raise ValueError(f"U must have shape (s, T, 6) and time (s, T), got {tuple(U.shape)}, {tuple(time.shape)}.")
@@ -196,25 +259,32 @@ class TaylorPolycrystal:
         return U, time
 
     def _advance(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the mean stress P (n, 3, 3), the new state, the largest status of the grains and the mean solves."""
+        """Return the mean stress P (n, 3, 3), the new state, the status of each polycrystal and the mean solves."""
         if F.dim() != 3 or F.shape[1:] != (3, 3):
             raise ValueError(f"F must have shape (n, 3, 3), got {tuple(F.shape)}.")
         C1 = matmul(F.mT, F)
-        grains, status, solves = self._update_grains(C1, state, dt)
-        status = torch.where(determinant(F) > 0, status, INVERTED)
-        new = self._pack(to_components(C1), grains)
-        new = torch.where((status == 0)[:, None], new, state)
-        B = matmul(self.orientations, grains.B.reshape(len(F), -1, 3, 3))
-        b = (matmul(B, B.mT) * self.weights[:, None, None]).sum(1)
-        P = matmul(F, second_piola(self.crystal.parameters, C1, b))
-        return torch.where((status == 0)[:, None, None], P, torch.nan), new, status, solves
+        if self.compiled is not None:
+            update = self.compiled.update(to_components(C1).numpy(), state.numpy(), dt.numpy())
+            S, new = from_components(torch.from_numpy(update.S)), torch.from_numpy(update.state)
+            status, solves = torch.from_numpy(update.status), torch.from_numpy(update.solves) / self.grains
+        else:
+            grains, status, solves = self._update_grains(C1, state, dt)
+            new = self._pack(to_components(C1), grains)
+            B = matmul(self.orientations, grains.B.reshape(len(F), -1, 3, 3))
+            S = second_piola(self.crystal.parameters, C1, (matmul(B, B.mT) * self.weights[:, None, None]).sum(1))
+        status = torch.where(determinant(F) > 0, status, INVALID)
+        solved = status == 0
+        P = torch.where(solved[:, None, None], matmul(F, S), torch.nan)
+        return P, torch.where(solved[:, None], new, state), status, solves
 
     def _update_grains(self, C1: Tensor, state: Tensor, dt: Tensor) -> tuple[CrystalState, Tensor, Tensor]:
-        """Return the new grains (n * g), the largest status of each polycrystal (n,) and its mean solves (n,)."""
+        """Return the new grains (n * g), the first reason to fail of each polycrystal (n,) and its mean solves (n,)."""
         n, g, q = len(C1), self.grains, self.orientations
         C0, C1 = (matmul(matmul(q.mT, C[:, None]), q).reshape(-1, 3, 3) for C in (from_components(state[:, :6]), C1))
         outcome = self.crystal.update(C0, C1, self._crystals(state), dt.repeat_interleave(g))
-        return outcome.state, outcome.status.reshape(n, g).amax(1), outcome.solves.reshape(n, g).double().mean(1)
+        status = outcome.status.reshape(n, g)
+        status = torch.where(status.amax(1) > 0, torch.where(status > 0, status, len(REASONS)).amin(1), 0)
+        return outcome.state, status, outcome.solves.reshape(n, g).double().mean(1)
 
     def _pack(self, C: Tensor, crystals: CrystalState) -> Tensor:
         n = len(C)
@@ -229,15 +299,3 @@ class TaylorPolycrystal:
             raise ValueError(f"state must have shape (n, {width}), got {tuple(state.shape)}.")
         B, e, lam, m, h = state[:, 6:].reshape(-1, sum(sizes)).split(sizes, dim=1)
         return CrystalState(B.reshape(-1, 3, 3), e, lam, m, h[:, 0])
-
-
-def _backend(backend: str, device: torch.device, slip: str, substeps: int) -> str:
-    """Return the backend that is used, "compiled" or "torch"."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    if backend == "torch":
-        return backend
-    usable = device.type == "cpu" and slip == "domains" and substeps == 0
-    if backend == "compiled" and not usable:
-        raise ValueError(f'backend "compiled" needs device cpu, slip "domains" and no substeps, got {device}, {slip!r}.')
-    return "torch"
