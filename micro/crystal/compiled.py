@@ -144,7 +144,7 @@ def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
     return np.array(
         [c.GAMMA, c.DIAGONAL, c.WEIGHT, *c.ERROR_WEIGHTS]
         + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.STRESS_REFERENCE, c.TWIN_REFERENCE]
-        + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.SLIPPING_FRACTION]
+        + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
         + [c.CUT, c.SAFETY, c.SHRINK, c.GROW, c.SMALLEST_STEP, c.MOST_STEPS, substeps, domains]
     )
 

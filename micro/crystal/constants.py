@@ -38,6 +38,8 @@ FREE_SLIP = 0.05
 FAR = 0.1
 #: Smallest determinant of the equations of the competing twin variants: below, the step is too long to resolve them.
 TWIN_DETERMINANT = 0.1
+#: Smallest magnitude of a pivot of these equations, which passes through zero for the variant that wins.
+TWIN_PIVOT = 1e-3
 #: Fraction of the crystal from which on a twin slips; the loss is at most this share of the flow.
 SLIPPING_FRACTION = 1e-3
 #: Factors of the step: after a failed iteration; safety; the bounds of its change after an estimate.

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     double gamma, diagonal, weight, error[3];
     double tolerance, twin_tolerance, newton_tolerance, stress_reference, twin_reference;
-    double newton_iterations, free_slip, far, twin_determinant, slipping_fraction;
+    double newton_iterations, free_slip, far, twin_determinant, twin_pivot, slipping_fraction;
     double cut, safety, shrink, grow, smallest_step, most_steps, substeps, domains;
 } Control;
 
@@ -49,7 +49,8 @@ typedef struct {
 
 /* What one evaluation leaves for the step of the iteration. */
 typedef struct {
-    V D[8], x[N_SLIP], x_twin[N_TWIN + 1], smallest;
+    V D[8], x[N_SLIP], x_twin[N_TWIN + 1];
+    I resolved; /* whether the step is short enough for the race of the twin variants */
     V force[N_SLIP][1 + N_TWIN], slope[N_SLIP][1 + N_TWIN], y[N_SLIP][1 + N_TWIN], hardening[N_SLIP], rho[N_SLIP];
     V r[N_SLIP], twin_force[N_TWIN + 1], twin_r[N_TWIN + 1], rho_twin[N_TWIN + 1];
     V A[15], right[5];
@@ -157,12 +158,14 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
     if (!linear) return;
     V sum_P = all(0.0), carried = all(0.0), u[5];
     for (int k = 0; k < 5; k++) u[k] = all(0.0);
-    p->smallest = all(1.0);
+    V product = all(1.0), negative = all(0.0);
     for (int b = 0; b < N_TWIN; b++) {
-        V own = select(full, all(0.0), slope[b]) * (law->twin_h - 2.0 * law->twin_k), pivot = 1.0 + own, left[5], t[5];
-        p->smallest = smaller(p->smallest, pivot);
-        V inverse = 1.0 / larger(pivot, all(control->twin_determinant));
-        V P = select(full, all(0.0), slope[b]) * inverse, rho = lam[b] - given[b] - p->x_twin[b];
+        V p_b = select(full, all(0.0), slope[b]), pivot = 1.0 + p_b * (law->twin_h - 2.0 * law->twin_k), left[5], t[5];
+        /* The pivot of the winner passes through zero, where its share in the sums is not finite. */
+        pivot = signed_as(larger(magnitude(pivot), all(control->twin_pivot)), sign_of(pivot));
+        V inverse = 1.0 / pivot, P = p_b * inverse, rho = lam[b] - given[b] - p->x_twin[b];
+        product *= pivot;
+        negative += select(pivot < 0, all(1.0), all(0.0));
         p->rho_twin[b] = rho;
         sum_P += P;
         carried += rho * inverse;
@@ -175,7 +178,9 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
         add_square(p->A, left, t);
         lin->P[b] = select(live, P, lin->P[b]), lin->inverse[b] = select(live, inverse, lin->inverse[b]);
     }
-    V kappa = 2.0 * law->twin_k / (1.0 + 2.0 * law->twin_k * sum_P), left[5];
+    V own = 1.0 + 2.0 * law->twin_k * sum_P, kappa = 2.0 * law->twin_k / own, left[5];
+    /* The race between two variants is resolved where at most one pivot is negative and the determinant positive. */
+    p->resolved = (product * own > control->twin_determinant) & (negative < 1.5);
     for (int k = 0; k < 5; k++) {
         left[k] = -kappa * u[k];
         p->right[k] += kappa * carried * u[k];
@@ -192,7 +197,7 @@ INLINE void evaluate(const Law *law, const Control *control, const Lanes *z, con
     for (int k = 0; k < 15; k++) p->A[k] = all(0.0);
     for (int k = 0; k < 5; k++) p->right[k] = all(0.0);
     slip_rates(law, z, m, e, lam, s, e_given, p, lin, live, linear, control->domains > 0);
-    p->smallest = all(1.0);
+    p->resolved = s == s;
     if (N_TWIN) twin_rates(law, control, m, lam, s, lam_given, room, p, lin, live, linear);
 }
 
@@ -347,9 +352,9 @@ static void solve_stage(const Law *law, const Control *control, const Lanes *z, 
             g->lam_new[b] = select(live, lam, g->lam_new[b]);
             done &= magnitude(dlam[b]) <= tau * control->twin_tolerance * (lam + control->twin_reference);
         }
-        done |= ~flows; /* elastic: the first iteration is exact */
+        done |= ~flows & (change >= 0); /* elastic: the first iteration is exact */
         for (int l = 0; l < LANES; l++) g->iterations -= live[l];
-        g->ok |= live & done & (p.smallest > control->twin_determinant);
+        g->ok |= live & done & p.resolved;
         live &= ~done;
     }
 }

@@ -126,7 +126,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
         }
     }
     *error = worst;
-    return ok;
+    return ok & (worst >= 0); /* not where it is not a number */
 }
 
 /* One step of every crystal: on return z is at its end where the step was accepted. Returns the lanes that failed. */
@@ -163,7 +163,7 @@ static I advance(const Law *law, const Control *control, Lanes *z, I live, Stage
     for (int a = 0; a < N_SLIP; a++) z->e[a] = select(accept, g->e_new[a], z->e[a]);
     for (int k = 0; k < 5; k++) z->m[k] = select(accept, g->m[k], z->m[k]);
     for (int b = 0; b < N_TWIN; b++) before += z->lam[b], sum += g->lam_new[b];
-    V part = select(sum > 1.0, positive(1.0 - before) / (sum - before), all(1.0));
+    V part = select(sum > 1.0, positive(1.0 - before) / larger(sum - before, all(1e-300)), all(1.0));
     for (int b = 0; b < N_TWIN; b++) {
         V lam = select(sum > 1.0, z->lam[b] + (g->lam_new[b] - z->lam[b]) * part, g->lam_new[b]);
         z->lam[b] = select(accept, lam, z->lam[b]);
