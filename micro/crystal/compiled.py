@@ -89,7 +89,7 @@ class Solution(NamedTuple):
         status: Why not (s,), an index of `REASONS`.
         solves: Implicit stages of all grains of the path (s,).
         steps, rejected: Time steps of all grains of all paths, and how many of them were repeated.
-        iterations: Newton iterations of all grains of all paths.
+        iterations, rounds: Newton iterations of all grains of all paths, and rounds in which the lanes took them.
         history: Where it was asked for, the states of the grains (s, T - 1, g, k_g) after the first instant.
     """
 
@@ -102,6 +102,7 @@ class Solution(NamedTuple):
     steps: int
     rejected: int
     iterations: int
+    rounds: int
     history: np.ndarray | None
 
 
@@ -301,7 +302,7 @@ class CompiledPolycrystal:
         S[np.arange(T) >= failed_at[:, None]] = np.nan
         new[:, :6] = C[:, -1]
         new[~ok] = state[~ok]
-        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts[:3]), kept)
+        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts), kept)
 
     def _turned(self, tensors: np.ndarray) -> np.ndarray:
         q = self.orientations

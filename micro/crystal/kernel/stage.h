@@ -44,7 +44,7 @@ typedef struct {
     V D[8], m_calc[5];
     Linear linear;
     I ok;
-    long iterations; /* lanes that took part, summed over the iterations */
+    long iterations, rounds; /* Newton iterations of all lanes, and of all lanes together */
 } Stage;
 
 /* What one evaluation leaves for the step of the iteration. */
@@ -354,6 +354,7 @@ static void solve_stage(const Law *law, const Control *control, const Lanes *z, 
         }
         done |= ~flows & (change >= 0); /* elastic: the first iteration is exact */
         for (int l = 0; l < LANES; l++) g->iterations -= live[l];
+        g->rounds++;
         g->ok |= live & done & p.resolved;
         live &= ~done;
     }
