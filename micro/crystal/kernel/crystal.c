@@ -133,7 +133,7 @@ static void jump(const Law *law, Lanes *z, I now) {
     congruence(z->B, C, K);
     V scale = law->G * inverse_cube_root(determinant_symmetric(K));
     deviator(K, m);
-    for (int k = 0; k < 5; k++) z->m[k] = select(now, scale * m[k], z->m[k]);
+    for (int k = 0; k < 5; k++) z->m[k] = choose(now, scale * m[k], z->m[k]);
 }
 
 long law_doubles(void) { return sizeof(Law) / sizeof(double); }
