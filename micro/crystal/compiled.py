@@ -21,7 +21,7 @@ References:
 
 import ctypes
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -152,10 +152,11 @@ def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
 
 def stress(C: np.ndarray, H: np.ndarray, G: float, lambda_e: float) -> np.ndarray:
     """Return the second Piola-Kirchhoff stress (..., 6), Pa, of C and of the mean of B B^T, both (..., 6)."""
-    a, b, c, d, e, f = np.moveaxis(C, -1, 0)
-    cofactor = np.stack([b * c - e * e, a * c - f * f, a * b - d * d, e * f - c * d, d * f - a * e, d * e - b * f], -1)
-    det = (C[..., 0] * cofactor[..., 0] + C[..., 3] * cofactor[..., 3] + C[..., 5] * cofactor[..., 5])[..., None]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        a, b, c, d, e, f = np.moveaxis(C, -1, 0)
+        rows = [b * c - e * e, a * c - f * f, a * b - d * d, e * f - c * d, d * f - a * e, d * e - b * f]
+        cofactor = np.stack(rows, -1)
+        det = (a * rows[0] + d * rows[3] + f * rows[5])[..., None]
         J, inverse = np.sqrt(det), cofactor / det
         trace = (C * H * np.array([1, 1, 1, 2, 2, 2])).sum(-1, keepdims=True)
         return G * det ** (-1 / 3) * (H - trace / 3 * inverse) + 2 * lambda_e * (J - 1) * J * inverse
@@ -183,6 +184,9 @@ class CompiledPolycrystal:
     tolerance: float | None = constants.TOLERANCE
     substeps: int = 0
     slip: str = "domains"
+    _turn: np.ndarray = field(init=False, repr=False, compare=False)
+    _law: np.ndarray = field(init=False, repr=False, compare=False)
+    _control: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         g = len(self.orientations)
@@ -200,7 +204,7 @@ class CompiledPolycrystal:
         units = from_components(np.eye(6))  # (6, 3, 3)
         turned = np.einsum("gia,lij,gjb->glab", self.orientations, units, self.orientations)
         turn = np.ascontiguousarray(np.swapaxes(to_components(turned), 1, 2))  # (g, 6, 6)
-        tolerance = constants.TOLERANCE if self.tolerance is None else self.tolerance
+        tolerance = constants.FIXED_STEP_TOLERANCE if self.tolerance is None else self.tolerance
         control = control_table(tolerance, self.substeps, self.slip == "domains")
         for name, value in (("_turn", turn), ("_law", law_table(self.systems)), ("_control", control)):
             object.__setattr__(self, name, value)
@@ -316,22 +320,22 @@ class CompiledPolycrystal:
         self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]
     ) -> np.ndarray:
         """Call the library for one block; `outputs` are the new state, H, its mean and the history."""
-        library, hidden = self._library(), vars(self)
+        library = self._library()
         new, H, mean, kept = outputs
         pointer = lambda a: None if a is None else a.ctypes.data_as(_LONGS if a.dtype.kind == "i" else _DOUBLES)
         C, duration = np.ascontiguousarray(C), np.ascontiguousarray(duration)
         weight = np.ascontiguousarray(self.weights, dtype=float)
         job = _Job(
             *(len(C), C.shape[1], len(weight), new.shape[1]),
-            *(pointer(a) for a in (C, duration, hidden["_turn"], weight, new[:, 6:], new[:, 6:], H, mean, kept, *flags)),
+            *(pointer(a) for a in (C, duration, self._turn, weight, new[:, 6:], new[:, 6:], H, mean, kept, *flags)),
         )
-        library.solve(pointer(hidden["_law"]), pointer(hidden["_control"]), ctypes.byref(job))
+        library.solve(pointer(self._law), pointer(self._control), ctypes.byref(job))
         return np.array(job.counts[:], dtype=int)
 
     def _library(self) -> ctypes.CDLL:
         s = self.systems
         library = build(_defines(s.n_slip, s.n_twin, s.slip_exponent == 2, s.twin_exponent == 2))
-        sizes = (vars(self)["_law"].size, vars(self)["_control"].size, ctypes.sizeof(_Job))
+        sizes = (self._law.size, self._control.size, ctypes.sizeof(_Job))
         found = (library.law_doubles(), library.control_doubles(), library.job_bytes())
         if sizes != found:
             raise RuntimeError(f"The tables of the compiled law must have the sizes {found}, got {sizes}.")
