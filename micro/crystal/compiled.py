@@ -1,7 +1,7 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
-The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h` the
-steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each lane
+The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
+the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each lane
 of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue. The
 result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
 
@@ -60,6 +60,21 @@ class _Job(ctypes.Structure):
     )
 
 
+class Counts(NamedTuple):
+    """What a call has cost.
+
+    Attributes:
+        steps, rejected: Time steps of all grains of all points, and how many of them were repeated.
+        iterations: Newton iterations of all grains of all points.
+        rounds: Iterations of all eight lanes together, so that iterations / (8 rounds) is the share of busy lanes.
+    """
+
+    steps: int
+    rejected: int
+    iterations: int
+    rounds: int
+
+
 class Update(NamedTuple):
     """Result of one step of n points.
 
@@ -69,6 +84,7 @@ class Update(NamedTuple):
         ok: Whether the point was solved (n,), bool.
         status: Why not (n,), an index of `REASONS`.
         solves: Implicit stages of all grains of the point (n,), those of rejected steps included.
+        counts: What the call has cost.
     """
 
     S: np.ndarray
@@ -76,6 +92,7 @@ class Update(NamedTuple):
     ok: np.ndarray
     status: np.ndarray
     solves: np.ndarray
+    counts: Counts
 
 
 class Solution(NamedTuple):
@@ -88,8 +105,7 @@ class Solution(NamedTuple):
         failed_at: The first instant that was not reached (s,), or T.
         status: Why not (s,), an index of `REASONS`.
         solves: Implicit stages of all grains of the path (s,).
-        steps, rejected: Time steps of all grains of all paths, and how many of them were repeated.
-        iterations, rounds: Newton iterations of all grains of all paths, and rounds in which the lanes took them.
+        counts: What the call has cost.
         history: Where it was asked for, the states of the grains (s, T - 1, g, k_g) after the first instant.
     """
 
@@ -99,10 +115,7 @@ class Solution(NamedTuple):
     failed_at: np.ndarray
     status: np.ndarray
     solves: np.ndarray
-    steps: int
-    rejected: int
-    iterations: int
-    rounds: int
+    counts: Counts
     history: np.ndarray | None
 
 
@@ -123,7 +136,7 @@ def _defines(n_slip: int, n_twin: int, slip_square: bool, twin_square: bool) -> 
 
 
 def _eight(tensors: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return eight components of trace-free tensors (..., 9): five symmetric ones, and half of 12 - 21, 23 - 32, 13 - 31."""
+    """Return eight components of trace-free tensors (..., 9): five symmetric ones, half of 12 - 21, 23 - 32, 13 - 31."""
     skew = [(tensors[..., i] - tensors[..., j]) / 2 for i, j in ((1, 3), (5, 7), (2, 6))]
     return np.concatenate([tensors @ basis, np.stack(skew, -1)], -1)
 
@@ -258,11 +271,12 @@ class CompiledPolycrystal:
             C = to_components(np.swapaxes(C, 1, 2) @ C)
         if C.shape != (n, 6) or state.shape != (n, self.state_size):
             raise ValueError(
-                f"C must have shape (n, 6) or F (n, 3, 3), and state (n, {self.state_size}), got {C.shape}, {state.shape}."
+                f"C must have shape (n, 6) or F (n, 3, 3), and state (n, {self.state_size}), "
+                f"got {C.shape}, {state.shape}."
             )
         path = np.stack([state[:, :6], C], 1)
         result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False, False)
-        return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves)
+        return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves, result.counts)
 
     def solve(
         self, C: np.ndarray, time: np.ndarray, state: np.ndarray | None = None, *, history: bool = False
@@ -314,7 +328,7 @@ class CompiledPolycrystal:
         S[np.arange(T) >= failed_at[:, None]] = np.nan
         new[:, :6] = C[:, -1]
         new[~ok] = state[~ok]
-        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts), kept)
+        return Solution(S, new, ok, failed_at, status, solves, Counts(*counts.tolist()), kept)
 
     def _call(
         self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]

@@ -11,9 +11,9 @@ from scipy.integrate import solve_ivp
 
 from micro.crystal import build, compiled
 from micro.crystal.compiled import CompiledPolycrystal
+from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
 from micro.crystal.systems import crystal_systems
-from micro.crystal.materials import CrystalParameters
 from micro.tensors import from_components, random_rotations, to_components
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="there is no C compiler")
@@ -146,7 +146,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(compiled, "BLOCK_BYTES", 1)
     parts = magnesium(3).solve(C, time)
     np.testing.assert_array_equal(parts.S, whole.S)
-    assert (parts.steps, parts.rejected) == (whole.steps, whole.rejected)
+    assert parts.counts[:3] == whole.counts[:3]
 
 
 def test_path_is_a_sequence_of_updates() -> None:
