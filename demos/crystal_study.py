@@ -1,29 +1,28 @@
 # %% [markdown]
-# # What the polycrystal can be trusted with: steps, assumed constants, sign conventions, cost
+# # What the polycrystal can be trusted with: integration, slip in twins, assumed constants, isotropy, cost
 #
 # **Why.** The learned laws are trained on the Taylor polycrystal of `micro`. Its own errors bound theirs, so this study
-# measures them on the paths of paper 1: random walks of the stretch up to 50 % strain within 1 us, 128 grains.
+# measures them on the paths of paper 1: random walks of the stretch up to 50 % strain within 1 us.
 #
-# **Equations.** Grains share F = U(t); each follows the crystal law of `micro.crystal` (slip on 12 systems, 6 twins),
-# integrated implicitly; the mean Cauchy stress is compared. F_in is isochoric, so the pressure is 2 lambda_e (J - 1)
-# whatever the crystals do, and only the deviator s = dev sigma tells anything. Errors are relative in L2 over the path,
+# **Equations.** Grains share F = U(t), and C = F^T F is linear in time between the 200 stored instants. Each grain
+# follows the crystal law of `micro.crystal`; the mean Cauchy stress is compared. F_in is isochoric, so the pressure is
+# 2 lambda_e (J - 1) whatever the crystals do, and only the deviator s = dev sigma tells anything. Errors are relative
+# in L2 over the path,
 #
 #     e = (sum_t |s - s_ref|^2 / sum_t |s_ref|^2)^(1/2).
 #
 # **Questions.**
 #
-# 1. How large is the error of 200, 400, 800 solver steps, against 3200? (The path is linear between its 200 stored
-#    points, so that all see the same path.) And without twinning, against the extrapolation of 400 and 800 steps?
-# 2. How much of the stress hangs on the viscous resistances tau_0, three of which the paper's table lost?
-# 3. Do the twin variants that win depend on the step?
-# 4. How isotropic are 128 grains?
-# 5. Which sign of slip inside a twin keeps the crystal able to flow?
-# 6. What does a grain cost?
+# 1. How large is the error of the adaptive integration at each tolerance, and how many implicit stages does it take?
+#    The reference is other code and a method of another kind: `micro.crystal.reference`, SciPy's Radau method, in
+#    which all twins slip from the first, without a threshold. It is computed once and kept on disk.
+# 2. How far apart are the three models of slip in twins, and the choices of sign that one of them needs?
+# 3. How much of the stress hangs on the viscous resistances tau_0, three of which the paper's table lost?
+# 4. How isotropic are g grains?
+# 5. What does a grain cost at the steps of the data and at those of an impact, compiled and in PyTorch?
 #
-# **Checks**, each against a number from outside the crystal law: the scheme is backward Euler, so the differences of
-# successive refinements show an order of about one (without twinning: which variant wins is a jump, and where it
-# depends on the step there is no order); the pressure is the closed form to 1e-9; twin fractions lie in [0, 1];
-# a crystal has five independent slips, or it locks.
+# **Checks**, each against a number from outside the crystal law: the pressure is the closed form; the error falls with
+# the tolerance; the anisotropy falls with the root of the number of grains; every path is solved.
 #
 # Reference: Liu et al. (2022), sections 3 and appendix, doi:10.1016/j.jmps.2021.104668.
 
@@ -31,12 +30,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +51,34 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from micro.crystal.materials import CrystalParameters
+from micro.crystal import constants, reference
+from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.source import CRYSTAL_BYTES, POINT_BYTES
-from micro.crystal.systems import slip_systems, twin_systems, twinned
+from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.data.cli import Parser, check_between, check_count, check_memory
 from micro.data.files import write_whole
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
-from micro.tensors import determinant, deviator, from_components, matmul, random_rotations
+from micro.tensors import determinant, deviator, from_components, matmul, random_rotations, to_components
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SUBSTEPS = (1, 2, 4)  # solver steps between two stored points
-REFERENCE = 16
+DEFAULT = constants.TOLERANCE
+TOLERANCES = tuple(DEFAULT * factor for factor in (3.0, 1.0, 0.3, 0.1, 0.03))
 FAMILIES = ("basal", "prismatic", "pyramidal", "twin")
 FACTORS = (0.5, 2.0)
-WITHOUT_TWINS = CrystalParameters().with_tau_0(twin=1e6)
+SIGNS = ("cooperating", "plain turn", "nearest direction")
+#: Targets of the mean error, and of the cost in seconds per path of 128 grains and in microseconds per grain-step.
+TARGETS = {"without twins": 0.003, "with twins": 0.005, "seconds per path": 0.3, "data": 3.0, "impact": 1.0}
+#: Relative tolerance of the reference. A hundred times tighter, it changes by some 1e-6.
+REFERENCE_RTOL = 1e-5
+#: Steps of an impact in one step of the data, and steps that are timed.
+FINER, TIMED = 20, 20
+MAGNESIUM = load_material("magnesium")
+CASES = {"with twins": MAGNESIUM, "without twins": MAGNESIUM.with_tau_0(twin=1e6)}
 
 # %% [markdown]
 # ## Parameters
@@ -81,128 +90,216 @@ def parse(arguments: Sequence[str] | None, size: int) -> argparse.Namespace:
     p = Parser(description="Trust in the polycrystal.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--walks", type=int, default=8, help="random walks, shared among the ranks")
     p.add_argument("--grains", type=int, default=128, help="grains of the polycrystal")
-    p.add_argument("--points", type=int, default=200, help="stored steps of a walk, and solver steps at the coarsest")
+    p.add_argument("--points", type=int, default=200, help="stored steps of a walk")
     p.add_argument("--strain", type=float, default=0.5, help="largest strain U_max")
     p.add_argument("--duration", type=float, default=1e-6, help="duration of a walk, s")
     p.add_argument("--seed", type=int, default=0, help="seed of the walks")
+    p.add_argument("--reference-grains", type=int, default=32, help="grains of the comparison with the reference")
+    p.add_argument("--sign-grains", type=int, default=8, help="grains of the comparison of signs, on two walks")
+    p.add_argument("--most-grains", type=int, default=512, help="grains of the finest polycrystal for isotropy")
+    p.add_argument("--cache", default="results/crystal_reference", help="folder in which the reference is kept")
     p.add_argument("--threads", type=int, default=asked_threads() or 1, help="threads per rank, of PyTorch and BLAS")
     p.add_argument("--output", default="results/crystal_study", help="folder for the results")
     o = p.parse_args(arguments)
-    for name in ("walks", "grains", "points", "threads"):
-        check_count(f"--{name}", getattr(o, name))
+    for name in ("walks", "grains", "points", "threads", "reference-grains", "sign-grains", "most-grains"):
+        check_count(f"--{name}", getattr(o, name.replace("-", "_")))
     check_threads(o.threads, "--threads")
     check_between("--strain", o.strain, 1e-9, 100.0)
     check_between("--duration", o.duration, 1e-12, 1e9)
-    needed = -(-o.walks // size) * (o.grains * CRYSTAL_BYTES + o.points * POINT_BYTES)
-    check_memory(f"{o.walks} walks of {o.points} points and {o.grains} grains", needed)
+    grains = max(o.grains, o.most_grains, o.reference_grains)
+    needed = -(-o.walks // size) * (grains * CRYSTAL_BYTES + o.points * POINT_BYTES)
+    check_memory(f"{o.walks} walks of {o.points} points and {grains} grains", needed)
     if o.walks < size:
         raise ValueError(f"--walks must be at least the number of ranks, {size}, got {o.walks}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    for name in ("output", "cache"):
+        if Path(getattr(o, name)).exists() and not Path(getattr(o, name)).is_dir():
+            raise ValueError(f"--{name} must name a folder, but {getattr(o, name)!r} is a file.")
     random_walk([], o.seed, strain=o.strain, duration=(o.duration, o.duration))  # refuses what makes no sense
     return o
 
 
 # %% [markdown]
-# ## Solve
-# One run leads all walks of this rank through a given number of solver steps and keeps what the tables need.
+# ## The reference
+# A file per path, named by a hash of all that decides its content: another run finds it, and a change makes a new one.
 
 
 # %%
-def drive(U: Tensor, dt: Tensor, polycrystal: TaylorPolycrystal, substeps: int) -> dict[str, Any]:
-    """Lead the polycrystals along the stretch U (s, T, 3, 3), stored every dt (s,), s, linear in between.
+def solved_before(
+    o: argparse.Namespace, parameters: CrystalParameters, grains: int, U: np.ndarray, time: np.ndarray, **options: Any
+) -> np.ndarray:
+    """Return the reference's mean Cauchy stress (T, 6), Pa, along one path, from disk where it is there."""
+    crystal = reference.reference_crystal(crystal_systems(parameters))
+    orientations = random_rotations(grains, 0).numpy()
+    options = {"rtol": REFERENCE_RTOL, "slip": "domains", "signs": None} | options
+    digest = hashlib.sha256(inspect.getsource(reference).encode())
+    for value in (*vars(crystal).values(), orientations, U, time, *options.values()):
+        digest.update(repr(value).encode() if isinstance(value, (str, float, type(None))) else value.tobytes())
+    path = Path(o.cache) / f"{digest.hexdigest()[:20]}.json"
+    if path.is_file():
+        return np.array(json.loads(path.read_text(encoding="utf-8")))
+    stress = reference.solve_polycrystal(crystal, orientations, U, time, **options).stress
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(stress.tolist()) + "\n")
+    return stress
 
-    Returns:
-        "stress": mean Cauchy stress (s, T, 3, 3), Pa; "lam": final twin fractions (s, g, 6); "seconds": CPU time;
-        "failed": steps of walks that did not converge.
-    """
-    state = polycrystal.initial_state(len(U))
-    stress, failed, start = torch.zeros_like(U), 0, time.process_time()
-    for k in range(1, U.shape[1]):
-        for i in range(1, substeps + 1):
-            F = U[:, k - 1] + (U[:, k] - U[:, k - 1]) * (i / substeps)
-            stress[:, k], state, converged = polycrystal.update(F, state, dt / substeps)
-            failed += int((~converged).sum())
-    seconds = time.process_time() - start
-    return {"stress": stress, "lam": state.lam.reshape(len(U), -1, 6), "seconds": seconds, "failed": failed}
+
+def sign_choices() -> dict[str, np.ndarray]:
+    """Return signs (1 + n_t, n) of the slip directions in the twins: three choices that are equally natural."""
+    crystal = reference.reference_crystal(crystal_systems(MAGNESIUM))
+    schmid = reference.domain_schmid(crystal)
+    turns = 2 * np.einsum("bi,bj->bij", crystal.twin_m, crystal.twin_m) - np.eye(3)
+    along = np.einsum("ai,bij,aj->ba", crystal.s, turns, crystal.s)
+    nearest = np.concatenate([np.ones((1, len(crystal.s))), np.where(along < 0, -1.0, 1.0)])
+    choices = (reference.cooperating_signs(schmid), np.ones_like(nearest), nearest)
+    return dict(zip(SIGNS, choices, strict=True))
 
 
-def change(stress: Tensor, reference: Tensor) -> list[float]:
-    """Relative L2 difference of the deviators over each path (s,)."""
-    s, ref = deviator(stress).flatten(1), deviator(reference).flatten(1)
-    return ((s - ref).norm(dim=1) / ref.norm(dim=1)).tolist()
+# %% [markdown]
+# ## Solve
+
+
+# %%
+def deviators(stress: Tensor | np.ndarray) -> Tensor:
+    """Return the deviators (s, T, 3, 3) of stresses (s, T, 6)."""
+    return deviator(from_components(torch.as_tensor(stress)))
+
+
+def change(s: Tensor, ref: Tensor) -> list[float]:
+    """Relative L2 difference of deviators (s, T, 3, 3) over each path (s,)."""
+    return ((s - ref).flatten(1).norm(dim=1) / ref.flatten(1).norm(dim=1)).tolist()
+
+
+def level(s: Tensor, ref: Tensor) -> list[float]:
+    """Mean von Mises stress over each path relative to another's (s,)."""
+    return (s.flatten(2).norm(dim=2).mean(1) / ref.flatten(2).norm(dim=2).mean(1)).tolist()
+
+
+def accuracy(o: argparse.Namespace, U: Tensor, t: Tensor, bar: tqdm) -> dict[str, Any]:
+    """The error against the reference, with and without twins, and the solves at each tolerance."""
+    found: dict[str, Any] = {"first": {}}
+    for case, parameters in CASES.items():
+        exact = []
+        for path, instants in zip(U.numpy(), t.numpy(), strict=True):
+            exact.append(solved_before(o, parameters, o.reference_grains, path, instants))
+            bar.update()
+        ref = deviators(np.array(exact))
+        found[case] = {}
+        for tolerance in TOLERANCES:
+            result = TaylorPolycrystal(o.reference_grains, parameters=parameters, tolerance=tolerance).solve(U, t)
+            s = deviators(result.stress)
+            row = {"error": change(s, ref), "solves": result.solves.tolist(), "ok": result.ok.tolist()}
+            found[case][tolerance] = row
+            if case == "with twins" and tolerance == DEFAULT:
+                found["first"]["law"] = s[0].flatten(1).norm(dim=1).mul(1.5**0.5).tolist()
+        found["first"][case] = ref[0].flatten(1).norm(dim=1).mul(1.5**0.5).tolist()
+    few = [
+        deviators(solved_before(o, MAGNESIUM, min(2, o.reference_grains), U[0].numpy(), t[0].numpy(), rtol=rtol)[None])
+        for rtol in (REFERENCE_RTOL, 0.01 * REFERENCE_RTOL)
+    ]
+    return found | {"reference": change(*few)}
+
+
+def models(o: argparse.Namespace, U: Tensor, t: Tensor, mine: Sequence[int], bar: tqdm) -> dict[str, Any]:
+    """The differences of the models of slip, of the signs in one of them, and of halved and doubled tau_0."""
+
+    def run(**options: Any) -> Tensor:
+        result = TaylorPolycrystal(o.grains, **({"parameters": MAGNESIUM} | options)).solve(U, t)
+        solved.extend(result.ok.tolist())
+        bar.update()
+        return deviators(result.stress)
+
+    solved: list[bool] = []
+    base = run()
+    slips = {name: run(slip=name) for name in ("common", "parent")}
+    scaled = {f: {x: run(parameters=MAGNESIUM.with_tau_0(**{f: x})) for x in FACTORS} for f in FAMILIES}
+    signs: dict[str, dict[str, list[float]]] = {name: {"change": [], "level": []} for name in (*SIGNS, "domains")}
+    for row in [row for row, walk in enumerate(mine) if walk < 2]:
+        cases: dict[str, dict[str, Any]] = {n: {"slip": "common", "signs": v} for n, v in sign_choices().items()}
+        path = U[row].numpy(), t[row].numpy()
+        ref = None
+        for name, options in (cases | {"domains": {}}).items():
+            s = deviators(solved_before(o, MAGNESIUM, o.sign_grains, *path, **options)[None])
+            ref = s if ref is None else ref
+            signs[name]["change"] += change(s, ref)
+            signs[name]["level"] += level(s, ref)
+            bar.update()
+    return {
+        "slip": {name: {"change": change(s, base), "level": level(s, base)} for name, s in slips.items()},
+        "signs": signs,
+        "sensitivity": {f: {x: change(scaled[f][x], base) for x in FACTORS} for f in FAMILIES},
+        "ok": solved,
+    }
+
+
+def isotropy(o: argparse.Namespace, U: Tensor, t: Tensor, mine: Sequence[int], bar: tqdm) -> dict[str, Any]:
+    """How far the stress of the turned path is from the turned stress, and the error of the pressure."""
+    q = torch.stack([random_rotations(1, 1000 + walk)[0] for walk in mine])[:, None]
+    turned = to_components(matmul(matmul(q, from_components(U)), q.mT))
+    counts = [g for g in (8, 16, 32, 64, 128, 256, 512, 1024) if g <= o.most_grains] or [o.most_grains]
+    found, off = {}, []
+    exact = 2 * MAGNESIUM.lambda_e * (determinant(from_components(U)) - 1)
+    for g in counts:
+        polycrystal = TaylorPolycrystal(g, seed=1, parameters=MAGNESIUM)
+        plain, other = (polycrystal.solve(path, t).stress for path in (U, turned))
+        found[g] = change(matmul(matmul(q.mT, deviators(other)), q), deviators(plain))
+        off.append(float((plain[..., :3].mean(-1) - exact).abs().max() / exact.abs().max()))
+        bar.update()
+    return {"difference": found, "pressure": max(off)}
+
+
+# %% [markdown]
+# ## Cost
+# CPU time of one thread. A grain-step is one grain from one given instant to the next, whatever number of inner steps
+# that takes. Points are led to the middle of their walks; there the next steps of the data are timed, and from
+# the same states the steps of an impact, each a twentieth of them.
+
+
+# %%
+def cost(o: argparse.Namespace, U: Tensor, t: Tensor, bar: tqdm) -> dict[str, Any]:
+    """Microseconds per grain-step, seconds per path, and the backend that was used."""
+    found: dict[str, Any] = {}
+    start = time.process_time()
+    result = TaylorPolycrystal(o.grains, parameters=MAGNESIUM).solve(U, t)
+    found["seconds per path"] = (time.process_time() - start) / len(U)
+    found["solves"] = result.solves.tolist()
+    bar.update()
+    F, middle = from_components(U), o.points // 2
+    last = min(o.points, middle + TIMED)
+    leading = TaylorPolycrystal(o.grains, parameters=MAGNESIUM)
+    state = leading.initial_state(len(U))
+    for k in range(1, middle + 1):
+        _, state, _ = leading.update(F[:, k], state, t[:, k] - t[:, k - 1])
+    for backend in ("compiled", "torch"):
+        try:
+            polycrystal = TaylorPolycrystal(o.grains, parameters=MAGNESIUM, backend=backend)
+        except ValueError:  # no compiler here
+            continue
+        at, start = state, time.process_time()
+        for k in range(middle + 1, last + 1):
+            _, at, _ = polycrystal.update(F[:, k], at, t[:, k] - t[:, k - 1])
+        seconds = {"data": (time.process_time() - start) / (last - middle)}
+        dt, at, start = (t[:, middle + 1] - t[:, middle]) / FINER, state, time.process_time()
+        for i in range(1, FINER + 1):
+            _, at, _ = polycrystal.update(torch.lerp(F[:, middle], F[:, middle + 1], i / FINER), at, dt)
+        seconds["impact"] = (time.process_time() - start) / FINER
+        found[backend] = {name: 1e6 * value / (len(U) * o.grains) for name, value in seconds.items()}
+        bar.update()
+    return found
 
 
 def measure(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Everything that is measured on this rank's walks, in lists of one entry per walk."""
     mine = range(ranks.rank, o.walks, ranks.size)
     walk = random_walk(mine, o.seed, strain=o.strain, steps=o.points, duration=(o.duration, o.duration))
-    U, dt = from_components(torch.from_numpy(walk.U)), torch.from_numpy(walk.duration) / o.points
-    passes = 2 * sum(SUBSTEPS) + REFERENCE + len(FAMILIES) * len(FACTORS) + 1
-    bar = tqdm(total=passes, disable=True if ranks.rank > 0 else None, unit="pass")
-
-    def run(parameters: CrystalParameters, substeps: int = 1, path: Tensor = U) -> dict[str, Any]:
-        result = drive(path, dt, TaylorPolycrystal(o.grains, parameters=parameters), substeps)
-        bar.update(substeps)
-        return result
-
-    with torch.inference_mode():
-        runs = {n: run(CrystalParameters(), n) for n in (*SUBSTEPS, REFERENCE)}
-        base, exact = runs[SUBSTEPS[0]], runs[REFERENCE]
-        slips = [run(WITHOUT_TWINS, n)["stress"] for n in SUBSTEPS]
-        scaled = {f: {x: run(CrystalParameters().with_tau_0(**{f: x}))["stress"] for x in FACTORS} for f in FAMILIES}
-        q = torch.stack([random_rotations(1, 1000 + sample)[0] for sample in mine])[:, None]
-        turned = run(CrystalParameters(), path=matmul(matmul(q, U), q.mT))["stress"]
-    bar.close()
-    J = determinant(U)
-    pressure = 2 * CrystalParameters().lambda_e * (J - 1)
-    off = [(r["stress"].diagonal(dim1=-2, dim2=-1).mean(-1) - pressure).abs() for r in runs.values()]
-    winner, fine = base["lam"].argmax(-1), exact["lam"].argmax(-1)
-    twinned_grains = exact["lam"].sum(-1) > 0.01
-    total = exact["lam"].sum(-1).clamp(min=1e-300)
-    finer = list(pairwise(slips))
-    limit = 2 * slips[-1] - slips[-2]  # Richardson
-    return {
-        "failed": sum(r["failed"] for r in runs.values()),
-        "errors": {n * o.points: change(runs[n]["stress"], exact["stress"]) for n in SUBSTEPS},
-        "errors_without_twins": {n * o.points: change(r, limit) for n, r in zip(SUBSTEPS, slips, strict=True)},
-        "differences": [deviator(a - b).flatten(1).norm(dim=1).tolist() for a, b in finer],
-        "sensitivity": {f: {x: change(scaled[f][x], base["stress"]) for x in FACTORS} for f in FAMILIES},
-        "turned": change(matmul(matmul(q.mT, turned), q), base["stress"]),
-        "pressure": float(torch.stack(off).max() / pressure.abs().max()),
-        "lam_range": [float(x) for r in runs.values() for x in (r["lam"].min(), r["lam"].sum(-1).max())],
-        "twins": {
-            "fraction": total.mean(-1).tolist(),
-            "largest": ((exact["lam"].max(-1).values / total)[twinned_grains]).tolist(),
-            "other_winner": (winner != fine)[twinned_grains].double().tolist(),
-        },
-        "microseconds": {n * o.points: 1e6 * runs[n]["seconds"] for n in runs},
-        "von_mises": [(1.5**0.5 * deviator(r["stress"])[:1].flatten(2).norm(dim=2)).tolist() for r in (base, exact)],
-        "trace": {f: {x: (1.5**0.5 * deviator(s)[:1].flatten(2).norm(dim=2)).tolist() for x, s in scaled[f].items()}
-                  for f in FAMILIES},
-    }  # fmt: skip
-
-
-# %% [markdown]
-# ## Five slips inside a twin
-# Slip systems of the parent and of a twin share their rates, by (A.10), so what counts is the mean of their Schmid
-# tensors. The sign of a slip direction in the twin is a convention, and with the plain 180-degree turn of the twin this
-# mean loses shears at one half. The smallest of the five singular values of the 12 symmetric Schmid tensors
-# tells: at zero, there is a deviatoric strain that no slip can make, and the crystal locks.
-
-
-# %%
-def smallest_singular_values(fractions: np.ndarray) -> dict[str, list[float]]:
-    """The fifth singular value against the twin fraction, the least over the variants, for both signs."""
-    slip, twin = slip_systems(), twin_systems()
-    q = 2 * twin.m[:, :, None] * twin.m[:, None, :] - torch.eye(3, dtype=torch.float64)
-    plain = torch.einsum("bij,ajk,blk->abil", q, slip.schmid, q)
-    table = {}
-    for name, inside in (("plain", plain), ("taken", twinned(slip, twin))):
-        mixed = [(1 - x) * slip.schmid[:, None] + x * inside for x in fractions]
-        rows = [((m + m.mT) / 2).transpose(0, 1).flatten(2) for m in mixed]  # (6 twins, 12 slips, 9)
-        table[name] = [float(torch.linalg.svdvals(r)[:, 4].min()) for r in rows]
-    return table
+    U, t = torch.from_numpy(walk.U), torch.from_numpy(walk.time * walk.duration[:, None])
+    total = 2 * len(mine) + 11 + 4 * sum(w < 2 for w in mine) + 7 + 3
+    with tqdm(total=total, disable=True if ranks.rank > 0 else None, unit="solve") as bar, torch.inference_mode():
+        return {
+            "cost": cost(o, U, t, bar),
+            "accuracy": accuracy(o, U, t, bar),
+            "models": models(o, U, t, mine, bar),
+            "isotropy": isotropy(o, U, t, mine, bar),
+        }
 
 
 # %% [markdown]
@@ -213,50 +310,54 @@ def smallest_singular_values(fractions: np.ndarray) -> dict[str, list[float]]:
 def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Join the ranks' measurements into the numbers of the summary."""
 
-    def joined(*keys: Any) -> np.ndarray:
-        values = []
+    def spread(*keys: Any) -> dict[str, float]:
+        values: list[float] = []
         for part in parts:
             for key in keys:
                 part = part[key]
             values += part
-        return np.array(values)
+        return {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
 
-    def spread(values: np.ndarray) -> dict[str, float]:
-        return {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+    def both(group: str, *names: str) -> dict[str, Any]:
+        return {n: {k: spread("models", group, n, k) for k in ("change", "level")} for n in names}
 
-    steps = [n * o.points for n in SUBSTEPS]
-    norms = [np.sqrt((joined("differences", i) ** 2).sum()) for i in range(len(SUBSTEPS) - 1)]
-    fractions = np.linspace(0, 1, 21)
-    twins = {key: joined("twins", key) for key in ("fraction", "largest", "other_winner")}
-    lam = joined("lam_range")
+    error = {
+        case: {tol: spread("accuracy", case, tol, "error") | {"solves": spread("accuracy", case, tol, "solves")["mean"]}
+               for tol in TOLERANCES}
+        for case in CASES
+    }  # fmt: skip
+    counts = list(parts[0]["isotropy"]["difference"])
+    anisotropy = {g: spread("isotropy", "difference", g) for g in counts}
+    timed: dict[str, Any] = {
+        backend: {name: float(np.mean([p["cost"][backend][name] for p in parts])) for name in ("data", "impact")}
+        for backend in ("compiled", "torch") if all(backend in p["cost"] for p in parts)
+    }  # fmt: skip
+    if len(timed) == 2:
+        timed["ratio"] = {name: timed["torch"][name] / timed["compiled"][name] for name in ("data", "impact")}
+    timed["seconds per path"] = float(np.mean([p["cost"]["seconds per path"] for p in parts]))
+    timed["solves per path"] = spread("cost", "solves")["mean"]
+    fast = timed.get("compiled", timed["torch"])
+    reached = {case: error[case][DEFAULT]["mean"] for case in CASES} | fast
+    reached["seconds per path"] = timed["seconds per path"] * 128 / o.grains
+    solved = [ok for p in parts for case in CASES for tol in TOLERANCES for ok in p["accuracy"][case][tol]["ok"]]
+    solved += [ok for p in parts for ok in p["models"]["ok"]]
     return {
-        "parameters": {key: getattr(o, key) for key in ("walks", "grains", "points", "strain", "duration", "seed")},
-        "error_against_steps": {n: spread(joined("errors", n)) for n in steps},
-        "error_without_twins": {n: spread(joined("errors_without_twins", n)) for n in steps},
-        "reference_steps": REFERENCE * o.points,
-        "observed_order": float(np.log2(norms[0] / norms[1])),
-        "sensitivity_to_tau_0": {
-            f: {"tau_0": getattr(CrystalParameters(), f).tau_0, "source": getattr(CrystalParameters(), f).source}
-            | {str(x): spread(joined("sensitivity", f, x)) for x in FACTORS}
-            for f in FAMILIES
-        },
-        "anisotropy": spread(joined("turned")),
-        "twins": {
-            "mean_fraction": float(twins["fraction"].mean()),
-            "twinned_grains": len(twins["largest"]) / (o.walks * o.grains),
-            "share_of_largest_variant": float(twins["largest"].mean()) if len(twins["largest"]) else None,
-            "another_winner_at_coarse_steps": float(twins["other_winner"].mean()) if len(twins["largest"]) else None,
-        },
-        "fifth_singular_value": {"fraction": fractions.tolist(), **smallest_singular_values(fractions)},
-        "microseconds_per_grain_and_step": {
-            n: sum(p["microseconds"][n] for p in parts) / (o.walks * o.grains * n)
-            for n in [*steps, REFERENCE * o.points]
-        },
+        "parameters": {key: value for key, value in vars(o).items() if key not in ("cache", "output", "threads")},
+        "tolerance": DEFAULT,
+        "error": error,
+        "reference_change": max(max(p["accuracy"]["reference"]) for p in parts),
+        "slip_models": both("slip", "common", "parent"),
+        "signs_of_common": both("signs", *SIGNS, "domains"),
+        "sensitivity_to_tau_0": {f: {x: spread("models", "sensitivity", f, x) for x in FACTORS} for f in FAMILIES},
+        "anisotropy": anisotropy,
+        "slope_of_anisotropy": float(np.polyfit(np.log(counts), np.log([anisotropy[g]["mean"] for g in counts]), 1)[0])
+        if len(counts) > 1 else None,
+        "microseconds_per_grain_step": timed,
+        "targets": {n: {"target": v, "reached": reached[n], "passed": reached[n] <= v} for n, v in TARGETS.items()},
         "cores": {"used": ranks.size * o.threads, "of": os.cpu_count()},
-        "pressure_error": max(p["pressure"] for p in parts),
-        "twin_fractions_between": [float(lam.min()), float(lam.max())],
-        "failed_steps": sum(p["failed"] for p in parts),
-    }
+        "pressure_error": max(p["isotropy"]["pressure"] for p in parts),
+        "failed_paths": solved.count(False),
+    }  # fmt: skip
 
 
 def check(summary: dict[str, Any]) -> None:
@@ -265,66 +366,83 @@ def check(summary: dict[str, Any]) -> None:
     Raises:
         ValueError: naming the check that fails.
     """
-    order, singular = summary["observed_order"], summary["fifth_singular_value"]
-    half = len(singular["fraction"]) // 2
-    low, high = summary["twin_fractions_between"]
     checks = {
-        f"order of the scheme is {order:.2f}, not about one": 0.6 < order < 1.4,
         f"pressure is off by {summary['pressure_error']:.1e}": summary["pressure_error"] < 1e-9,
-        f"twin fractions reach from {low:.1e} to {high:.6f}": low >= 0.0 and high <= 1.0 + 1e-9,
-        f"{summary['failed_steps']} steps failed": summary["failed_steps"] == 0,
-        "the plain turn does not lock": singular["plain"][half] < 1e-9,
-        "the sign taken leaves fewer than five slips": min(singular["taken"]) > 0.5,
+        f"{summary['failed_paths']} paths failed": summary["failed_paths"] == 0,
+        f"the reference changes by {summary['reference_change']:.1e}": summary["reference_change"] < 1e-3,
     }
+    for case, rows in summary["error"].items():
+        first, last = (list(rows.values())[k]["mean"] for k in (0, -1))
+        checks[f"the error {case} grows from {first:.1e} to {last:.1e} at tighter tolerances"] = last < first
     failed = [sentence for sentence, holds in checks.items() if not holds]
     if failed:
         raise ValueError(f"{failed[0][:1].upper()}{failed[0][1:]}.")
 
 
 # %% [markdown]
-# ## Figure
+# ## Figures
 
 
 # %%
-def draw(summary: dict[str, Any], first: dict[str, Any], path: Path) -> None:
-    """Error against steps, sensitivity, one walk, and the fifth singular value."""
+def draw(summary: dict[str, Any], first: dict[str, Any], folder: Path) -> None:
+    """Error against solves, one walk, the differences of models and constants, and isotropy."""
     figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    steps = np.array(list(summary["error_against_steps"]), dtype=float)
-    table = [summary["error_against_steps"][n] for n in summary["error_against_steps"]]
-    mean = np.array([100 * row["mean"] for row in table])
-    spread = [[100 * (r["mean"] - r["min"]) for r in table], [100 * (r["max"] - r["mean"]) for r in table]]
-    a.errorbar(steps, mean, spread, fmt="o-", color="#023047", capsize=3, label="mean and range of the walks")
-    slip = np.array([100 * row["mean"] for row in summary["error_without_twins"].values()])
-    a.plot(steps, slip, "s-", color="#8ecae6", label="without twinning")
-    a.plot(steps, slip[0] * steps[0] / steps, "--", color="#adb5bd", label="order one")
-    a.set(xscale="log", yscale="log", xlabel="solver steps a walk", ylabel="error of the deviator, %")
-    a.set_xticks(steps, [f"{n:.0f}" for n in steps], minor=False)
-    a.set_xticks([], minor=True)
+    for (case, rows), colour in zip(summary["error"].items(), ("#023047", "#fb8500"), strict=True):
+        table = list(rows.values())
+        mean = np.array([100 * row["mean"] for row in table])
+        spread = [[100 * (r["mean"] - r["min"]) for r in table], [100 * (r["max"] - r["mean"]) for r in table]]
+        a.errorbar([row["solves"] for row in table], mean, spread, fmt="o-", color=colour, capsize=3, label=case)
+    a.set(xscale="log", yscale="log", xlabel="implicit stages per grain and walk", ylabel="error of the deviator, %")
     a.legend(frameon=False, fontsize=8)
-    for k, (x, colour) in enumerate(zip(FACTORS, ("#8ecae6", "#fb8500"), strict=True)):
-        rows = [summary["sensitivity_to_tau_0"][f][str(x)]["mean"] for f in FAMILIES]
-        b.bar(np.arange(len(FAMILIES)) + 0.38 * (k - 0.5), [100 * r for r in rows], 0.36, color=colour,
-              label=f"tau_0 x {x:g}")  # fmt: skip
-    b.set_xticks(range(len(FAMILIES)), FAMILIES)
-    b.set(ylabel="change of the deviator, %")
+    t = np.linspace(0, 1e6 * summary["parameters"]["duration"], len(first["law"]))
+    b.plot(t, 1e-6 * np.array(first["with twins"]), color="#023047", label="reference")
+    b.plot(t, 1e-6 * np.array(first["law"]), "--", color="#fb8500", label=f"law, tolerance {summary['tolerance']:g}")
+    b.plot(t, 1e-6 * np.array(first["without twins"]), ":", color="#8ecae6", label="reference without twins")
+    b.set(xlabel="time, us", ylabel="von Mises stress of the first walk, MPa", ylim=(0, None))
     b.legend(frameon=False, fontsize=8)
-    coarse, fine = first["von_mises"]
-    t = np.linspace(0, 1e6 * summary["parameters"]["duration"], len(fine[0]))
-    band = 1e-6 * np.array([first["trace"][f][x][0] for f in FAMILIES for x in FACTORS])
-    c.fill_between(t, band.min(0), band.max(0), color="#8ecae6", alpha=0.5, lw=0, label="any tau_0 halved or doubled")
-    c.plot(t, 1e-6 * np.array(fine[0]), color="#023047", label=f"{summary['reference_steps']} steps")
-    c.plot(t, 1e-6 * np.array(coarse[0]), "--", color="#fb8500", label=f"{steps[0]:.0f} steps")
-    c.set(xlabel="time, us", ylabel="von Mises stress of the first walk, MPa", ylim=(0, None))
-    c.legend(frameon=False, fontsize=8)
-    singular = summary["fifth_singular_value"]
-    d.plot(singular["fraction"], singular["plain"], color="#fb8500", label="plain turn: locks at one half")
-    d.plot(singular["fraction"], singular["taken"], color="#023047", label="sign taken")
-    d.set(xlabel="twin fraction of one variant", ylabel="fifth singular value of the slips", ylim=(0, None))
+    bars = {f"slip: {name}": row["change"] for name, row in summary["slip_models"].items()}
+    bars |= {f"signs: {name}": summary["signs_of_common"][name]["change"] for name in SIGNS[1:]}
+    bars |= {f"{f} tau_0 x {x:g}": row for f, table in summary["sensitivity_to_tau_0"].items()
+             for x, row in table.items()}  # fmt: skip
+    c.barh(list(bars), [100 * row["mean"] for row in bars.values()], color="#8ecae6")
+    c.invert_yaxis()
+    c.set(xlabel="change of the deviator, %")
+    c.tick_params(axis="y", labelsize=7)
+    grains = np.array(list(summary["anisotropy"]), dtype=float)
+    mean = np.array([100 * row["mean"] for row in summary["anisotropy"].values()])
+    d.plot(grains, mean, "o-", color="#023047", label="mean over the walks")
+    d.plot(grains, mean[0] * (grains[0] / grains) ** 0.5, "--", color="#adb5bd", label="slope -1/2")
+    d.set(xscale="log", yscale="log", xlabel="grains", ylabel="anisotropy of the deviator, %")
     d.legend(frameon=False, fontsize=8)
     for axis in (a, b, c, d):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(folder / "crystal_study.png", dpi=110)
     plt.close(figure)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The numbers of the results page, one line each."""
+
+    def percent(row: dict[str, float]) -> str:
+        return f"{100 * row['mean']:.2f} % ({100 * row['min']:.2f} to {100 * row['max']:.2f})"
+
+    lines = [f"tolerance {tol:g}, {case}: error {percent(row)}, {row['solves']:.0f} solves"
+             for case, rows in summary["error"].items() for tol, row in rows.items()]  # fmt: skip
+    lines.append(f"the reference itself: {summary['reference_change']:.1e}")
+    for kind in ("slip_models", "signs_of_common"):
+        for name, row in summary[kind].items():
+            lines.append(f"{kind}, {name}: {percent(row['change'])}, level {row['level']['mean']:.3f}")
+    lines += [f"tau_0 of {f} x {x:g}: {percent(row)}" for f, rows in summary["sensitivity_to_tau_0"].items()
+              for x, row in rows.items()]  # fmt: skip
+    lines += [f"{g} grains: anisotropy {percent(row)}" for g, row in summary["anisotropy"].items()]
+    if summary["slope_of_anisotropy"] is not None:
+        lines.append(f"slope of the anisotropy {summary['slope_of_anisotropy']:.2f}")
+    timed = summary["microseconds_per_grain_step"]
+    lines += [f"{name}: {timed[name]['data']:.3g} at the data's steps, {timed[name]['impact']:.3g} at an impact's"
+              for name in ("compiled", "torch", "ratio") if name in timed]  # fmt: skip
+    for name, row in summary["targets"].items():
+        lines.append(f"target {name}: {row['reached']:.3g} of {row['target']:g}{'' if row['passed'] else ', not met'}")
+    return "\n".join(lines) + "\n"
 
 
 # %% [markdown]
@@ -337,26 +455,20 @@ def run(o: argparse.Namespace, ranks: Ranks) -> None:
     use_threads(o.threads)
     keep_memory()
     try:
-        mine: dict[str, Any] | ValueError = measure(o, ranks)
-    except ValueError as error:  # one rank's; the others must hear of it
+        mine: dict[str, Any] | ValueError | RuntimeError = measure(o, ranks)
+    except (ValueError, RuntimeError) as error:  # one rank's; the others must hear of it
         mine = error
     parts = ranks.allgather(mine)
     for part in parts:
-        if isinstance(part, ValueError):
-            raise part
+        if isinstance(part, Exception):
+            raise ValueError(str(part)) from part
     summary = collect(parts, o, ranks)
     if ranks.rank == 0:
         folder = Path(o.output)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        draw(summary, parts[0], folder / "crystal_study.png")
-        for n, row in summary["error_against_steps"].items():
-            slip = summary["error_without_twins"][n]["mean"]
-            sys.stdout.write(f"{n} steps: deviator {100 * row['mean']:.2f} %, without twinning {100 * slip:.2f} %\n")
-        sys.stdout.write(f"observed order {summary['observed_order']:.2f}\n")
-        for family, row in summary["sensitivity_to_tau_0"].items():
-            changes = ", ".join(f"x {x:g}: {100 * row[str(x)]['mean']:.1f} %" for x in FACTORS)
-            sys.stdout.write(f"tau_0 of {family}: {changes}\n")
+        draw(summary, parts[0]["accuracy"]["first"], folder)
+        sys.stdout.write(table(summary))
         sys.stdout.flush()
     check(summary)
 

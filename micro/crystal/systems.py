@@ -151,6 +151,11 @@ class CrystalSystems:
         latent: Latent hardening of slip (12, 12), Pa.
         twin_hardening: Matrix (6, 6), Pa, that gives dW_t/dlambda from lambda.
         slip_exponent, twin_exponent: 1/m of the rate laws (A.12), (A.13).
+        families: Name of the family of each slip system.
+        n_slip, n_twin: Number of slip and twin systems.
+        r_0: Slip resistance of the virgin crystal (12,), Pa.
+        v: Square roots of the latent hardening moduli (12,), Pa^(1/2).
+        twin_tau_0, twin_rate_0, twin_h, twin_k: Parameters of twinning; Pa, 1/s, Pa, Pa.
     """
 
     parameters: CrystalParameters
@@ -169,6 +174,15 @@ class CrystalSystems:
     twin_hardening: Tensor
     slip_exponent: float
     twin_exponent: float
+    families: tuple[str, ...]
+    n_slip: int
+    n_twin: int
+    r_0: Tensor
+    v: Tensor
+    twin_tau_0: float
+    twin_rate_0: float
+    twin_h: float
+    twin_k: float
 
     def resistance(self, e: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
         """Return the hardening dW_p/de (n, 12) and dW_t/dlambda (n, 6), Pa, of (A.4) and (A.5)."""
@@ -249,6 +263,15 @@ def crystal_systems(parameters: CrystalParameters, device: str | torch.device = 
         twin_hardening=2 * p.twin.h_latent * (1 - one) + p.twin.h * one,
         slip_exponent=1 / families[0].m,
         twin_exponent=1 / p.twin.m,
+        families=slip.family,
+        n_slip=N_SLIP,
+        n_twin=N_TWIN,
+        r_0=torch.zeros(N_SLIP, **on_device),
+        v=h_latent,
+        twin_tau_0=p.twin.tau_0,
+        twin_rate_0=p.twin.rate_0,
+        twin_h=p.twin.h,
+        twin_k=p.twin.h_latent,
     )
 
 

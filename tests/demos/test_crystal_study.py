@@ -19,9 +19,10 @@ def study():
 
 @pytest.fixture(scope="module")
 def result(study, tmp_path_factory):
-    """Exit code and folder of a run with two walks of ten points."""
+    """Exit code and folder of a run with two walks of four points."""
     folder = tmp_path_factory.mktemp("study")
-    size = ["--walks", "2", "--grains", "3", "--points", "10", "--strain", "0.1", "--output", str(folder)]
+    size = ["--walks", "2", "--grains", "2", "--points", "4", "--strain", "0.05", "--reference-grains", "2"]
+    size += ["--sign-grains", "1", "--most-grains", "16", "--cache", str(folder / "cache"), "--output", str(folder)]
     return study.main(size), folder
 
 
@@ -30,25 +31,41 @@ def test_tables_are_whole(study, result):
     assert code == 0
     assert (folder / "crystal_study.png").is_file()
     summary = json.loads((folder / "summary.json").read_text())
-    assert list(summary["error_against_steps"]) == ["10", "20", "40"]
-    assert summary["reference_steps"] == 160
-    slips = [row["mean"] for row in summary["error_without_twins"].values()]
-    assert slips == sorted(slips, reverse=True)
+    for case in ("with twins", "without twins"):
+        rows = list(summary["error"][case].values())
+        assert len(rows) == len(study.TOLERANCES)
+        assert rows[-1]["mean"] < rows[0]["mean"]
+        assert rows[-1]["solves"] > rows[0]["solves"]
     for family in study.FAMILIES:
         row = summary["sensitivity_to_tau_0"][family]
         assert all(0.0 < row[factor]["min"] <= row[factor]["mean"] <= row[factor]["max"] for factor in ("0.5", "2.0"))
-    assert list(summary["microseconds_per_grain_and_step"]) == ["10", "20", "40", "160"]
-    half = summary["fifth_singular_value"]["fraction"].index(0.5)
-    assert summary["fifth_singular_value"]["taken"][half] == pytest.approx(0.678, abs=5e-4)
+    assert summary["signs_of_common"]["cooperating"]["change"]["max"] == 0.0
+    assert list(summary["anisotropy"]) == ["8", "16"]
+    assert set(summary["targets"]) == set(study.TARGETS)
+
+
+def test_the_reference_is_solved_once(study, result, monkeypatch):
+    """Every path is found on disk by a second run; a path that differs is not."""
+    folder = result[1]
+    options = study.parse(["--cache", str(folder / "cache")], 1)
+    walk = study.random_walk([0], 0, strain=0.05, steps=4)
+    path = walk.U[0], walk.time[0] * walk.duration[0]
+
+    def refuse(*_args, **_options):
+        raise RuntimeError("solved again")
+
+    monkeypatch.setattr(study.reference, "solve_polycrystal", refuse)
+    assert study.solved_before(options, study.MAGNESIUM, 2, *path).shape == (5, 6)
+    with pytest.raises(RuntimeError, match="solved again"):
+        study.solved_before(options, study.MAGNESIUM, 2, 1.0 + 0.5 * (path[0] - 1.0), path[1])
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"observed_order": 0.3}, "Order of the scheme is 0.30, not about one."),
         ({"pressure_error": 1e-6}, "Pressure is off by 1.0e-06."),
-        ({"twin_fractions_between": [0.0, 1.01]}, "Twin fractions reach from 0.0e\\+00 to 1.010000."),
-        ({"failed_steps": 3}, "3 steps failed."),
+        ({"failed_paths": 3}, "3 paths failed."),
+        ({"reference_change": 0.01}, "The reference changes by 1.0e-02."),
     ],
 )
 def test_a_wrong_number_is_seen(study, result, change, sentence):
@@ -56,6 +73,14 @@ def test_a_wrong_number_is_seen(study, result, change, sentence):
     study.check(summary)
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         study.check(summary | change)
+
+
+def test_an_error_that_does_not_fall_is_seen(study, result):
+    summary = json.loads((result[1] / "summary.json").read_text())
+    rows = summary["error"]["with twins"]
+    rows[list(rows)[-1]]["mean"] = 1.0
+    with pytest.raises(ValueError, match="^The error with twins grows from"):
+        study.check(summary)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +91,7 @@ def test_a_wrong_number_is_seen(study, result, change, sentence):
         ["--strain", "-1"],
         ["--duration", "0"],
         ["--output", "file"],
+        ["--cache", "file"],
         ["--steps", "5"],
     ],
 )
