@@ -79,8 +79,9 @@ def _images(lattice: str, direction: Indices, plane: Indices) -> list[tuple[Indi
     it permutes the first three, and changes the sign of these or of the fourth; in the cubic ones it permutes them and
     changes the sign of each; on the square lattice it leaves the third one in its place.
     """
-    n = LATTICES[lattice]
-    if n == 4:
+    orders: list[tuple[int, ...]]
+    signs: list[tuple[int, ...]]
+    if LATTICES[lattice] == 4:
         orders = [(*p, 3) for p in permutations(range(3))]
         signs = [(s, s, s, t) for s, t in product((1, -1), repeat=2)]
     else:
