@@ -39,7 +39,7 @@ import torch
 
 from micro.crystal import constants
 from micro.crystal.compiled import CompiledPolycrystal, Counts, Solution, available
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def polycrystal(grains: int, twins: bool = True, tolerance: float = constants.TOLERANCE) -> CompiledPolycrystal:
     """Return the polycrystal."""
-    parameters = CrystalParameters()
+    parameters = load_material()
     systems = crystal_systems(parameters if twins else parameters.with_tau_0(twin=NO_TWINS))
     return CompiledPolycrystal(systems, random_rotations(grains, 0).numpy(), np.full(grains, 1 / grains), tolerance)
 

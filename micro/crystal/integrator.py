@@ -212,7 +212,7 @@ def _error(rules: FlowRules, control: Control, end: Solution, E: list[Tensor]) -
     dm, _, dlam = solve(rules, end.linear, 2 * rules.systems.parameters.G * E[0], -E[1], -E[2])
     error = dm.norm(dim=-1) / (control.tolerance * (end.m.norm(dim=-1) + constants.STRESS_REFERENCE))
     bound = constants.TWIN_TOLERANCE * control.tolerance * (end.lam + constants.TWIN_REFERENCE)
-    twins = torch.cat([torch.zeros_like(dlam[:, :1]), dlam.abs() / bound], -1).amax(-1)
+    twins = torch.cat([dlam.new_zeros(len(dlam), 1), dlam.abs() / bound], -1).amax(-1)
     return torch.maximum(error, twins).clamp(min=1e-12)
 
 

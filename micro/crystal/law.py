@@ -23,7 +23,7 @@ from torch import Tensor
 from micro.crystal import constants
 from micro.crystal.flow_rules import FlowRules, Rates
 from micro.crystal.integrator import Control, CrystalState, Outcome, integrate
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.stage import mandel
 from micro.crystal.systems import crystal_systems
 from micro.tensors import determinant, identity_like, inverse, matmul
@@ -56,7 +56,7 @@ class Crystal:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
         if substeps < 0:
             raise ValueError(f"substeps must not be negative, got {substeps}.")
-        self.parameters = CrystalParameters() if parameters is None else parameters
+        self.parameters = load_material() if parameters is None else parameters
         self.rules = FlowRules(crystal_systems(self.parameters, device), slip)
         self.control = Control(tolerance, substeps)
 

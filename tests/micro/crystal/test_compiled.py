@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 
 from micro.crystal import build, compiled
 from micro.crystal.compiled import CompiledPolycrystal
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.systems import crystal_systems
 from micro.tensors import from_components, random_rotations, to_components
@@ -23,7 +23,7 @@ IDENTITY = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
 def magnesium(grains: int = 8, twin_tau_0: float = 1.0, **options: Any) -> CompiledPolycrystal:
     """Some grains of magnesium; a large factor of the twins' resistance prevents twinning."""
-    systems = crystal_systems(CrystalParameters().with_tau_0(twin=twin_tau_0))
+    systems = crystal_systems(load_material().with_tau_0(twin=twin_tau_0))
     return CompiledPolycrystal(systems, random_rotations(grains, 0).numpy(), np.full(grains, 1 / grains), **options)
 
 
@@ -38,7 +38,7 @@ def one_system(G: float = 25e9, **constants: float) -> SimpleNamespace:
     """A crystal with one slip system, e_x in the plane normal to e_y, and no twins."""
     tensor = np.zeros((1, 1, 9))
     tensor[0, 0, 1] = 1.0
-    basis = np.asarray(crystal_systems(CrystalParameters()).basis)
+    basis = np.asarray(crystal_systems(load_material()).basis)
     values = {"tau_0": 50e6, "rate_0": 1e5, "h": 0.0, "sigma_inf": 1.0, "r_0": 0.0, "v": 0.0, **constants}
     exponent = values.pop("exponent", 2.0)
     return SimpleNamespace(

@@ -9,7 +9,7 @@ import torch
 
 from micro.crystal.integrator import CrystalState
 from micro.crystal.law import Crystal
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import load_material
 from micro.crystal.systems import slip_systems, twin_systems
 from micro.tensors import determinant, deviator, rotation_about
 
@@ -19,7 +19,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 DIRECTIONS = deviator(torch.randn(6, 3, 3, generator=GENERATOR, dtype=torch.float64))
 DIRECTIONS = DIRECTIONS / DIRECTIONS.flatten(1).norm(dim=1)[:, None, None]
 #: A crystal whose twins never grow, so that nothing but smooth slip is left.
-NO_TWINS = CrystalParameters().with_tau_0(twin=1e8)
+NO_TWINS = load_material().with_tau_0(twin=1e8)
 
 
 def drive(
@@ -113,7 +113,7 @@ def test_basal_slip_reaches_its_closed_form() -> None:
 
 def test_full_twinning_is_a_simple_shear_of_0129() -> None:
     """Without slip, a shear beyond 0.129 along one twin fills that variant: F_in = I + 0.129 s m, and no more."""
-    crystal = Crystal(CrystalParameters().with_tau_0(basal=1e6, prismatic=1e6, pyramidal=1e6))
+    crystal = Crystal(load_material().with_tau_0(basal=1e6, prismatic=1e6, pyramidal=1e6))
     S = twin_systems().schmid[2]
     times = np.linspace(0.0, 1e-4, 9)
     F, state = drive(crystal, lambda t: EYE + 0.14 * t / 1e-4 * S, times)[-1]
@@ -277,9 +277,9 @@ def test_no_time_means_an_elastic_change() -> None:
 
 
 def test_different_slip_exponents_are_refused() -> None:
-    p = CrystalParameters()
+    p = load_material()
     with pytest.raises(ValueError, match="m must be the same for all slip families"):
-        Crystal(replace(p, basal=replace(p.basal, m=0.2)))
+        Crystal(replace(p, slip=(replace(p.slip[0], m=0.2), *p.slip[1:])))
 
 
 def test_options_out_of_range_are_refused() -> None:
