@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.crystal.materials import CrystalParameters
+from micro.crystal import materials
 from micro.crystal.paths import PROTOCOLS, Insertions, PathOptions, draw_paths
 from micro.crystal.paths.mixture import histories
 from micro.crystal.taylor import TaylorPolycrystal
@@ -32,6 +32,8 @@ OUTPUTS = ("twin_fraction", "slip")
 CRYSTAL_BYTES, POINT_BYTES, KNOT_BYTES = 10_000, 500, 1000
 #: Stored points of a path, beyond which it would take days.
 MOST_STEPS = 10**7
+#: Images of a grain under the groups of rotations of the sample.
+IMAGES = {"none": 1, "orthorhombic": 4, "cubic": 24}
 #: Largest seed of a stream.
 MOST_SEED = 2**63 - 1
 
@@ -79,7 +81,11 @@ class TaylorConfig:
     grain_seed: int = option(0, "seed of their orientations")
     texture: str = option("random", "orientations: random, fibre, or a text file of Euler angles")
     fibre_spread: float = option(
-        15.0, "standard deviation of the c axes about the axis 3 of a fibre texture", unit="degrees", low=0.0, high=90.0
+        15.0, "standard deviation of the tilts of the c axes away from the axis 3 in a fibre texture", unit="degrees",
+        low=0.0, high=90.0,
+    )  # fmt: skip
+    symmetry: str = option(
+        "none", "group of rotations of the sample by which the texture is made symmetric", choices=tuple(IMAGES)
     )
     material: str = option("magnesium", "name of a material, or path of its file")
     tolerance: float = option(1e-3, "tolerance of a step of the solver, relative to the stress", low=1e-12, high=1.0)
@@ -97,25 +103,28 @@ class TaylorConfig:
 
 def make_material(name: str) -> tuple[Any, dict]:
     """Return the parameters of a material by name or path, and their record for the manifest."""
-    if importlib.util.find_spec("micro.crystal.materials").submodule_search_locations is None:  # type: ignore[union-attr]
-        if name != "magnesium":
-            raise ValueError(f"material must be magnesium, got {name!r}.")
-        material: Any = CrystalParameters()
-    else:
-        material = importlib.import_module("micro.crystal.materials").load_material(name)
+    load = getattr(materials, "load_material", None)
+    if load is None and name != "magnesium":
+        raise ValueError(f"material must be magnesium, got {name!r}.")
+    parameters: Any = materials.CrystalParameters
+    material = parameters() if load is None else load(name)
     return material, dataclasses.asdict(material)
 
 
 def make_texture(config: TaylorConfig) -> Any:
-    """Return the texture of the options: the number of grains for a random one."""
-    if config.texture == "random":
+    """Return the texture of the options: the number of grains where it is random without a symmetry."""
+    if config.texture == "random" and config.symmetry == "none":
         return config.grains
     if importlib.util.find_spec("micro.crystal.texture") is None:
-        raise ValueError(f"texture must be random, got {config.texture!r}.")
-    textures = importlib.import_module("micro.crystal.texture")
-    if config.texture == "fibre":
-        return textures.fibre_texture(config.grains, config.grain_seed, spread=np.deg2rad(config.fibre_spread))
-    return textures.read_texture(Path(config.texture))
+        raise ValueError(f"texture must be random without symmetry, got {config.texture!r}, {config.symmetry}.")
+    textures = importlib.import_module("micro.crystal.texture")  # what it returns is recorded in the parameters
+    if config.texture == "random":
+        texture = textures.random_texture(config.grains, config.grain_seed)
+    elif config.texture == "fibre":
+        texture = textures.fibre_texture(config.grains, config.grain_seed, spread=config.fibre_spread)
+    else:
+        texture = textures.read_texture(Path(config.texture))
+    return texture if config.symmetry == "none" else texture.symmetrised(config.symmetry)
 
 
 def make_polycrystal(config: TaylorConfig, material: Any, device: str) -> TaylorPolycrystal:
@@ -162,8 +171,11 @@ class TaylorSource(Source):
         self.parameters = {
             "paths": json_ready(dataclasses.asdict(self.paths) | {"recorded": recorded.digest if recorded else ""}),
             "grains": len(self.polycrystal.orientations),
-            **{name: getattr(config, name) for name in ("grain_seed", "texture", "fibre_spread", "slip", "backend")},
+            **{name: getattr(config, name) for name in ("grain_seed", "symmetry", "slip", "backend")},
+            "texture": config.texture if config.texture in ("random", "fibre") else "file",
+            "fibre_spread": config.fibre_spread,
             "orientations": digest(self.polycrystal.orientations),
+            "weights": digest(getattr(self.polycrystal, "weights", torch.zeros(0))),
             "crystal": json_ready(record),
         }
         self.tolerances = {"step": config.tolerance}
@@ -205,9 +217,10 @@ class TaylorSource(Source):
         if not 0 <= arguments.grain_seed <= MOST_SEED:
             raise ValueError(f"grain-seed must lie between 0 and 2**63 - 1, got {arguments.grain_seed}.")
         config = make_config(TaylorConfig, arguments)
-        sample = config.grains * CRYSTAL_BYTES + config.steps * POINT_BYTES + config.knots[1] * KNOT_BYTES
+        grains = config.grains * IMAGES[config.symmetry]
+        sample = grains * CRYSTAL_BYTES + config.steps * POINT_BYTES + config.knots[1] * KNOT_BYTES
         check_memory(
-            f"blocks of {arguments.block} samples, {config.grains} grains and {config.steps} steps",
+            f"blocks of {arguments.block} samples, {grains} grains and {config.steps} steps",
             min(arguments.block, arguments.samples) * sample,
             arguments.device,
         )
@@ -260,6 +273,6 @@ def json_ready(value: Any) -> Any:
     return [json_ready(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def digest(orientations: torch.Tensor) -> str:
-    """Return a hash of orientations (g, 3, 3) rounded to 1e-9, so that it does not depend on the processor."""
-    return hashlib.sha256((np.round(orientations.cpu().numpy(), 9) + 0.0).astype("<f8").tobytes()).hexdigest()[:16]
+def digest(numbers: torch.Tensor) -> str:
+    """Return a hash of numbers rounded to 1e-9, so that it does not depend on the processor."""
+    return hashlib.sha256((np.round(numbers.cpu().numpy(), 9) + 0.0).astype("<f8").tobytes()).hexdigest()[:16]
