@@ -140,24 +140,31 @@ def picture(arrays: dict[str, np.ndarray], manifest: dict, path: Path, count: in
     from matplotlib.figure import Figure
 
     rows = good[np.unique(np.linspace(0, len(good) - 1, min(count, len(good))).astype(int))]
-    figure: Any = Figure(figsize=(3.2 * len(rows), 5.5), layout="constrained")
-    axes = figure.subplots(2, len(rows), squeeze=False, sharex="col")
+    deviatoric = arrays["stress"].shape[2] == 6  # the pressure, often larger, would hide the deviator
+    figure: Any = Figure(figsize=(3.2 * len(rows), 7.5 if deviatoric else 5.5), layout="constrained")
+    axes = figure.subplots(3 if deviatoric else 2, len(rows), squeeze=False, sharex="col")
     order = ORDERS[2 if arrays[names[0]].shape[2] == 3 else 3]
     scale, unit = (1e9, "GPa") if np.nanmax(np.abs(arrays["stress"])) > 1e7 else (1.0, manifest["arrays"]["stress"]["units"])
     kinds = manifest["arrays"].get("protocol", {}).get("names", [])
     for column, row in enumerate(rows.tolist()):
         strain = arrays[names[0]][row]
         time = arrays["time"][row] * arrays["duration"][row] * 1e6 if "time" in arrays else np.arange(len(strain))
-        upper, lower = axes[:, column]
+        upper, lower = axes[:2, column]
+        stress = arrays["stress"][row] / scale
+        mean = stress[:, :3].mean(axis=1) if deviatoric else 0.0
         for c, component in enumerate(order.names.split()):
             shift = 1.0 if names[0] == "U" and c < order.dimension else 0.0
             upper.plot(time, strain[:, c] - shift, lw=1, label=component)
-            lower.plot(time, arrays["stress"][row][:, c] / scale, lw=1)
+            lower.plot(time, stress[:, c], lw=1)
+            if deviatoric:
+                axes[2, column].plot(time, stress[:, c] - (mean if c < 3 else 0.0), lw=1)
         kind = f", {kinds[int(arrays['protocol'][row])]}" if kinds else ""
         upper.set_title(f"sample {arrays['sample'][row]}{kind}", fontsize=9)
-        lower.set_xlabel("time (us)" if "time" in arrays else "step")
+        axes[-1, column].set_xlabel("time (us)" if "time" in arrays else "step")
     axes[0, 0].set_ylabel("U - I" if names[0] == "U" else "strain")
     axes[1, 0].set_ylabel(f"stress ({unit})")
+    if deviatoric:
+        axes[2, 0].set_ylabel(f"deviator ({unit})")
     axes[0, 0].legend(fontsize=7, ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
