@@ -31,7 +31,7 @@ def path_measures(arrays: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndar
     """
     U, stress = from_components(arrays["U"]), arrays["stress"]
     J, mandel = np.linalg.det(U), np.array(mandel_factors(PATH_ORDER))
-    logarithm = np.log(np.linalg.eigvalsh(U))
+    logarithm = np.log(np.maximum(np.linalg.eigvalsh(U), np.finfo(float).tiny))  # whatever a damaged set holds
     deviator = logarithm - logarithm.mean(-1, keepdims=True)
     length = np.linalg.norm(np.diff(arrays["U"], axis=1) * mandel, axis=2)
     lapse = np.diff(arrays["time"], axis=1) * arrays["duration"][:, None]
