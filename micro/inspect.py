@@ -144,7 +144,9 @@ def picture(arrays: dict[str, np.ndarray], manifest: dict, path: Path, count: in
     figure: Any = Figure(figsize=(3.2 * len(rows), 7.5 if deviatoric else 5.5), layout="constrained")
     axes = figure.subplots(3 if deviatoric else 2, len(rows), squeeze=False, sharex="col")
     order = ORDERS[2 if arrays[names[0]].shape[2] == 3 else 3]
-    scale, unit = (1e9, "GPa") if np.nanmax(np.abs(arrays["stress"])) > 1e7 else (1.0, manifest["arrays"]["stress"]["units"])
+    scale, unit = (
+        (1e9, "GPa") if np.nanmax(np.abs(arrays["stress"])) > 1e7 else (1.0, manifest["arrays"]["stress"]["units"])
+    )
     kinds = manifest["arrays"].get("protocol", {}).get("names", [])
     for column, row in enumerate(rows.tolist()):
         strain = arrays[names[0]][row]

@@ -93,7 +93,9 @@ def check_equal(parts: Sequence[Part]) -> None:
                 )
         if first.manifest["code"]["hash"] != other.manifest["code"]["hash"]:
             versions = first.manifest["code"]["version"], other.manifest["code"]["version"]
-            raise ValueError(f"code must be the same in all sets, {other.directory} has {versions[1]}, not {versions[0]}.")
+            raise ValueError(
+                f"code must be the same in all sets, {other.directory} has {versions[1]}, not {versions[0]}."
+            )
     seeds: dict[int, Path] = {}
     for part in parts:
         for origin in part.origins:

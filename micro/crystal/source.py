@@ -43,7 +43,10 @@ class TaylorConfig:
     """Options of the Taylor source: those of `PathOptions`, `Insertions` and the polycrystal."""
 
     protocols: tuple[str, ...] = option(
-        ("walk",), f"protocols of the paths, one or a mixture of {', '.join(PROTOCOLS)}", choices=PROTOCOLS, shape="list"
+        ("walk",),
+        f"protocols of the paths, one or a mixture of {', '.join(PROTOCOLS)}",
+        choices=PROTOCOLS,
+        shape="list",
     )
     fractions: tuple[float, ...] = option((), "share of each protocol; equal by default", shape="list", item=float)
     recorded: str = option("", "HDF5 or npz file of recorded histories, for the protocol recorded; empty without it")
@@ -88,10 +91,12 @@ class TaylorConfig:
         "none", "group of rotations of the sample by which the texture is made symmetric", choices=tuple(IMAGES)
     )
     material: str = option("magnesium", "name of a material, or path of its file")
-    tolerance: float = option(1e-3, "tolerance of a step of the solver, relative to the stress", low=1e-12, high=1.0)
+    tolerance: float = option(1e-2, "tolerance of a step of the solver, relative to the stress", low=1e-12, high=1.0)
     slip: str = option("domains", "how parent and twins slip", choices=("domains", "common", "parent"))
     backend: str = option("auto", "code that solves the grains", choices=("auto", "compiled", "torch"))
-    outputs: tuple[str, ...] = option((), f"histories besides the stress: {', '.join(OUTPUTS)}", choices=OUTPUTS, shape="list")
+    outputs: tuple[str, ...] = option(
+        (), f"histories besides the stress: {', '.join(OUTPUTS)}", choices=OUTPUTS, shape="list"
+    )
 
     def path_options(self) -> PathOptions:
         """Return what the paths are; ValueError names the field that does not fit."""
@@ -251,7 +256,9 @@ class TaylorSource(Source):
         """
         name = "micro.crystal.reference"  # imported by name: it makes no data, so it is not recorded with them
         if importlib.util.find_spec(name) is None or not self.has_histories:
-            raise ValueError("verify-by reference needs micro.crystal.reference, which is not part of this installation.")
+            raise ValueError(
+                "verify-by reference needs micro.crystal.reference, which is not part of this installation."
+            )
         module, crystal = importlib.import_module(name), self.polycrystal
         polycrystal: Any = crystal
         systems = module.reference_crystal(polycrystal.crystal.rules.systems)

@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
         words["metavar"] = None if data["choices"] and several is None else {int: "N", float: "X", str: "NAME"}[kind]
         form = {"one": "", "range": ", or its range", "counts": ", or its range", "list": ""}[data["shape"]]
         unit = f" in {data['unit']}" if data["unit"] else ""
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
         if data["shape"] in ("range", "counts") and default[0] == default[-1]:
             default = default[:1]
         parser.add_argument(

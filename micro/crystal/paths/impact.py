@@ -41,7 +41,9 @@ FINE = 4001
 SHARES = (0.6, 0.2, 0.2)
 
 
-def fit(strain: float, duration: float, rates: tuple[float, float], durations: tuple[float, float]) -> tuple[float, float]:
+def fit(
+    strain: float, duration: float, rates: tuple[float, float], durations: tuple[float, float]
+) -> tuple[float, float]:
     """Return strain and duration whose mean rate lies inside the range of rates: the duration yields first."""
     low, high = 1.5 * rates[0], 0.7 * rates[1]
     duration = float(np.clip(np.clip(duration, strain / high, strain / low), *durations))

@@ -110,7 +110,7 @@ def draw_segments(rng: np.random.Generator, curve: Curve, options: Insertions) -
         lapse = np.diff(curve.clock(np.array([x, to])))[0] * curve.duration / rate
         return Segment(x, to, float(lapse), rate=rate)
 
-    for place, kind in zip(places.tolist(), rng.permutation(kinds).tolist()):
+    for place, kind in zip(map(float, places), map(str, rng.permutation(kinds))):
         if place > x:
             segments.append(load(place))
             x = place

@@ -69,7 +69,9 @@ def read_recorded(path: Path) -> Recorded:
     """
     arrays = read_arrays(path)
     if "time" not in arrays or len(arrays) != 2:
-        raise ValueError(f"recorded {path.name} must hold time and one of F and U, it holds {', '.join(arrays) or 'none'}.")
+        raise ValueError(
+            f"recorded {path.name} must hold time and one of F and U, it holds {', '.join(arrays) or 'none'}."
+        )
     name = "F" if "F" in arrays else "U"
     A, time = arrays[name], arrays["time"]
     if A.ndim != 4 or A.shape[2:] != (3, 3) or A.shape[0] < 1 or A.shape[1] < 2:

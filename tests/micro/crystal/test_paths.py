@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from micro.crystal.paths import random_walk, walk as walks
+from micro.crystal.paths import random_walk
+from micro.crystal.paths import walk as walks
 
 START = np.array([1.0, 1, 1, 0, 0, 0])
 

@@ -169,9 +169,7 @@ def test_a_path_depends_on_seed_and_id_alone(name: str) -> None:
 
 
 def test_random_axes_turn_a_path_and_nothing_else() -> None:
-    fixed, turned = (
-        draw_paths(range(20), 7, PathOptions(("uniaxial",), orientation=o)).U for o in ("fixed", "random")
-    )
+    fixed, turned = (draw_paths(range(20), 7, PathOptions(("uniaxial",), orientation=o)).U for o in ("fixed", "random"))
     a, b = (np.linalg.eigvalsh(from_components(U)) for U in (fixed, turned))
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
     axes = np.linalg.eigh(from_components(turned[:, -1]))[1][:, 2, 2]

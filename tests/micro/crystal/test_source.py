@@ -82,7 +82,7 @@ def test_sample_does_not_depend_on_its_block(small_set, tmp_path):
         (["--fractions", "-1"], "fractions must be one positive number for each of the 1 protocols, got -1"),
         (["--holds", "2", "1"], "holds must be one whole number from 0 to 1000000 or two that increase, got 2 1"),
         (["--holds", "30"], "steps must be at least 331 for these holds, jumps and ringing, got 200"),
-        (["--protocols", "recorded"], "recorded must be a file if, and only if, protocols has recorded, got recorded ''"),
+        (["--protocols", "recorded"], "recorded must be a file if, and only if, protocols has recorded"),
         (["--recorded", "a.h5"], "recorded must be a file if, and only if, protocols has recorded"),
         (["--protocols", "recorded", "--recorded", "a.h5"], "a.h5 does not exist"),
         (["--protocols", "impact", "--rates", "1e4", "2e4"], "rates must span a factor of at least 4, got 10000 20000"),

@@ -28,7 +28,7 @@ def test_differences_are_those_that_were_made() -> None:
     assert found.deviator["stress"] == pytest.approx(1e-3, rel=1e-9)
     assert relative(np.zeros(3), np.zeros(3)) == 0
     text = report([found, compare(4, {}, {}, "it failed")], "something better")
-    assert [line.split() for line in text.splitlines() if line.startswith("mean")] == [["mean", "1.000e-03", "1.000e-03"]]
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("mean")] == [["1.000e-03"] * 2]
     assert "not solved: it failed" in text and "Relative difference of 1 samples" in text
 
 
@@ -72,9 +72,7 @@ def test_samples_are_solved_better_and_the_set_stays_as_it_is(
         (["--verify-by", "luck"], "Argument --verify-by: invalid choice: 'luck'"),
     ],
 )
-def test_bad_verifications(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], sentence: str
-) -> None:
+def test_bad_verifications(tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], sentence: str) -> None:
     assert generate.main([*WORDS, f"--output={tmp_path}/set", *words]) == 2
     assert sentence in caplog.text
     assert not (tmp_path / "set").exists()
