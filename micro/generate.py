@@ -1,7 +1,9 @@
 """Data sets of the micro solvers: ``mpirun -n N python3 -m micro.generate taylor --output DIR --samples N ...``.
 
 ``python3 -m micro.generate CONFIG.toml`` takes the options from a file, where they have the same names, and the source
-as ``source``; options after it override the file. Blocks of samples are distributed among the ranks; without mpi4py the job is one process. It may be stopped or killed at
+as ``source``; options after it override the file.
+
+Blocks of samples are distributed among the ranks; without mpi4py the job is one process. It may be stopped or killed at
 any moment: the same command, on any number of ranks, continues it and ends with the same content. The same command with
 more samples extends the set. ``--verify`` solves samples of a set again and writes nothing. `run` is the same from
 Python.

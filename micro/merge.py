@@ -1,8 +1,8 @@
 """One data set of several: ``python3 -m micro.merge A B ... --output C``.
 
-The sets must have the same source, parameters, tolerances, arrays and code, and different seeds; device, threads, block
-and number of samples may differ. The merged set is a set like any other, with its content hash. Its samples are numbered
-from 0 in the order of the sets. The arrays ``source_set`` and ``source_sample`` say for each of them the set, by its
+The sets must have the same source, parameters, tolerances, arrays and code, and different seeds; device, threads,
+block and number of samples may differ. The merged set is a set like any other, with its content hash. Its samples are
+numbered from 0 in the order of the sets. The arrays ``source_set`` and ``source_sample`` say for each of them the set, by its
 content hash, and the id there; the manifest lists the sets with seed, samples, hash and command. Failed samples stay,
 with their reasons. A merged set may be merged again: its sets are then listed one by one.
 """
@@ -89,7 +89,8 @@ def check_equal(parts: Sequence[Part]) -> None:
                     inner = next(k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k))
                     a, b, name = a.get(inner), b.get(inner), f"{key}.{inner}"
                 raise ValueError(
-                    f"{name} must be the same in all sets, {other.directory} has {b!r:.60}, {first.directory} {a!r:.60}."
+                    f"{name} must be the same in all sets, "
+                    f"{other.directory} has {b!r:.60}, {first.directory} {a!r:.60}."
                 )
         if first.manifest["code"]["hash"] != other.manifest["code"]["hash"]:
             versions = first.manifest["code"]["version"], other.manifest["code"]["version"]

@@ -9,9 +9,9 @@ Each file of `sets` is the configuration of one set, which ``micro.generate`` ma
     protocols, holds    axisymmetric, plane strain, simple shear, cyclic, proportional; ramps that stop
     cell-10             400 random walks of the paper's 2DFFT at 10 %
 
-The script may be stopped at any moment; the same command continues it, and skips what is finished. ``--samples N`` makes
-at most N samples of each set, for a trial; without it the trial grows to the full set. Options that the script does not
-know are passed to ``micro.generate``, for instance ``--device cuda``. A set whose source this installation lacks is
+The script may be stopped at any moment; the same command continues it, and skips what is finished. ``--samples N``
+makes at most N samples of each set, for a trial; without it the trial grows to the full set. Options that the script
+does not know are passed to ``micro.generate``, for instance ``--device cuda``. A set whose source this installation lacks is
 named and left out.
 
 References:

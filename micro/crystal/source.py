@@ -145,7 +145,7 @@ def make_polycrystal(config: TaylorConfig, material: Any, device: str) -> Taylor
         options |= {"tolerance": config.tolerance, "slip": config.slip, "backend": config.backend}
     else:
         options["substeps"] = max(1, round(0.04 / config.tolerance))
-    return TaylorPolycrystal(texture, config.grain_seed, material, **options)
+    return TaylorPolycrystal(texture, seed=config.grain_seed, parameters=material, **options)
 
 
 class TaylorSource(Source):
@@ -274,7 +274,7 @@ class TaylorSource(Source):
 
 
 def json_ready(value: Any) -> Any:
-    """Return a value as JSON returns it: tuples as lists, so that a manifest that was read is equal to one just made."""
+    """Return a value as JSON returns it, tuples as lists: a manifest that was read is equal to one just made."""
     if isinstance(value, dict):
         return {str(key): json_ready(item) for key, item in value.items()}
     return [json_ready(item) for item in value] if isinstance(value, list | tuple) else value

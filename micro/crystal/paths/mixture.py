@@ -1,7 +1,7 @@
 """Paths of a data set: one protocol or a mixture of several, with insertions; each depends on seed and id alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class PathOptions:
     orientation: str = "fixed"
     rates: tuple[float, float] = (1e3, 1e6)
     recorded: str = ""
-    insertions: Insertions = Insertions()
+    insertions: Insertions = field(default_factory=Insertions)
 
     def __post_init__(self) -> None:
         """Check what `random_walk` does not: ValueError names the field that does not fit."""

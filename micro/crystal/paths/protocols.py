@@ -14,7 +14,7 @@ axisymmetric        U = diag(f, f^-1/2, f^-1/2), f = exp(+-c x): isochoric tensi
 plane-strain        U = exp(c x N), N = cos(a) (e1 e1 - e2 e2) + sin(a) (e1 e2 + e2 e1), a random: isochoric, U33 = 1.
 simple-shear        The right stretch of F = I + 2 c x e1 e2. In the plane 1-2 it is U = (C + I)/sqrt(tr C + 2), because
                     C = F^T F has the determinant 1 there (Hoger and Carlson, 1984).
-cyclic              U = diag(f, 1/f, 1), log f = log(1 + c) w(x), w a triangular wave between -1 and 1 with 2 to 5 cycles.
+cyclic              U = diag(f, 1/f, 1), log f = log(1 + c) w(x), w a triangular wave in [-1, 1] with 2 to 5 cycles.
 proportional        U = exp(c x N), N a random deviator, uniform in direction, with N : N = 3/2, so that c is the
                     equivalent logarithmic strain.
 ==================  =========================================================================================

@@ -3,7 +3,7 @@
 The file is HDF5 (.h5, .hdf5) or NumPy (.npz) with the arrays
 
 - ``time`` (T,) or (n, T), s, increasing;
-- ``F`` (n, T, 3, 3), the deformation gradient, or ``U`` (n, T, 3, 3), the right stretch; the identity at the first time.
+- ``F`` (n, T, 3, 3), the deformation gradient, or ``U`` (n, T, 3, 3), the right stretch; the identity at first.
 
 Sample i of a set takes the history i modulo n. Between two recorded times C = F^T F is linear in time, as in the law;
 histories whose number of points differs from that of the set are resampled along this interpolation, at parameters even
