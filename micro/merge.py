@@ -1,10 +1,10 @@
 """One data set of several: ``python3 -m micro.merge A B ... --output C``.
 
-The sets must have the same source, parameters, tolerances, arrays and code, and different seeds; device, threads,
-block and number of samples may differ. The merged set is a set like any other, with its content hash. Its samples are
-numbered from 0 in the order of the sets. The arrays ``source_set`` and ``source_sample`` say for each of them the set, by its
-content hash, and the id there; the manifest lists the sets with seed, samples, hash and command. Failed samples stay,
-with their reasons. A merged set may be merged again: its sets are then listed one by one.
+The sets must have the same source, parameters, tolerances, arrays and code, and different seeds; device, threads, block
+and number of samples may differ. The merged set is a set like any other, with its content hash. Its samples are
+numbered from 0 in the order of the sets. The arrays ``source_set`` and ``source_sample`` say for each of them the set,
+by its content hash, and the id there; the manifest lists the sets with seed, samples, hash and command. Failed samples
+stay, with their reasons. A merged set may be merged again: its sets are then listed one by one.
 """
 
 import os

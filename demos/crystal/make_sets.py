@@ -11,8 +11,8 @@ Each file of `sets` is the configuration of one set, which ``micro.generate`` ma
 
 The script may be stopped at any moment; the same command continues it, and skips what is finished. ``--samples N``
 makes at most N samples of each set, for a trial; without it the trial grows to the full set. Options that the script
-does not know are passed to ``micro.generate``, for instance ``--device cuda``. A set whose source this installation lacks is
-named and left out.
+does not know are passed to ``micro.generate``, for instance ``--device cuda``. A set whose source this
+installation lacks is named and left out.
 
 References:
     Liu et al. (2022), section 3 and table 1, doi:10.1016/j.jmps.2021.104668.
