@@ -1,8 +1,12 @@
 """Data sets of the micro solvers: ``mpirun -n N python3 -m micro.generate taylor --output DIR --samples N ...``.
 
+``python3 -m micro.generate CONFIG.toml`` takes the options from a file, where they have the same names, and the source
+as ``source``; options after it override the file.
+
 Blocks of samples are distributed among the ranks; without mpi4py the job is one process. It may be stopped or killed at
 any moment: the same command, on any number of ranks, continues it and ends with the same content. The same command with
-more samples extends the set. `run` is the same from Python.
+more samples extends the set. ``--verify`` solves samples of a set again and writes nothing. `run` is the same from
+Python.
 """
 
 import argparse
@@ -21,17 +25,24 @@ from typing import Any, NoReturn
 from micro.threads import check_threads, limit_threads
 
 if __name__ == "__main__":
-    limit_threads(sys.argv)  # before the modules below load NumPy and PyTorch
+    from micro.data.config import file_threads
+
+    limit_threads([*file_threads(sys.argv[1:]), *sys.argv])  # before the modules below load NumPy and PyTorch
 
 from micro.data import job
-from micro.data.cli import Parser
-from micro.data.manifest import parameter_hash
+from micro.data.cli import Parser, check_count
+from micro.data.config import config_words, is_config, read_config
+from micro.data.manifest import describe_fields, parameter_hash
 from micro.data.provenance import code_record, environment_record
 from micro.data.ranks import Ranks, world
 from micro.data.shards import SCHEMA
 from micro.data.source import Source
+from micro.data.verify import FACTOR, report, verify
 
 logger = logging.getLogger("micro.generate")
+VERIFY_BY = ("tolerance", "reference")
+#: Options that say nothing of the content of a set.
+ASIDE = ("source", "make", "output", "verify", "verify_by")
 
 
 def standard_sources() -> list[type[Source]]:
@@ -62,6 +73,14 @@ def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
             "--threads", default=1, type=int, metavar="N", help="threads per rank; the content of the set depends on it"
         )
         sub.add_argument("--device", default="cpu", metavar="D", help="cpu, or cuda (ranks take the devices in turn)")
+        sub.add_argument(
+            "--verify", default=0, nargs="?", const=4, type=int, metavar="N",
+            help="make nothing, but solve N samples of the set again, 4 if N is not given, and print the differences",
+        )  # fmt: skip
+        sub.add_argument(
+            "--verify-by", default="tolerance", choices=VERIFY_BY,
+            help="verify with a ten times tighter tolerance, or with the independent reference of the source",
+        )  # fmt: skip
         source.add_arguments(sub)
     return parser
 
@@ -70,7 +89,7 @@ def canonical_command(arguments: argparse.Namespace) -> str:
     """Return the command that makes the same set, without its output directory."""
     words = ["python3", "-m", "micro.generate", arguments.source]
     for name, value in vars(arguments).items():
-        if name not in ("source", "make", "output"):
+        if name not in ASIDE:
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -87,6 +106,8 @@ def check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) >= 2**63:
             raise ValueError(f"{name} must be below 2**63, got {getattr(arguments, name)}.")
     check_threads(arguments.threads)
+    if arguments.verify != 0:
+        check_count("verify", arguments.verify, 10**6)
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"seed must lie between 0 and 2**63 - 1, got {arguments.seed}.")
     if arguments.device not in ("cpu", "cuda"):
@@ -116,10 +137,7 @@ def make_manifest(arguments: argparse.Namespace, source: Source) -> dict:
         "threads": arguments.threads,
         "parameters": source.parameters,
         "tolerances": source.tolerances,
-        "arrays": {
-            name: {"units": field.units, "shape": list(field.shape), "axes": field.axes}
-            for name, field in source.fields.items()
-        },
+        "arrays": describe_fields(source.fields),
         "code": code_record(Path(inspect.getfile(type(source)))),
         "environment": environment_record(),
         "command": canonical_command(arguments),
@@ -143,7 +161,8 @@ def prepare(
         if ranks.rank > 0:  # rank 0 prints the help
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
-        arguments = make_parser(sources).parse_args(argv)
+        parser = make_parser(sources)
+        arguments = parser.parse_args(expand(sys.argv[1:] if argv is None else argv, parser))
     check(arguments)
     device, arguments.device = arguments.device, place(arguments.device, ranks.local)
     source = arguments.make.from_arguments(arguments)
@@ -151,13 +170,46 @@ def prepare(
     return arguments, source
 
 
+def expand(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Replace the configuration file that a command line begins with by its options.
+
+    Raises:
+        ValueError: the file, its source or one of its options does not fit.
+    """
+    if not is_config(argv):
+        return list(argv)
+    path = Path(argv[0])
+    content = read_config(path)
+    name = content["source"]
+    commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    if name not in commands:
+        raise ValueError(f"source in {path} must be one of {', '.join(commands)}, got {name!r}.")
+    options = {key: value for key, value in content.items() if key != "source"}
+    return [name, *config_words(path, name, options, commands[name]), *argv[1:]]
+
+
+def print_verification(arguments: argparse.Namespace, source: Source) -> dict:
+    """Verify samples of a set, print the differences and return the manifest of the job; on one rank."""
+    manifest = make_manifest(arguments, source)
+    by, solve = "the independent reference", getattr(source, "reference", None)
+    if arguments.verify_by == "tolerance":
+        by = f"a tolerance {FACTOR:g} times tighter"
+        solve = arguments.make.from_arguments(arguments.make.tighten(arguments, FACTOR)).solve
+    elif solve is None:
+        raise ValueError(f"verify-by must be tolerance, the source {source.name} has no independent reference.")
+    sys.stdout.write(report(verify(arguments.output, manifest, arguments.verify, solve), by) + "\n")
+    return manifest
+
+
 def generate(argv: Sequence[str] | None, sources: Sequence[type[Source]], ranks: Ranks) -> dict:
     """Parse the options and make the set; collective.
 
     Returns:
-        The manifest of the finished set.
+        The manifest of the finished set, or of the one that was verified.
     """
     arguments, source = ranks.together(lambda: prepare(argv, sources, ranks))
+    if arguments.verify:
+        return ranks.on_first(lambda: print_verification(arguments, source))
     manifest = ranks.on_first(lambda: make_manifest(arguments, source))
     manifest = job.run(source, arguments.output, manifest, ranks)
     logger.info("%d samples, %d failed, hash %s", manifest["samples"], manifest["failed"], manifest["hash"])

@@ -26,6 +26,7 @@ ALLOWED = {
 ALSO = {
     "micro.data.ranks": {"mpi4py"},
     "micro.generate": {"mpi4py"},
+    "micro.inspect": {"matplotlib"},
     "micro.voxel.cells.files": {"PIL"},
     "micro.voxel.cells.surface": {"gmsh", "pyvista"},
     "fem.mesh": {"gmsh"},

@@ -19,24 +19,13 @@ from micro.crystal.compiled import CompiledPolycrystal, available
 from micro.crystal.integrator import INVALID, REASONS, CrystalState
 from micro.crystal.law import Crystal, second_piola
 from micro.crystal.materials import CrystalParameters
-from micro.tensors import determinant, from_components, inverse, matmul, random_rotations, to_components
+from micro.crystal.texture import Texture, random_texture
+from micro.tensors import determinant, from_components, inverse, matmul, to_components
 from micro.threads import small_batches
 
 BACKENDS = ("auto", "compiled", "torch")
 #: Bytes of the histories of all grains that the compiled update keeps at a time.
 HISTORY_BYTES = 2**28
-
-
-class Orientations(Protocol):
-    """What a texture provides: `micro.crystal.texture.Texture` does."""
-
-    @property
-    def orientations(self) -> Tensor:
-        """Rotations (g, 3, 3) from the frame of each grain to that of the sample."""
-
-    @property
-    def weights(self) -> Tensor:
-        """Volume fractions (g,) of the grains, whose sum is one."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,7 @@ class TaylorPolycrystal:
 
     def __init__(
         self,
-        texture: Orientations | int = 128,
+        texture: Texture | int = 128,
         *,
         seed: int = 0,
         parameters: CrystalParameters | None = None,
@@ -91,15 +80,10 @@ class TaylorPolycrystal:
         device: str | torch.device = "cpu",
     ) -> None:
         if isinstance(texture, int):
-            if texture < 1:
-                raise ValueError(f"grains must be at least 1, got {texture}.")
-            orientations = random_rotations(texture, seed)
-            weights = torch.full((texture,), 1 / texture, dtype=torch.float64)
-        else:
-            orientations, weights = texture.orientations, texture.weights
+            texture = random_texture(texture, seed)
         self.crystal = Crystal(parameters, slip=slip, tolerance=tolerance, substeps=substeps, device=device)
-        self.orientations = orientations.to(device, torch.float64)  # (g, 3, 3), crystal frame to sample frame
-        self.weights = weights.to(device, torch.float64)  # (g,)
+        self.orientations = texture.orientations.to(device, torch.float64)  # (g, 3, 3), crystal frame to sample frame
+        self.weights = texture.weights.to(device, torch.float64)  # (g,)
         self.compiled = self._compiled(backend, torch.device(device), tolerance, substeps)
 
     def _compiled(

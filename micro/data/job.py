@@ -77,37 +77,45 @@ class Lock:
 
 
 class Progress:
-    """Progress of a job in blocks of all ranks, on rank 0: a bar on a terminal, lines in the log elsewhere.
+    """Progress of a job in samples of all ranks, on rank 0: a bar on a terminal, lines in the log elsewhere.
 
     Args:
-        directory: where the shards appear.
+        directory: where the shards of all ranks appear.
         total: blocks of the finished set.
         todo: blocks that were missing at the start.
         block: samples per block.
+        ranks: number of processes, for the rate of one of them.
     """
 
-    def __init__(self, directory: Path, total: int, todo: int, block: int) -> None:
-        self.directory, self.total, self.block = directory, total, block
+    def __init__(self, directory: Path, total: int, todo: int, block: int, ranks: int = 1) -> None:
+        self.directory, self.total, self.block, self.ranks = directory, total, block, ranks
         self.done = self.begun = total - todo
         self.start, self.last, self.bar = time.monotonic(), 0.0, None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, initial=self.done, unit="block", desc="samples", dynamic_ncols=True)
+            self.bar = tqdm(total=total * block, initial=self.done * block, unit="sample", dynamic_ncols=True)
+
+    def rate(self, now: float) -> float:
+        """Return the samples per second of all ranks since the start, at a time `now` of the monotonic clock."""
+        return (self.done - self.begun) * self.block / max(now - self.start, 1e-9)
 
     def update(self, last: bool = False) -> None:
-        """Count the shards that exist."""
+        """Count the shards that exist, whichever rank has made them."""
         now = time.monotonic()
         if now - self.last < (0.5 if self.bar is not None else LOG_PAUSE) and not last:
             return
-        self.last, done = now, min(len(shard_files(self.directory)), self.total)
+        self.last, before = now, self.done
+        self.done = min(len(shard_files(self.directory)), self.total)
+        rate = self.rate(now)
+        each = f"{rate / self.ranks:.3g} samples/s per process"
         if self.bar is not None:
-            self.bar.update(done - self.done)
-        elif done > self.done:
-            rate = (done - self.begun) / max(now - self.start, 1e-9)
-            left = f", {(self.total - done) / rate / 60:.1f} min left" if rate > 0 and done < self.total else ""
-            logger.info("%d of %d blocks, %.3g samples/s%s", done, self.total, rate * self.block, left)
-        self.done = done
+            self.bar.set_postfix_str(each, refresh=False)
+            self.bar.update((self.done - before) * self.block)
+        elif self.done > before:
+            left = (self.total - self.done) * self.block
+            after = f", {left / rate / 60:.1f} min left" if rate > 0 and left else ""
+            logger.info("%d of %d blocks, %.3g samples/s, %s%s", self.done, self.total, rate, each, after)
 
     def close(self) -> None:
         """End the bar."""
@@ -218,7 +226,7 @@ def make_block(directory: Path, manifest: dict, source: Source, number: int) -> 
         raise RuntimeError(f"source {source.name} must return {', '.join(fields)} and a reason for each sample.")
     arrays: dict[str, np.ndarray] = {"sample": ids}
     for name, field in fields.items():
-        array = np.array(block.arrays[name], dtype=np.float64)
+        array = np.array(block.arrays[name], dtype=np.int16 if field.names else np.float64)
         if array.shape != (len(ids), *field.shape):
             raise RuntimeError(f"{name} must have shape {(len(ids), *field.shape)}, got {array.shape}.")
         finite = np.isfinite(array.reshape(len(ids), -1)).all(axis=1)
@@ -354,7 +362,7 @@ def run(source: Source, directory: Path, manifest: dict, ranks: Ranks) -> dict:
         todo, merged, name = ranks.on_first(first)
         claims = folder = directory / name
         if ranks.rank == 0:
-            progress = Progress(directory, block_count(merged), len(todo), merged["block"])
+            progress = Progress(directory, block_count(merged), len(todo), merged["block"], ranks.size)
         work_on(folder, todo, lambda number: make_block(directory, merged, source, number), ranks, progress)
         return ranks.on_first(lambda: close_set(directory, merged))
     finally:

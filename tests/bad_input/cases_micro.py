@@ -68,7 +68,9 @@ CASES = [
     Case("micro.generate", (*TAYLOR, "--grains", "1e9"), "Argument --grains: invalid int value"),
     Case("micro.generate", (*TAYLOR, "--grains", "9" * 400), "grains must be at most"),
     Case("micro.generate", (*TAYLOR, "--knots", "1000000000000"), f"{NEED} of memory"),
-    Case("micro.generate", (*TAYLOR, "--substeps", "1000000"), "steps times substeps must be at most 10000000"),
+    Case("micro.generate", (*TAYLOR, "--steps", "100000000"), r"(need about \S+ [GTP]B of|steps must be at most)"),
+    Case("micro.generate", (*TAYLOR, "--tolerance", "0"), "tolerance must lie between 1e-12 and 1, got 0"),
+    Case("micro.generate", (*TAYLOR, "--tolerance", "nan"), "tolerance must lie between 1e-12 and 1, got nan"),
     Case("micro.generate", (*TAYLOR, "--threads", "100000"), r"threads must be at most \d+ on this machine, got 1000"),
     Case("micro.generate", (*LATTICE, "--cell", "cube-60"), f"cells of 226981 nodes such as cube-60 {NEED} of memory"),
     Case("micro.generate", (*LATTICE, "--steps", "10000000000"), f"10000000000 steps {NEED} of memory"),
@@ -120,7 +122,7 @@ CASES = [
     Case(
         "micro.generate",
         ("taylor", *OUTPUT, *"--samples 2 --seed 5 --block 1 --grains 1 --steps 2 --knots 2".split()),
-        "code of .* is not the code the set was begun with",
+        "parameters.backend is 'auto', but the set was begun with None",
         copy,
     ),
 ]
