@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from micro.data import job
 from micro.data.cli import Parser
-from micro.data.manifest import parameter_hash
+from micro.data.manifest import describe_fields, parameter_hash
 from micro.data.provenance import code_record, environment_record
 from micro.data.ranks import Ranks, world
 from micro.data.shards import SCHEMA
@@ -116,10 +116,7 @@ def make_manifest(arguments: argparse.Namespace, source: Source) -> dict:
         "threads": arguments.threads,
         "parameters": source.parameters,
         "tolerances": source.tolerances,
-        "arrays": {
-            name: {"units": field.units, "shape": list(field.shape), "axes": field.axes}
-            for name, field in source.fields.items()
-        },
+        "arrays": describe_fields(source.fields),
         "code": code_record(Path(inspect.getfile(type(source)))),
         "environment": environment_record(),
         "command": canonical_command(arguments),

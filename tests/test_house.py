@@ -37,7 +37,7 @@ HOMES = {
     "memory of the machine": (r"SC_PHYS_PAGES|MemAvailable", {"meshes/arguments.py", "micro/data/cli.py"}),
     "HDF5 files": (
         r"h5py\.File\(",
-        {"fem/io/checkpoint.py", "micro/data/shards.py", "micro/voxel/cells/files.py"},
+        {"fem/io/checkpoint.py", "micro/crystal/paths/recorded.py", "micro/data/shards.py", "micro/voxel/cells/files.py"},
     ),
     "field writer": (r"VTXWriter\(|XDMFFile\(", {"fem/io/fields.py"}),
     "Dirichlet condition": (r"\bclass (Dirichlet|Prescribed|Condition)\w*", {"fem/discretisation/dirichlet.py"}),

@@ -218,7 +218,7 @@ def make_block(directory: Path, manifest: dict, source: Source, number: int) -> 
         raise RuntimeError(f"source {source.name} must return {', '.join(fields)} and a reason for each sample.")
     arrays: dict[str, np.ndarray] = {"sample": ids}
     for name, field in fields.items():
-        array = np.array(block.arrays[name], dtype=np.float64)
+        array = np.array(block.arrays[name], dtype=np.int16 if field.names else np.float64)
         if array.shape != (len(ids), *field.shape):
             raise RuntimeError(f"{name} must have shape {(len(ids), *field.shape)}, got {array.shape}.")
         finite = np.isfinite(array.reshape(len(ids), -1)).all(axis=1)

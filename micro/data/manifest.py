@@ -88,6 +88,8 @@ def check_manifest(path: Path, manifest: Any) -> None:
         check_entries(path, f"arrays.{name}", entry, ARRAY)
         if not all(type(n) is int and n >= 0 for n in entry["shape"]):
             raise ValueError(f"arrays.{name}.shape in {path} must hold integers, got {entry['shape']!r:.40}.")
+        if not isinstance(entry.get("names", []), list):
+            raise ValueError(f"arrays.{name}.names in {path} must be a list, got {entry['names']!r:.40}.")
     for number, entry in enumerate(manifest["shards"]):
         check_entries(path, f"shards[{number}]", entry, SHARD_ENTRY)
     if manifest["complete"] and len(manifest["shards"]) != block_count(manifest):
@@ -121,8 +123,20 @@ def read_manifest(directory: Path) -> dict:
 def fields_of(manifest: dict) -> dict[str, Field]:
     """Return units and shape of the arrays of a set, by name."""
     return {
-        name: Field(str(entry["units"]), tuple(int(n) for n in entry["shape"]), str(entry["axes"]))
+        name: Field(
+            str(entry["units"]), tuple(int(n) for n in entry["shape"]), str(entry["axes"]),
+            tuple(str(word) for word in entry.get("names", ())),
+        )
         for name, entry in manifest["arrays"].items()
+    }  # fmt: skip
+
+
+def describe_fields(fields: dict[str, Field]) -> dict[str, dict]:
+    """Return the entry ``arrays`` of a manifest, the inverse of `fields_of`."""
+    return {
+        name: {"units": field.units, "shape": list(field.shape), "axes": field.axes}
+        | ({"names": list(field.names)} if field.names else {})
+        for name, field in fields.items()
     }
 
 

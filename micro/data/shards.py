@@ -112,6 +112,8 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], fields: dict[str, Fie
             data.attrs["units"] = field.units
             data.attrs["shape"] = np.asarray(array.shape, dtype=np.int64)
             data.attrs["axes"] = f"sample, {field.axes}" if field.shape else "sample"
+            if field.names:
+                data.attrs["names"] = list(field.names)
     write_whole(path, image.getvalue() + TRAILER + hashlib.sha256(image.getbuffer()).hexdigest().encode())
     return digest
 

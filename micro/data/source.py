@@ -15,11 +15,13 @@ class Field:
         units: unit of its numbers, "1" where there is none.
         shape: shape of one sample.
         axes: meaning of the axes of one sample, in words.
+        names: names of the values 0, 1, 2, ... of an array of small integers (int16); empty for numbers (float64).
     """
 
     units: str
     shape: tuple[int, ...]
     axes: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Block:
     """The samples of one block.
 
     Attributes:
-        arrays: array (s, ...) by name, float64.
+        arrays: array (s, ...) by name, float64, or int16 where the field has names.
         reason: why a sample failed, empty where it is good, (s,).
     """
 
@@ -63,6 +65,17 @@ class Source(ABC):
     @abstractmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> "Source":
         """Make the source from parsed options; ValueError names the option that does not fit."""
+
+    @classmethod
+    def tighten(cls, arguments: argparse.Namespace, factor: float) -> argparse.Namespace:
+        """Return the options of a solver whose tolerance is `factor` times tighter, to verify samples.
+
+        Raises:
+            ValueError: the source has no option for its tolerance.
+        """
+        if not hasattr(arguments, "tolerance"):
+            raise ValueError(f"verify needs a source with the option tolerance, {cls.name} has none.")
+        return argparse.Namespace(**vars(arguments) | {"tolerance": arguments.tolerance / factor})
 
     @abstractmethod
     def solve(self, ids: np.ndarray) -> Block:

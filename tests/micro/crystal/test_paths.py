@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from micro.crystal import paths
-from micro.crystal.paths import random_walk
+from micro.crystal.paths import random_walk, walk as walks
 
 START = np.array([1.0, 1, 1, 0, 0, 0])
 
@@ -76,7 +75,7 @@ def test_strain_duration_and_knots_are_spread_over_their_ranges() -> None:
 
 
 def test_a_strain_that_no_path_survives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "DRAWS", 50)
+    monkeypatch.setattr(walks, "DRAWS", 50)
     with pytest.raises(ValueError, match=r"^strain 50 is too large: no path of sample 3 respects the margin\.$"):
         random_walk([3], 0, strain=50.0)
 

@@ -1,11 +1,11 @@
-"""Random strain paths: smoothed random walks of the right stretch.
+"""Random strain paths: smoothed random walks of the right stretch, and what all paths have in common.
 
 References:
     Liu et al. (2022), section 3.2, doi:10.1016/j.jmps.2021.104668.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -21,17 +21,61 @@ class Paths:
     """Stretch paths.
 
     Attributes:
-        time: Relative times (s, T) in [0, 1], evenly spaced.
+        time: Relative times (s, T), from 0 to 1, increasing.
         U: Right stretch (s, T, 6), order 11, 22, 33, 12, 23, 13; the identity at the start.
         duration: Duration of each path (s,), s.
+        protocol: Number of the protocol of each path (s,) in `micro.crystal.paths.PROTOCOLS`; empty where there is one.
     """
 
     time: np.ndarray
     U: np.ndarray
     duration: np.ndarray
+    protocol: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int16))
 
 
-def _walk(rng: np.random.Generator, strain: float, knots: int, intervals: str, time: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Curve:
+    """A path as a function of a loading parameter x in [0, 1].
+
+    Attributes:
+        stretch: Right stretch (m, 6) at parameters (m,); the identity at x = 0.
+        duration: Duration, s.
+        clock: Relative time (m,) in [0, 1] at parameters (m,), increasing.
+    """
+
+    stretch: Callable[[np.ndarray], np.ndarray]
+    duration: float
+    clock: Callable[[np.ndarray], np.ndarray] = field(default=lambda x: x)
+
+
+def stream(seed: int, sample: int, purpose: int = 0) -> np.random.Generator:
+    """Return the random stream of a sample: Philox with the key `seed` and the counter (0, 0, purpose, sample).
+
+    Each purpose has a stream of its own (0 the path, 1 insertions, 2 the choice of protocol, 3 the orientation), so
+    that what is inserted into a path does not change the path.
+    """
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, purpose, sample]))
+
+
+def log_uniform(rng: np.random.Generator, limits: Sequence[float]) -> float:
+    """Return a number drawn evenly in the logarithm between two limits."""
+    return float(np.exp(rng.uniform(*np.log(limits))))
+
+
+def draw_walk(
+    rng: np.random.Generator, strain: float, knots: int, intervals: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Draw a smoothed random walk, a function from x (m,) to the stretch (m, 6).
+
+    U_ij(t_n) = U_ij(t_{n-1}) +- strain sqrt(t_n - t_{n-1}) with random signs at N = `knots` times, joined by a monotone
+    cubic Hermite interpolant (section 3.2).
+
+    Args:
+        rng: Random stream.
+        strain: U_max of the paper.
+        knots: Number N of intervals.
+        intervals: "random" (R of table 1: sorted uniform knots) or "fixed" (F: equal intervals).
+    """
     if intervals == "random":
         inner = np.sort(rng.uniform(size=knots - 1))
         t = np.concatenate([[0.0], inner, [1.0]])
@@ -41,7 +85,12 @@ def _walk(rng: np.random.Generator, strain: float, knots: int, intervals: str, t
     steps = signs * strain * np.sqrt(np.diff(t))[:, None]
     start = np.array([1.0, 1, 1, 0, 0, 0])
     values = np.vstack([start, start + np.cumsum(steps, axis=0)])
-    return PchipInterpolator(t, values, axis=0)(time)  # monotone cubic Hermite
+    return PchipInterpolator(t, values, axis=0)  # monotone cubic Hermite
+
+
+def smallest_stretch(U: np.ndarray) -> float:
+    """Return the smallest principal value of stretches (m, 6); nan where one is not finite."""
+    return float(np.linalg.eigvalsh(from_components(U)).min()) if np.isfinite(U).all() else np.nan
 
 
 def random_walk(
@@ -93,13 +142,13 @@ def random_walk(
     U = np.empty((len(ids), steps + 1, 6))
     durations = np.empty(len(ids))
     for row, sample in enumerate(ids):
-        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, sample]))
-        amplitude = np.exp(rng.uniform(*np.log(strains)))
+        rng = stream(seed, sample)
+        amplitude = log_uniform(rng, strains)
         n = int(rng.integers(knot_range[0], knot_range[1] + 1))
-        durations[row] = np.exp(rng.uniform(*np.log(duration)))
+        durations[row] = log_uniform(rng, duration)
         for _ in range(DRAWS):
-            U[row] = _walk(rng, amplitude, n, intervals, time)
-            if np.linalg.eigvalsh(from_components(U[row])).min() >= margin:
+            U[row] = draw_walk(rng, amplitude, n, intervals)(time)
+            if smallest_stretch(U[row]) >= margin:
                 break
         else:
             raise ValueError(f"strain {amplitude:.3g} is too large: no path of sample {sample} respects the margin.")
