@@ -15,15 +15,15 @@ References:
     Lawson and Hanson (1974), Solving Least Squares Problems, chapter 23 (non-negative least squares).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
+from tqdm import tqdm
 
-from micro.crystal.seam import TaylorPolycrystal, Texture, CrystalParameters
-from micro.tensors import deviator, from_components, inverse, mandel_vector, determinant, matmul
+from micro.crystal.taylor import TaylorPolycrystal
+from micro.tensors import determinant, deviator, inverse, mandel_vector, matmul
 
 #: Candidates that are tried for a place, the best by their gradient.
 TRIED = 12
@@ -35,99 +35,112 @@ RIDGE = 1e-12
 
 @dataclass(frozen=True)
 class Histories:
-    """Histories of deformation, the virgin state at the first time.
+    """Histories of deformation that begin at the virgin state; C is linear in time between the instants.
 
     Attributes:
-        F: Deformation gradients (s, T, 3, 3).
+        C: Right Cauchy-Green tensors (s, T, 3, 3), the identity at the first instant.
         time: Times (s, T), s, increasing along each path.
+
+    Raises:
+        ValueError: The shapes do not fit, there is no path, or time does not increase.
     """
 
-    F: np.ndarray
+    C: np.ndarray
     time: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.F.ndim != 4 or self.F.shape[2:] != (3, 3) or self.time.shape != self.F.shape[:2]:
-            raise ValueError(f"F must have shape (s, T, 3, 3) and time (s, T), got {self.F.shape}, {self.time.shape}.")
-        if self.F.shape[1] < 2 or not (np.diff(self.time, axis=1) > 0).all():
-            raise ValueError("time must have at least two instants and increase along every path.")
-        if not (np.isfinite(self.F).all() and (np.linalg.det(self.F) > 0).all()):
-            raise ValueError("F must be finite and its determinant positive at every instant.")
+        if self.C.ndim != 4 or self.C.shape[2:] != (3, 3) or self.time.shape != self.C.shape[:2]:
+            raise ValueError(f"C must have shape (s, T, 3, 3) and time (s, T), got {self.C.shape}, {self.time.shape}.")
+        if len(self.C) < 1 or self.C.shape[1] < 2 or not (np.diff(self.time, axis=1) > 0).all():
+            raise ValueError("There must be at least one path of two instants, and time must increase along every path.")
 
     def __len__(self) -> int:
-        return len(self.F)
+        return len(self.C)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> "Histories":
-        return Histories(self.F[rows], self.time[rows])
+    def part(self, rows: slice) -> "Histories":
+        """Return some of the paths."""
+        return Histories(self.C[rows], self.time[rows])
 
 
 @dataclass(frozen=True)
-class GrainStresses:
-    """Deviatoric stress of every grain along some paths.
+class Deviations:
+    """How far the stress of every single grain is from that of the polycrystal along some paths.
 
     Attributes:
-        deviation: Stress of a grain less that of the polycrystal (s, g, T * 6), scaled so that its square norm is the
-            squared relative error of a polycrystal that consists of this grain alone.
+        values: Deviatoric Cauchy stress of a grain less that of the polycrystal, times the square root of the interval of
+            time, over the norm of the latter over the path (s, g, 6 T): the squared norm of a row is the squared relative
+            error of a polycrystal of this grain alone.
     """
 
-    deviation: np.ndarray
+    values: np.ndarray
 
     def matrix(self) -> np.ndarray:
-        """Return G (g, g), the mean over the paths: E^2 = w . G w."""
-        total = np.zeros((self.deviation.shape[1],) * 2)
-        for rows in self.deviation:
+        """Return G (g, g), the mean over the paths of the products of rows: E^2 = w . G w."""
+        total = np.zeros((self.values.shape[1],) * 2)
+        for rows in self.values:
             total += rows @ rows.T
-        return total / len(self.deviation)
+        return total / len(self.values)
 
     def errors(self, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the relative error in L2 along each path (s,), of the grains `chosen` with `weights`."""
-        return np.linalg.norm(np.tensordot(weights, self.deviation[:, chosen], axes=(0, 1)), axis=1)
+        """Return the relative errors in L2 along each path (s,) of the grains `chosen` with their `weights`."""
+        return np.array([np.linalg.norm(weights @ rows[chosen]) for rows in self.values])
+
+    def join(self, other: "Deviations") -> "Deviations":
+        """Return the deviations of both sets of paths, which must have as many instants."""
+        return Deviations(np.concatenate([self.values, other.values]))
 
 
-def grain_stresses(
-    texture: Texture, parameters: CrystalParameters, paths: Histories, *, keep_every: int = 1, block: int = 16
-) -> Iterator[np.ndarray]:
-    """Solve the polycrystal along paths and yield the scaled deviations of blocks of paths, (s, g, T * 6).
+def deviations(
+    polycrystal: TaylorPolycrystal, paths: Histories, *, instants: int = 100, block: int = 16, progress: bool = False
+) -> Deviations:
+    """Solve a polycrystal along paths and compare its grains with their mean.
 
     Args:
-        texture: Orientations and weights of all grains.
-        parameters: Material of the crystal.
+        polycrystal: All grains.
         paths: The paths.
-        keep_every: Instants from one that counts to the next.
+        instants: Instants of each path that count, at most; they are spread evenly over those of the path.
         block: Paths solved together.
+        progress: Whether to show a bar.
 
     Raises:
-        RuntimeError: If a path cannot be solved.
+        ValueError: A path cannot be solved, or has no deviatoric stress.
     """
-    polycrystal = TaylorPolycrystal(texture, parameters=parameters)
-    Q, weights = texture.orientations, np.asarray(texture.weights)
-    for first in range(0, len(paths), block):
-        part = paths[first : first + block]
-        F, state = torch.from_numpy(part.F), polycrystal.initial_state(len(part))
-        stress, measure = [], []
-        for k in range(1, part.F.shape[1]):
-            step = torch.from_numpy(part.time[:, k] - part.time[:, k - 1])
-            _, state, ok = polycrystal.update(F[:, k], state, step)
-            if not bool(ok.all()):
-                lost = first + int(torch.nonzero(~ok)[0])
-                raise RuntimeError(f"Path {lost} cannot be solved at instant {k}.")
-            if k % keep_every == 0 or k == part.F.shape[1] - 1:
-                stress.append(_deviators(F[:, k], polycrystal.unpack(state)[0], Q))
-                measure.append(part.time[:, k])
-        # Integrals over time by the rectangle rule on the instants kept.
-        width = np.diff(np.stack(measure, axis=1), axis=1, prepend=part.time[:, :1])
-        a = np.stack(stress, axis=2) * np.sqrt(width)[:, None, :, None]  # (s, g, T, 6)
-        mean = np.tensordot(weights, a, axes=(0, 1))
+    found = []
+    last = paths.C.shape[1] - 1
+    counted = np.unique(np.round(np.linspace(0, last, min(instants, last) + 1)).astype(int))[1:]
+    for first in tqdm(range(0, len(paths), block), unit="block", disable=not progress, leave=False):
+        part = paths.part(slice(first, first + block))
+        stress = _deviators(polycrystal, part, counted, first)  # (s, g, T, 6)
+        stress *= np.sqrt(np.diff(part.time[:, [0, *counted]], axis=1))[:, None, :, None]
+        mean = np.tensordot(polycrystal.texture.weights.numpy(), stress, axes=(0, 1))
         size = np.linalg.norm(mean.reshape(len(part), -1), axis=1)
-        yield ((a - mean[:, None]) / size[:, None, None, None]).reshape(len(part), len(weights), -1)
+        if not (size > 0).all():
+            raise ValueError(f"Path {first + int(np.argmin(size))} has no deviatoric stress.")
+        stress -= mean[:, None]
+        stress /= size[:, None, None, None]
+        found.append(stress.reshape(len(part), len(polycrystal.texture.weights), -1))
+    return Deviations(np.concatenate(found))
 
 
-def _deviators(F: torch.Tensor, F_in: torch.Tensor, Q: torch.Tensor) -> np.ndarray:
-    """Deviators of the Cauchy stress over the shear modulus, (n, g, 6) Mandel vectors, eqs. (A.3), (A.8)."""
-    n, g = F_in.shape[:2]
-    A = matmul(matmul(F[:, None], Q), inverse(F_in)).reshape(n * g, 3, 3)
-    J = determinant(F).repeat_interleave(g)[:, None, None]
-    s = J ** (-5 / 3) * deviator(matmul(A, A.mT))
-    return mandel_vector(s).reshape(n, g, 6).numpy()
+def _deviators(polycrystal: TaylorPolycrystal, paths: Histories, counted: np.ndarray, first: int) -> np.ndarray:
+    """Deviatoric Cauchy stress of each grain over the shear modulus (s, g, T, 6), Mandel vectors, eqs. (A.3), (A.8).
+
+    It is turned by the rotation of F, which changes no norm.
+    """
+    F = torch.from_numpy(np.ascontiguousarray(np.swapaxes(np.linalg.cholesky(paths.C), -1, -2)))
+    steps = torch.from_numpy(np.diff(paths.time, axis=1))
+    Q, state, stress = polycrystal.texture.orientations, polycrystal.initial_state(len(paths)), []
+    wanted = set(counted.tolist())
+    for k in range(1, F.shape[1]):
+        _, state, ok = polycrystal.update(F[:, k], state, steps[:, k - 1])
+        if not bool(ok.all()):
+            raise ValueError(f"Path {first + int(torch.nonzero(~ok)[0])} cannot be solved at instant {k}.")
+        if k in wanted:
+            F_in = polycrystal.unpack(state)[0]
+            A = matmul(matmul(F[:, k, None], Q), inverse(F_in))
+            s = determinant(F[:, k])[:, None, None, None] ** (-5 / 3) * deviator(matmul(A, A.mT))
+            stress.append(mandel_vector(s.reshape(-1, 3, 3)).reshape(*s.shape[:2], 6))
+    return torch.stack(stress, dim=2).numpy()
 
 
 def choose(matrix: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ A file is JSON of a few kilobytes, one grain per line. `micro.reduce` writes it;
      "material": "magnesium",
      "texture": {"kind": "random", "grains": 128, "seed": 0},
      "grains": [
-      {"index": 3, "weight": 0.0731, "quaternion": [w, x, y, z]},
+      {"index": 3, "weight": 0.0731, "euler": [phi_1, Phi, phi_2]},
       ...
      ],
      "errors": {"walks": {"training": ..., "held_out": ...}, "impact": {...}},
@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.crystal.texture import Texture
+from micro.crystal.texture import Texture, from_euler
 from micro.data.files import write_whole
-from micro.tensors import quaternion_rotations
 
 SCHEMA = 1
 FOLDER = Path(__file__).with_name("reduced_textures")
@@ -41,7 +40,7 @@ class ReducedTexture:
         material: Name or path of the material on whose stresses the grains were chosen.
         source: The full texture: "kind", "grains" and "seed", or its file.
         index: Numbers of the grains in the full texture (k,).
-        quaternion: Their orientations (k, 4), scalar part first.
+        euler: Bunge's Euler angles of their orientations (k, 3), degrees.
         weights: Their weights (k,), positive, with sum one.
         errors: Relative errors of the deviator by kind of path, "training" and "held_out".
         made_by: Command, paths and code.
@@ -50,25 +49,24 @@ class ReducedTexture:
     material: str
     source: Mapping[str, Any]
     index: np.ndarray
-    quaternion: np.ndarray
+    euler: np.ndarray
     weights: np.ndarray
     errors: Mapping[str, Any]
     made_by: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         k = len(self.weights)
-        if self.weights.shape != (k,) or k < 1 or self.quaternion.shape != (k, 4) or self.index.shape != (k,):
-            raise ValueError("A reduced texture needs as many indices and quaternions as weights, and at least one.")
+        if self.weights.shape != (k,) or k < 1 or self.euler.shape != (k, 3) or self.index.shape != (k,):
+            raise ValueError("A reduced texture needs as many indices and Euler angles as weights, and at least one.")
         if not (np.isfinite(self.weights).all() and (self.weights > 0).all() and abs(self.weights.sum() - 1) < 1e-9):
             raise ValueError(f"The weights of a reduced texture must be positive with sum 1, got {self.weights.tolist()}.")
-        norm = np.linalg.norm(self.quaternion, axis=1)
-        if not (np.abs(norm - 1) < 1e-9).all():
-            raise ValueError(f"The quaternions of a reduced texture must have length 1, got {norm.tolist()}.")
+        if not np.isfinite(self.euler).all():
+            raise ValueError("The Euler angles of a reduced texture must be finite.")
 
     @property
     def texture(self) -> Texture:
         """Orientations, crystal frame to sample frame, and weights."""
-        return Texture(quaternion_rotations(torch.from_numpy(self.quaternion)), torch.from_numpy(self.weights))
+        return Texture(from_euler(torch.from_numpy(self.euler)), torch.from_numpy(self.weights))
 
     def describe(self) -> str:
         """One line: what it stands for and its errors on paths that were held out."""
@@ -83,8 +81,8 @@ def write_reduced(path: Path, reduced: ReducedTexture) -> None:
         OSError: The file cannot be written.
     """
     grains = [
-        json.dumps({"index": int(i), "weight": float(w), "quaternion": [float(c) for c in q]})
-        for i, w, q in zip(reduced.index, reduced.weights, reduced.quaternion, strict=True)
+        json.dumps({"index": int(i), "weight": float(w), "euler": [float(c) for c in q]})
+        for i, w, q in zip(reduced.index, reduced.weights, reduced.euler, strict=True)
     ]
     head = {"schema": SCHEMA, "material": reduced.material, "texture": dict(reduced.source)}
     tail = {"errors": dict(reduced.errors), "made_by": dict(reduced.made_by)}
@@ -111,7 +109,7 @@ def read_reduced(path: Path) -> ReducedTexture:
             material=str(content["material"]),
             source=dict(content["texture"]),
             index=np.array([grain["index"] for grain in grains], dtype=np.int64),
-            quaternion=np.array([grain["quaternion"] for grain in grains], dtype=np.float64).reshape(-1, 4),
+            euler=np.array([grain["euler"] for grain in grains], dtype=np.float64).reshape(-1, 3),
             weights=np.array([grain["weight"] for grain in grains], dtype=np.float64),
             errors=dict(content["errors"]),
             made_by=dict(content["made_by"]),
