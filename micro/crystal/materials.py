@@ -208,7 +208,7 @@ def _family(table: Any, where: str, lattice: str, kind: type) -> dict[str, Any]:
     """Return the checked entries of a family."""
     entries = _entries(table, where, kind)
     for key in ("direction", "plane"):
-        entries[key] = _indices(entries[key], f"{key} of {where}", lattice)
+        entries[key] = check_indices(entries[key], f"{key} of {where}", lattice)
     if sum(a * b for a, b in zip(entries["direction"], entries["plane"])) != 0:
         raise ValueError(
             f"direction {list(entries['direction'])} of {where} must lie in its plane {list(entries['plane'])}."
@@ -252,8 +252,12 @@ def _number(value: Any, where: str, *, zero: bool) -> float:
     return float(value)
 
 
-def _indices(value: Any, where: str, lattice: str) -> Indices:
-    """Return Miller indices that fit the lattice."""
+def check_indices(value: Any, where: str, lattice: str) -> Indices:
+    """Return Miller indices, checked against the lattice; `where` names them in the error.
+
+    Raises:
+        ValueError: The indices do not fit the lattice.
+    """
     count = LATTICES[lattice]
     integers = isinstance(value, (list, tuple)) and all(isinstance(k, int) and not isinstance(k, bool) for k in value)
     if not integers or len(value) != count or not any(value):

@@ -4,9 +4,9 @@ The frame of an hcp crystal: x along a_1 = [2-1-10], z along the c axis; lengths
 The frame of the cubic lattices (fcc, bcc): along the edges of the cube.
 
 The lattice "square" is that of the 2-D model of paper 1: two slip systems in the plane x, y. Used with F_13 = F_23 =
-F_31 = F_32 = 0 and F_33 = 1 it is a model of plane strain, and nothing else is special about it. The isochoric split is
-that of three dimensions: J^(-2/3) C has the component J^(-2/3) across the plane, the deviator of stress its component
-across the plane as well, and the pressure 2 lambda_e (J - 1) is a third of the trace of the full stress. The mean of the
+F_31 = F_32 = 0 and F_33 = 1 it is a model of plane strain, and nothing else is special about it. The isochoric split
+is that of three dimensions: J^(-2/3) C has the component J^(-2/3) across the plane, the deviator of stress has its
+component across the plane as well, and 2 lambda_e (J - 1) is a third of the trace of the full stress. The mean of the
 two stresses in the plane is therefore not a function of J alone.
 
 Symmetric trace-free tensors such as the Mandel stress M are kept as five components m in an orthonormal basis:
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micro.crystal.materials import LATTICES, CrystalParameters, Indices, load_material
+from micro.crystal.materials import LATTICES, CrystalParameters, Indices, check_indices, load_material
 from micro.tensors import matmul, matmul_last
 
 EXPONENTIAL_TERMS = 4
@@ -106,7 +106,7 @@ def family_systems(lattice: str, name: str, d: Indices, p: Indices, c_over_a: fl
         n, b = (v / np.linalg.norm(v) for v in (normal(hkl, c_over_a), direction(uvw, c_over_a)))
         alike = [float((b @ s_k) * (n @ m_k)) for s_k, m_k in zip(s, m)]  # S : S_k, one for the same system
         if twin and min(alike, default=0.0) < -1 + 1e-9:
-            raise ValueError(f"The twin {list(d)}{list(p)} has no sense on the {lattice} lattice: it is its own reverse.")
+            raise ValueError(f"The twin {list(d)} {list(p)} has no sense on the lattice {lattice}: it is its reverse.")
         if max(map(abs, alike), default=0.0) < 1 - 1e-9:
             s.append(b)
             m.append(n)
@@ -143,6 +143,22 @@ def twin_systems(parameters: CrystalParameters | None = None) -> Systems:
     return family_systems(p.lattice, "twin", p.twin.direction, p.twin.plane, p.c_over_a, twin=True)
 
 
+def plane_normals(parameters: CrystalParameters, plane: Indices) -> Tensor:
+    """Return the unit normals (k, 3) of all equivalents of a plane in the crystal's frame, one of each opposite pair.
+
+    Raises:
+        ValueError: The indices do not fit the lattice.
+    """
+    checked = check_indices(plane, "plane", parameters.lattice)
+    found: list[np.ndarray] = []
+    for hkl, _ in _images(parameters.lattice, checked, checked):
+        n = normal(hkl, parameters.c_over_a)
+        n = n / np.linalg.norm(n)
+        if all(abs(n @ known) < 1 - 1e-9 for known in found):
+            found.append(n)
+    return torch.tensor(np.array(found))
+
+
 def twinned(systems: Systems, twins: Systems) -> Tensor:
     """Return the Schmid tensors (n, n_t, 3, 3) of the slip `systems` inside each twin.
 
@@ -168,7 +184,7 @@ def twin_shear(c_over_a: float) -> float:
 
 @dataclass(frozen=True)
 class CrystalSystems:
-    """Constants of a crystal on one device; see `crystal_systems`. S = n_slip and T = n_twin are the numbers of systems.
+    """Constants of a crystal on one device; see `crystal_systems`. S = n_slip and T = n_twin count the systems.
 
     Attributes:
         parameters: Material parameters.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from micro.crystal.law import Crystal, CrystalState
 from micro.crystal.materials import CrystalParameters
-from micro.tensors import from_components, matmul, random_rotations, to_components
+from micro.crystal.texture import Texture, random_texture
+from micro.tensors import from_components, matmul, to_components
 from micro.threads import small_batches
 
 
@@ -34,7 +35,7 @@ class TaylorPolycrystal:
     """A Taylor polycrystal of hcp grains.
 
     Args:
-        grains: Number of grains, uniformly random orientations; the default is the paper's.
+        grains: Texture, or the number of grains of uniformly random orientations; the default is the paper's.
         seed: Seed of the orientations.
         parameters: Single-crystal parameters.
         substeps: Solver steps between two given points of a path; the stretch is interpolated linearly.
@@ -46,23 +47,29 @@ class TaylorPolycrystal:
 
     def __init__(
         self,
-        grains: int = 128,
+        grains: Texture | int = 128,
         seed: int = 0,
         parameters: CrystalParameters | None = None,
         *,
         substeps: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        for name, value in (("grains", grains), ("substeps", substeps)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        texture = random_texture(grains, seed) if isinstance(grains, int) else grains
+        if substeps < 1:
+            raise ValueError(f"substeps must be at least 1, got {substeps}.")
         self.crystal = Crystal(parameters, device=device)
-        self.orientations = random_rotations(grains, seed).to(device)  # (g, 3, 3), crystal frame to sample frame
+        self.orientations = texture.orientations.to(device)  # (g, 3, 3), crystal frame to sample frame
+        self.weights = texture.weights.to(device)  # (g,)
         self.substeps = substeps
 
     def initial_state(self, n: int) -> CrystalState:
         """Return the state of `n` virgin polycrystals, a batch of ``n * grains`` crystals, grains running fastest."""
         return self.crystal.initial_state(n * len(self.orientations))
+
+    def unpack(self, state: CrystalState) -> tuple[Tensor, Tensor, Tensor]:
+        """Return F_in (n, g, 3, 3), e (n, g, n_slip) and lambda (n, g, n_twin) of the grains, in their own frames."""
+        F_in, e, lam = (a.unflatten(0, (-1, len(self.weights))) for a in (state.F_in, state.e, state.lam))
+        return F_in, e, lam
 
     def update(self, F: Tensor, state: CrystalState, dt: Tensor) -> tuple[Tensor, CrystalState, Tensor]:
         """Advance the polycrystals by one step.
@@ -80,7 +87,11 @@ class TaylorPolycrystal:
         F_crystal = matmul(matmul(q.mT, F[:, None]), q).reshape(n * g, 3, 3)
         state, converged = self.crystal.update(F_crystal, state, dt.repeat_interleave(g))
         sigma = self.crystal.cauchy(F_crystal, state).reshape(n, g, 3, 3)
-        return matmul(matmul(q, sigma), q.mT).mean(1), state, converged.reshape(n, g).all(1)
+        return (
+            torch.einsum("g,ngij->nij", self.weights, matmul(matmul(q, sigma), q.mT)),
+            state,
+            converged.reshape(n, g).all(1),
+        )
 
     @small_batches()
     def solve(self, U: Tensor, time: Tensor) -> TaylorResult:
