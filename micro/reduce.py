@@ -25,12 +25,13 @@ if __name__ == "__main__":
 import numpy as np
 
 from micro.crystal import reduced
+from micro.crystal.compiled import CompiledPolycrystal
 from micro.crystal.materials import load_material
 from micro.crystal.paths import PathOptions, draw_paths
 from micro.crystal.paths.recorded import read_recorded
+from micro.crystal.polycrystal_law import make_grains
 from micro.crystal.reduced import Deviations, Histories
 from micro.crystal.reduced_texture import ReducedTexture, write_reduced
-from micro.crystal.taylor import TaylorPolycrystal
 from micro.crystal.texture import Texture, random_texture, read_texture, to_euler
 from micro.data.cli import Parser, check_between, check_count, check_memory
 from micro.data.provenance import code_record
@@ -159,12 +160,12 @@ def summary(deviations: dict[str, tuple[Deviations, Deviations]], chosen: np.nda
     return {name: {"training": rms(a), "held_out": rms(b)} for name, (a, b) in deviations.items()}
 
 
-def solve_paths(polycrystal: TaylorPolycrystal, kinds: Sequence[Kind]) -> dict[str, tuple[Deviations, Deviations]]:
+def solve_paths(grains: CompiledPolycrystal, kinds: Sequence[Kind]) -> dict[str, tuple[Deviations, Deviations]]:
     """Solve all paths; training and held out, by kind."""
     found = {}
     for kind in kinds:
         parts = (kind.training, kind.held_out)
-        solved = [reduced.deviations(polycrystal, part, instants=INSTANTS, progress=True) for part in parts]
+        solved = [reduced.deviations(grains, part, instants=INSTANTS, progress=True) for part in parts]
         found[kind.name] = (solved[0], solved[1])
     return found
 
@@ -191,7 +192,7 @@ def run(o: argparse.Namespace) -> list[ReducedTexture]:
         raise ValueError(f"keep must lie between 1 and the {g} grains of the texture, got {o.keep}.")
     paths = sum(len(kind.training) + len(kind.held_out) for kind in kinds)
     check_memory(f"{paths} paths of {g} grains", paths * g * INSTANTS * STRESS_BYTES)
-    found = solve_paths(TaylorPolycrystal(texture, parameters=load_material(o.material)), kinds)
+    found = solve_paths(make_grains(texture, load_material(o.material)), kinds)
     made_by = {
         "command": shlex.join(words(o)),
         "paths": {kind.name: kind.source for kind in kinds},

@@ -18,15 +18,16 @@ References:
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 from tqdm import tqdm
 
-from micro.crystal.taylor import TaylorPolycrystal
-from micro.tensors import determinant, deviator, inverse, mandel_vector, matmul
+from micro.crystal.compiled import CompiledPolycrystal
+from micro.tensors import PATH_ORDER, mandel_factors, to_components
 
+#: Bytes of the states of the grains that are kept while paths are solved together.
+BLOCK_BYTES = 2**27
 #: Candidates that are tried for a place, the best by their gradient.
-TRIED = 12
+TRIED = 8
 #: Rounds of exchange of single grains; it usually ends after two or three.
 ROUNDS = 8
 #: Added to the diagonal of the quadratic form, relative to its mean: grains that are alike leave it singular.
@@ -90,57 +91,52 @@ class Deviations:
         return Deviations(np.concatenate([self.values, other.values]))
 
 
-def deviations(
-    polycrystal: TaylorPolycrystal, paths: Histories, *, instants: int = 100, block: int = 16, progress: bool = False
-) -> Deviations:
+def deviations(grains: CompiledPolycrystal, paths: Histories, *, instants: int = 100, progress: bool = False) -> Deviations:
     """Solve a polycrystal along paths and compare its grains with their mean.
 
     Args:
-        polycrystal: All grains.
+        grains: All grains.
         paths: The paths.
         instants: Instants of each path that count, at most; they are spread evenly over those of the path.
-        block: Paths solved together.
         progress: Whether to show a bar.
 
     Raises:
         ValueError: A path cannot be solved, or has no deviatoric stress.
     """
-    found = []
-    last = paths.C.shape[1] - 1
+    last, g = paths.C.shape[1] - 1, len(grains.weights)
     counted = np.unique(np.round(np.linspace(0, last, min(instants, last) + 1)).astype(int))[1:]
-    for first in tqdm(range(0, len(paths), block), unit="block", disable=not progress, leave=False):
+    values = np.empty((len(paths), g, 6 * len(counted)))
+    block = max(1, BLOCK_BYTES // (8 * last * g * grains.grain_size))
+    for first in tqdm(range(0, len(paths), block), unit="block", disable=not progress, leave=False, mininterval=1.0):
         part = paths.part(slice(first, first + block))
-        stress = _deviators(polycrystal, part, counted, first)  # (s, g, T, 6)
-        stress *= np.sqrt(np.diff(part.time[:, [0, *counted]], axis=1))[:, None, :, None]
-        mean = np.tensordot(polycrystal.texture.weights.numpy(), stress, axes=(0, 1))
+        solved = grains.solve(to_components(part.C), part.time, history=True)
+        if not solved.ok.all():
+            lost = int(np.argmin(solved.ok))
+            raise ValueError(f"Path {first + lost} cannot be solved at instant {solved.failed_at[lost]}.")
+        assert solved.history is not None
+        B = grains.unpack_grains(solved.history[:, counted - 1])["B"]
+        stress = _deviators(grains.orientations, part.C[:, counted], B)  # (s, T, g, 6)
+        stress *= np.sqrt(np.diff(part.time[:, [0, *counted]], axis=1))[:, :, None, None]
+        mean = np.einsum("g,stgk->stk", grains.weights, stress)
         size = np.linalg.norm(mean.reshape(len(part), -1), axis=1)
         if not (size > 0).all():
             raise ValueError(f"Path {first + int(np.argmin(size))} has no deviatoric stress.")
-        stress -= mean[:, None]
-        stress /= size[:, None, None, None]
-        found.append(stress.reshape(len(part), len(polycrystal.texture.weights), -1))
-    return Deviations(np.concatenate(found))
+        stress = (stress - mean[:, :, None]) / size[:, None, None, None]
+        values[first : first + block] = np.moveaxis(stress, 2, 1).reshape(len(part), g, -1)
+    return Deviations(values)
 
 
-def _deviators(polycrystal: TaylorPolycrystal, paths: Histories, counted: np.ndarray, first: int) -> np.ndarray:
-    """Deviatoric Cauchy stress of each grain over the shear modulus (s, g, T, 6), Mandel vectors, eqs. (A.3), (A.8).
+def _deviators(Q: np.ndarray, C: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Deviatoric Cauchy stress of each grain over the shear modulus (s, T, g, 6), Mandel vectors, eqs. (A.3), (A.8).
 
-    It is turned by the rotation of F, which changes no norm.
+    It is turned by the rotation of F, which changes no norm: with F^T F = C, s = J^(-5/3) dev(A A^T), A = F Q B.
     """
-    F = torch.from_numpy(np.ascontiguousarray(np.swapaxes(np.linalg.cholesky(paths.C), -1, -2)))
-    steps = torch.from_numpy(np.diff(paths.time, axis=1))
-    Q, state, stress = polycrystal.texture.orientations, polycrystal.initial_state(len(paths)), []
-    wanted = set(counted.tolist())
-    for k in range(1, F.shape[1]):
-        _, state, ok = polycrystal.update(F[:, k], state, steps[:, k - 1])
-        if not bool(ok.all()):
-            raise ValueError(f"Path {first + int(torch.nonzero(~ok)[0])} cannot be solved at instant {k}.")
-        if k in wanted:
-            F_in = polycrystal.unpack(state)[0]
-            A = matmul(matmul(F[:, k, None], Q), inverse(F_in))
-            s = determinant(F[:, k])[:, None, None, None] ** (-5 / 3) * deviator(matmul(A, A.mT))
-            stress.append(mandel_vector(s.reshape(-1, 3, 3)).reshape(*s.shape[:2], 6))
-    return torch.stack(stress, dim=2).numpy()
+    F = np.swapaxes(np.linalg.cholesky(C), -1, -2)
+    A = np.einsum("stij,gjk->stgik", F, Q, optimize=True) @ B
+    s = A @ np.swapaxes(A, -1, -2)
+    pressure = np.trace(s, axis1=-2, axis2=-1)[..., None, None] / 3 * np.eye(3)
+    s = (s - pressure) * np.linalg.det(F)[:, :, None, None, None] ** (-5 / 3)
+    return to_components(s) * np.array(mandel_factors(PATH_ORDER))
 
 
 def choose(matrix: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
