@@ -157,7 +157,7 @@ def test_the_shipped_numbers_of_grains():
     assert {int(path.stem.rpartition("-")[2]) for path in SHIPPED} >= {4, 8, 16, 32, 64}
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
 def test_shipped_sets_are_grains_of_their_texture(path):
     found, texture = read_reduced(path), random_texture(128, 0)
     assert found.source == {"kind": "random", "grains": 128, "seed": 0}
