@@ -89,7 +89,7 @@ class Solution(NamedTuple):
         status: Why not (s,), an index of `REASONS`.
         solves: Implicit stages of all grains of the path (s,).
         steps, rejected: Time steps of all grains of all paths, and how many of them were repeated.
-        iterations: Newton iterations of all grains of all paths.
+        iterations, rounds: Newton iterations of all grains of all paths, and rounds in which the lanes took them.
         history: Where it was asked for, the states of the grains (s, T - 1, g, k_g) after the first instant.
     """
 
@@ -102,6 +102,7 @@ class Solution(NamedTuple):
     steps: int
     rejected: int
     iterations: int
+    rounds: int
     history: np.ndarray | None
 
 
@@ -231,6 +232,12 @@ class CompiledPolycrystal:
         B, e, lam, m, h = np.split(grains, ends, axis=-1)
         return {"B": B.reshape(*B.shape[:-1], 3, 3), "e": e, "lam": lam, "m": m, "h": h[..., 0]}
 
+    def stress(self, state: np.ndarray) -> np.ndarray:
+        """Return the second Piola-Kirchhoff stress (n, 6), Pa, of a state (n, k)."""
+        A = self.orientations @ self.unpack(state)["B"]
+        H = (self.weights[:, None, None] * (A @ np.swapaxes(A, -1, -2))).sum(1)
+        return stress(state[:, :6], to_components(H), self.systems.parameters.G, self.systems.parameters.lambda_e)
+
     def update(self, C: np.ndarray, state: np.ndarray, dt: np.ndarray | float) -> Update:
         """Advance n points by one step.
 
@@ -250,7 +257,7 @@ class CompiledPolycrystal:
                 f"C must have shape (n, 6) or F (n, 3, 3), and state (n, {self.state_size}), got {C.shape}, {state.shape}."
             )
         path = np.stack([state[:, :6], C], 1)
-        result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False)
+        result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False, False)
         return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves)
 
     def advance(self, C: np.ndarray, rows: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
@@ -310,9 +317,11 @@ class CompiledPolycrystal:
             raise ValueError(f"state must have shape ({s}, {self.state_size}), got {state.shape}.")
         if not np.allclose(C[:, 0], state[:, :6], rtol=0, atol=1e-12):
             raise ValueError("C must start at that of the state, which is the identity where none is given.")
-        return self._solve(np.ascontiguousarray(C, dtype=float), np.diff(time, axis=1), state, history)
+        return self._solve(np.ascontiguousarray(C, dtype=float), np.diff(time, axis=1), state, history, True)
 
-    def _solve(self, C: np.ndarray, duration: np.ndarray, state: np.ndarray, history: bool) -> Solution:
+    def _solve(
+        self, C: np.ndarray, duration: np.ndarray, state: np.ndarray, history: bool, first_too: bool
+    ) -> Solution:
         if (duration < 0).any():
             raise ValueError(f"dt must not be negative, got {duration.min()}.")
         s, T = C.shape[:2]
@@ -328,19 +337,15 @@ class CompiledPolycrystal:
             outputs = (new[rows], H, mean[rows], None if kept is None else kept[rows])
             counts += self._call(C[rows], duration[rows], outputs, (failed_at[rows], status[rows], solves[rows]))
         ok = status == SOLVED
-        B = self.unpack(state)["B"]
-        start = to_components((self.weights[:, None, None] * (self._turned(B @ np.swapaxes(B, -1, -2)))).sum(1))
         p = self.systems.parameters
-        S = stress(C, np.concatenate([start[:, None], mean], 1), p.G, p.lambda_e)
+        S = np.empty((s, T, 6))
+        S[:, 1:] = stress(C[:, 1:], mean, p.G, p.lambda_e)
+        S[:, 0] = self.stress(state) if first_too else np.nan
         failed_at = failed_at + 1
         S[np.arange(T) >= failed_at[:, None]] = np.nan
         new[:, :6] = C[:, -1]
         new[~ok] = state[~ok]
-        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts[:3]), kept)
-
-    def _turned(self, tensors: np.ndarray) -> np.ndarray:
-        q = self.orientations
-        return q @ tensors @ np.swapaxes(q, -1, -2)
+        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts), kept)
 
     def _call(
         self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]

@@ -22,14 +22,14 @@ ERROR_WEIGHTS = (
 )
 
 #: Default bound on the error of a step, relative to the Mandel stress of a grain.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-2
 #: Bound on the error of a twin fraction in a step, relative to the fraction, as a multiple of the tolerance.
-TWIN_TOLERANCE = 10.0
+TWIN_TOLERANCE = 0.2
 #: Fraction added to a twin fraction, and stress (Pa) added to the Mandel stress, where errors are relative to them.
-TWIN_REFERENCE = 1e-4
+TWIN_REFERENCE = 1e-5
 STRESS_REFERENCE = 1e6
 #: Newton's iteration has converged when its last change is below this multiple of the tolerance of the step.
-NEWTON_TOLERANCE = 1e-3
+NEWTON_TOLERANCE = 3e-2
 #: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.
 NEWTON_ITERATIONS = 12
 #: Largest slip of a system in a stage that one Newton step may introduce, beyond which the step is shortened.
@@ -43,7 +43,7 @@ TWIN_PIVOT = 1e-3
 #: Fraction of the crystal from which on a twin slips; the loss is at most this share of the flow.
 SLIPPING_FRACTION = 1e-3
 #: Factors of the step: after a failed iteration; safety; the bounds of its change after an estimate.
-CUT, SAFETY, SHRINK, GROW = 0.25, 0.9, 0.2, 5.0
+CUT, SAFETY, SHRINK, GROW = 0.25, 0.8, 0.2, 3.0
 #: Smallest step relative to the time between two given points.
 SMALLEST_STEP = 1e-9
 #: Steps of a grain between two given points, beyond which it has failed.

@@ -25,7 +25,7 @@ typedef struct {
     long *failed_at;         /* (points,): segment, or instants - 1 where all grains were solved */
     long *status;            /* (points,): the reason at that segment */
     long *solves;            /* (points,): stages */
-    long counts[4];          /* steps, rejected steps, lane iterations, vector iterations */
+    long counts[4];          /* steps, rejected steps, Newton iterations of all grains, rounds of eight lanes */
 } Job;
 
 typedef struct {
@@ -133,7 +133,7 @@ static void jump(const Law *law, Lanes *z, I now) {
     congruence(z->B, C, K);
     V scale = law->G * inverse_cube_root(determinant_symmetric(K));
     deviator(K, m);
-    for (int k = 0; k < 5; k++) z->m[k] = select(now, scale * m[k], z->m[k]);
+    for (int k = 0; k < 5; k++) z->m[k] = choose(now, scale * m[k], z->m[k]);
 }
 
 long law_doubles(void) { return sizeof(Law) / sizeof(double); }
@@ -162,9 +162,9 @@ void solve(const Law *law, const Control *control, Job *job) {
         if (any(now)) jump(law, &z, now);
         if (any(moving)) {
             update_slots(law, control, &z, q.set, q.count);
-            g.iterations = 0;
+            g.iterations = g.rounds = 0;
             failed = advance(law, control, &z, moving, &g, &rejected);
-            job->counts[2] += g.iterations;
+            job->counts[2] += g.iterations, job->counts[3] += g.rounds;
         }
         for (int l = 0; l < LANES; l++) {
             if (!live[l]) continue;

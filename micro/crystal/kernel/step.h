@@ -64,7 +64,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     Point p;
     g->s = d * step;
     for (int b = 0; b < N_TWIN; b++) sum += z->lam[b];
-    evaluate(law, control, z, z->m, z->e, z->lam, g->s, 0, 0, positive(1.0 - sum), &p, 0, live, 0);
+    evaluate(law, control, z, z->m, z->e, z->lam, g->s, 0, 0, positive(1.0 - sum), &p, 0);
 
     tensor(p.D, flow);
     times(z->B, flow, change);
@@ -103,7 +103,9 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     for (int k = 0; k < 5; k++) dm[k] = -(E[k] + e3 * g->D[k]);
     for (int a = 0; a < N_SLIP; a++) {
         E_e[a] += e3 * (g->e_new[a] - g->e[a]);
-        for (int k = 0; k < 5; k++) dm[k] += lin->hindrance[a][k] * E_e[a];
+        V n[5], hindrance = lin->hardening[a] * lin->pivot[a] * E_e[a];
+        slip_direction(law, z, lin, a, n);
+        for (int k = 0; k < 5; k++) dm[k] += hindrance * n[k];
     }
     for (int b = 0; b < N_TWIN; b++) {
         E_lam[b] = -E_lam[b] - e3 * (g->lam_new[b] - g->lam[b]);
@@ -137,11 +139,11 @@ static I advance(const Law *law, const Control *control, Lanes *z, I live, Stage
     if (control->substeps > 0) {
         step = z->T / control->substeps;
         last = remaining < 1.5 * step;
-        step = select(last, remaining, step);
+        step = choose(last, remaining, step);
     } else {
         last = (z->h <= 0) | (z->h >= remaining);
         I half = ~last & (z->h > 0.5 * remaining);
-        step = select(last, remaining, select(half, 0.5 * remaining, z->h));
+        step = choose(last, remaining, choose(half, 0.5 * remaining, z->h));
         shortened = (z->h > step);
     }
     I ok = attempt(law, control, z, step, live, g, B, &error);
@@ -151,23 +153,23 @@ static I advance(const Law *law, const Control *control, Lanes *z, I live, Stage
         failed = live & ~ok;
     } else {
         accept &= error <= 1.0;
-        V cut = select(ok, smaller(all(control->safety), larger(growth, all(control->shrink))), all(control->cut)) * step;
+        V cut = choose(ok, smaller(all(control->safety), larger(growth, all(control->shrink))), all(control->cut)) * step;
         V next = step * smaller(larger(growth, all(control->shrink)), all(control->grow));
-        next = select(shortened, larger(z->h, next), next);
+        next = choose(shortened, larger(z->h, next), next);
         failed = live & ~accept & (cut < control->smallest_step * z->T);
-        z->h = select(accept, next, select(live, cut, z->h));
+        z->h = choose(accept, next, choose(live, cut, z->h));
     }
     *rejected = live & ~accept;
     V scale = inverse_cube_root(determinant(B));
-    for (int k = 0; k < 9; k++) z->B[k] = select(accept, B[k] * scale, z->B[k]);
-    for (int a = 0; a < N_SLIP; a++) z->e[a] = select(accept, g->e_new[a], z->e[a]);
-    for (int k = 0; k < 5; k++) z->m[k] = select(accept, g->m[k], z->m[k]);
+    for (int k = 0; k < 9; k++) z->B[k] = choose(accept, B[k] * scale, z->B[k]);
+    for (int a = 0; a < N_SLIP; a++) z->e[a] = choose(accept, g->e_new[a], z->e[a]);
+    for (int k = 0; k < 5; k++) z->m[k] = choose(accept, g->m[k], z->m[k]);
     for (int b = 0; b < N_TWIN; b++) before += z->lam[b], sum += g->lam_new[b];
-    V part = select(sum > 1.0, positive(1.0 - before) / larger(sum - before, all(1e-300)), all(1.0));
+    V part = choose(sum > 1.0, positive(1.0 - before) / larger(sum - before, all(1e-300)), all(1.0));
     for (int b = 0; b < N_TWIN; b++) {
-        V lam = select(sum > 1.0, z->lam[b] + (g->lam_new[b] - z->lam[b]) * part, g->lam_new[b]);
-        z->lam[b] = select(accept, lam, z->lam[b]);
+        V lam = choose(sum > 1.0, z->lam[b] + (g->lam_new[b] - z->lam[b]) * part, g->lam_new[b]);
+        z->lam[b] = choose(accept, lam, z->lam[b]);
     }
-    z->t = select(accept, select(last, z->T, z->t + step), z->t);
+    z->t = choose(accept, choose(last, z->T, z->t + step), z->t);
     return failed;
 }

@@ -11,25 +11,30 @@ typedef double V __attribute__((vector_size(64)));
 typedef long long I __attribute__((vector_size(64))); /* a mask: -1 where a comparison holds, 0 elsewhere */
 
 INLINE V all(double x) { return (V){x, x, x, x, x, x, x, x}; }
-INLINE V select(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); }
-INLINE V larger(V a, V b) { return select(a > b, a, b); }
-INLINE V smaller(V a, V b) { return select(a < b, a, b); }
+INLINE V choose(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); }
+INLINE V larger(V a, V b) { return choose(a > b, a, b); }
+INLINE V smaller(V a, V b) { return choose(a < b, a, b); }
 INLINE V positive(V a) { return (V)((a > 0) & (I)a); }
 INLINE V magnitude(V a) { return (V)((I)a & INT64_MAX); }
 INLINE V sign_of(V a) { return (V)((I)a & INT64_MIN); } /* the bit alone; see `signed_as` */
 INLINE V signed_as(V a, V bit) { return (V)((I)a ^ (I)bit); }
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+INLINE int any(I mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
+#else
 INLINE int any(I mask) {
     long long found = 0;
     for (int l = 0; l < LANES; l++) found |= mask[l];
     return found != 0;
 }
+#endif
 
 /* exp(x) for x <= 0, relative error below 1e-15 down to x = -700; zero below. */
 INLINE V exponential(V x) {
     const V shift = all(6755399441055744.0); /* 1.5 * 2^52: adding it rounds to an integer in the low bits */
     I tiny = x < -700.0;
-    x = select(tiny, all(0.0), x);
+    x = choose(tiny, all(0.0), x);
     V n = x * 1.4426950408889634 + shift;
     I exponent = (I)n << 52;
     n -= shift;
