@@ -14,7 +14,10 @@ Tangent: P = F S(C), so that, with H = dS/dC,
 
     dP_ij/dF_kl = delta_ik S_lj + 2 F_im H_mjlq F_kq,
 
-and H by central differences over the six components of C, with the same integrator that gives S.
+and H by central differences over the six components of C, with the same integrator that gives S. The integrator chooses its
+time steps by their error, so S(C) is smooth but for jumps of some 1e-6 of its size, where it takes another number of them. An
+explicit solver does not see these; Newton's method converges quadratically down to them, so an implicit solver should ask for
+no more, `rtol=1e-5`.
 """
 
 from os import PathLike
