@@ -49,7 +49,8 @@ from tqdm import tqdm
 
 from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
 from fem.command import Parser, Stop, finish, remove, together, write_text
-from fem.laws import FINITE
+from fem.io.point_histories import PointHistories
+from fem.laws import FINITE, NAMED
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 
@@ -66,7 +67,9 @@ FRAMES = 100_000  # at most: a series of more would fill any disk
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--law", default="magnesium-recurrent", help=f"shipped law, artifact (.pt), {', '.join(FINITE)}")
+    known = ", ".join((*NAMED, *FINITE))
+    p.add_argument("--law", default="magnesium-recurrent", help=f"shipped law, artifact (.pt), module:callable, {known}")
+    p.add_argument("--law-options", default="", help="options of --law, name=value,name=value, as grains=16")
     p.add_argument("--parameters", help="constants of --law johnson-cook (.json)")
     p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")
     p.add_argument("--length", type=float, default=5e-3, help="length of the bar, m")
@@ -84,6 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
+    p.add_argument("--record", type=int, default=0, help="points whose F is recorded into paths.npz, with the history")
     p.add_argument("--restart", help="checkpoint (checkpoint.h5 of a former run) to go on from")
     o = p.parse_args(arguments)
     for name in ("velocity", "length", "diameter", "grading", "density"):
@@ -96,7 +100,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--safety must be in (0, 1], got {o.safety}.")
     if o.cells < 4 or o.cells % 2:
         raise ValueError(f"--cells must be an even number of at least 4, got {o.cells}.")
-    for name, least in (("frames", 0), ("every", 1)):
+    for name, least in (("frames", 0), ("every", 1), ("record", 0)):
         if getattr(o, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(o, name)}.")
     if o.density is not None and not DENSITIES[0] <= o.density <= DENSITIES[1]:
@@ -104,6 +108,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
     if o.frames > FRAMES:
         raise ValueError(f"--frames must be at most {FRAMES}, got {o.frames}.")
+    o.law_options = options(o.law_options)
     if o.until != "rebound":
         o.until = times("until", o.until, one=True)[0]
     o.panels = times("panels", o.panels)
@@ -112,6 +117,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if Path(o.output).exists() and not Path(o.output).is_dir():
         raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
     return o
+
+
+def options(text: str) -> dict[str, Any]:
+    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
+    values: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
 
 
 def times(name: str, text: str, *, one: bool = False) -> list[float]:
@@ -404,6 +423,7 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
     """Run to the end; returns shape, range, panels (rank 0) and the height of the elastic front (or None)."""
     rebound, comm = o.until == "rebound", solver.comm
     shape, section, trained = Shape(solver, o.length), Section(solver, o.diameter), Range(solver)
+    record = PointHistories(solver, o.record) if o.record else None
     panels, front = [], None
     frames = set(np.linspace(0.0, limit, o.frames + 1)[1:-1].tolist()) if o.frames else set()
     shown = {t for t in o.panels if t < 0.999 * limit}
@@ -412,6 +432,8 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
     with solver.timed("output"):
         if o.frames:
             out.write_fields()
+        if record:
+            record.look()
     layout = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
     done, patient = rebound and solver.rebounded(), 0.2 if sys.stderr.isatty() else 2.0
     with tqdm(total=1e6 * limit, unit="us", bar_format=layout, disable=comm.rank != 0, mininterval=patient) as bar:
@@ -425,6 +447,8 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
                     with solver.timed("output"):
                         row = shape.write_row(out)
                         trained.look(solver)
+                        if record:
+                            record.look()
                         bar.set_postfix_str(f"{solver.steps} steps, length {1e3 * row['length']:.3f} mm", refresh=False)
             if done:
                 bar.total = bar.n
@@ -442,6 +466,9 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
         panels.append(section.panel())
         if o.frames:
             out.write_fields()
+        if record:
+            record.look()
+            record.write(Path(o.output) / "paths.npz")
     return shape, trained, panels, front
 
 
@@ -480,12 +507,12 @@ def make_law(o: argparse.Namespace) -> Any:
     """The law asked for (local)."""
     if o.parameters is not None and o.law != "johnson-cook":
         raise ValueError(f"--parameters are for johnson-cook only, got --law {o.law}.")
-    options: dict[str, Any] = {}
+    chosen = dict(o.law_options)
     if o.parameters is not None:
-        options["parameters"] = o.parameters
-    if o.dtype and o.law not in (*FINITE, "johnson-cook"):  # classical laws compute in float64, always
-        options["dtype"] = o.dtype
-    return load_law(o.law, **options)
+        chosen["parameters"] = o.parameters
+    if o.dtype and o.law not in (*FINITE, *NAMED, "johnson-cook"):  # classical laws compute in float64, always
+        chosen["dtype"] = o.dtype
+    return load_law(o.law, **chosen)
 
 
 def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
@@ -558,7 +585,7 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
 def prepare(folder: Path) -> None:
     """Make the folder, and clear away what a former run left, so that nothing old is taken for new (rank 0)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("summary.json", "history.csv", "section.png", "fields*", "failure-*"):
+    for pattern in ("summary.json", "history.csv", "section.png", "paths.npz", "fields*", "failure-*"):
         for path in folder.glob(pattern):
             remove(path)
 

@@ -28,6 +28,8 @@ CLASSICAL: dict[str, Any] = {law.name: law for law in (NeoHookean, J2, JohnsonCo
 # Parameter sets of finite and of small strain.
 FINITE = (*(name for name, chosen in SETS.items() if CLASSICAL[chosen.law].strain == "finite"), FITTED)
 SMALL = tuple(name for name in SETS if name not in FINITE)
+# Short names of laws that other packages make: fem knows the import string alone.
+NAMED = {"taylor-polycrystal": "micro.crystal.polycrystal_law:taylor_polycrystal"}
 # What the protocol requires.
 WORDS = (*Law.__annotations__, *(word for word in vars(Law) if callable(getattr(Law, word)) and word[0] != "_"))
 
@@ -39,6 +41,7 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
         name: One of these:
             a shipped law, "magnesium-recurrent" (`python3 -m surrogates.pretrained` lists them);
             the path of an artifact (`.pt`);
+            a law of another package, "taylor-polycrystal" (the table `NAMED` of import strings);
             a parameter set of a classical law, "magnesium-j2" (`fem.laws.materials`);
             a classical law with all its constants as options, "neo-hookean";
             "module:callable" or "file.py:callable" for a law of one's own: what the callable returns, a law or a
@@ -70,10 +73,12 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
         if not entry.is_law:
             raise ValueError(f'"{text}" is a shipped file, {entry.about}, but no law.')
         return _artifact(entry.file, options)
+    if text in NAMED:
+        return _own(NAMED[text], options)
     if ":" in text and not text.endswith(".pt"):
         return _own(text, options)
     raise ValueError(
-        f'There is no law or artifact file "{text}"; shipped laws are {", ".join(law_names())}; '
+        f'There is no law or artifact file "{text}"; shipped laws are {", ".join((*law_names(), *NAMED))}; '
         f'parameter sets of classical laws are {", ".join((*FINITE, *SMALL))}; '
         'a law of your own is "module:callable".'
     )

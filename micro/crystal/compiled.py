@@ -278,6 +278,41 @@ class CompiledPolycrystal:
         result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False, False)
         return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves, result.counts)
 
+    def advance(self, C: np.ndarray, rows: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+        """Advance n points by one step, in place: the quick form of `update` for laws.
+
+        Args:
+            C: Right Cauchy-Green tensor at the end of the step, (n, 6).
+            rows: States at the start (n, k or more), float64, row by row; columns beyond k are left as they are. They are
+                overwritten by the states at the end; those of points that were not solved are then of no use.
+            dt: Duration of the step, s.
+
+        Returns:
+            Second Piola-Kirchhoff stress (n, 6), Pa, not a number where the point was not solved, and the status (n,), an
+            index of `REASONS`.
+
+        Raises:
+            ValueError: The shapes do not fit, or the duration is negative.
+        """
+        n, g = len(C), len(self.weights)
+        if C.shape != (n, 6) or len(rows) != n or rows.shape[1] < self.state_size or not rows.flags.c_contiguous:
+            raise ValueError(f"C must have shape (n, 6) and rows (n, {self.state_size}), got {C.shape}, {rows.shape}.")
+        if not dt >= 0:
+            raise ValueError(f"dt must not be negative, got {dt}.")
+        path, duration, mean = np.stack([rows[:, :6], C], 1), np.full((n, 1), float(dt)), np.empty((n, 1, 6))
+        flags = tuple(np.zeros(n, dtype=ctypes.c_long) for _ in range(3))
+        block = max(1, BLOCK_BYTES // (g * 48))
+        H = np.empty((min(block, n), 1, g, 6))
+        for first in range(0, n, block):
+            part = slice(first, min(first + block, n))
+            a, b, c = (flag[part] for flag in flags)
+            self._call(path[part], duration[part], (rows[part], H, mean[part], None), (a, b, c))
+        rows[:, :6] = C
+        p, status = self.systems.parameters, flags[1]
+        S = stress(C, mean[:, 0], p.G, p.lambda_e)
+        S[status != SOLVED] = np.nan
+        return S, status
+
     def solve(
         self, C: np.ndarray, time: np.ndarray, state: np.ndarray | None = None, *, history: bool = False
     ) -> Solution:
