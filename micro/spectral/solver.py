@@ -1,0 +1,461 @@
+"""Periodic cells of any point laws under a prescribed mean stretch, at finite strain, by fast Fourier transforms.
+
+Find the periodic displacement u such that F = F_mean + grad u and the stress P = P(F, state, dt) of the point laws is in
+equilibrium, div P = 0, on a regular grid (`micro.spectral.grid`). The unknowns are y, which are |grad u| by frequency:
+compatibility and the mean of F hold by construction. The fixed point of Moulinec and Suquet,
+
+    y <- y - K_0^-1 s(P(F(y))),
+
+with a homogeneous elastic reference medium K_0 is accelerated by Anderson's method, which is a quasi-Newton method: the
+laws need no tangent. It stops when the part of P that is not in equilibrium is small,
+
+    |s| <= tolerance * rms(P),
+
+both root mean squares over the cell: |s| is the norm of div P in H^-1, so it has the unit of a stress and does not
+depend on the resolution; rms(P) is never less than the norm of the mean stress and does not vanish while it changes
+sign. A step that does not converge is cut in two halves, for the cells of the batch that need it; in between, the
+square of the mean stretch C = U^2 is linear in time. A cell that fails at the smallest step is recorded with its
+reason, and the others go on.
+
+References:
+    Moulinec and Suquet (1998), doi:10.1016/S0045-7825(97)00218-1; Schneider (2021), A review of nonlinear FFT-based
+    computational homogenization methods, doi:10.1007/s00707-021-02962-1; Lucarini and Segurado (2019), displacement-based
+    FFT homogenisation, doi:10.1002/nme.6069.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from micro.spectral.anderson import Anderson
+from micro.spectral.grid import Grid, Reference
+from micro.tensors import determinant, from_components, to_components
+from micro.threads import small_batches
+
+#: Strain and duration (s) of the trial steps that measure a law's elastic moduli.
+TRIAL_STRAIN, TRIAL_TIME = 1e-6, 1e-15
+#: A residual this many times larger than the smallest one sends the iteration back to that one.
+WORST = 3.0
+
+
+class PointLaw(Protocol):
+    """What a cell needs of the law of a phase."""
+
+    def initial_state(self, n: int) -> Tensor:
+        """Return the state (n, k) of `n` virgin points."""
+
+    def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, k), and change no argument.
+
+        A point whose step fails has a stress that is not finite.
+
+        Args:
+            F: Deformation gradient at the end of the step (n, 3, 3).
+            state: State at the start of the step (n, k).
+            dt: Size of the step (n,), s.
+        """
+
+
+class CellState(NamedTuple):
+    """State of a batch of cells.
+
+    Attributes:
+        U: Mean stretch (b, 3, 3).
+        y: Unknowns of the displacement (b, 3, K...), complex; see `micro.spectral.grid`.
+        dU: Change of the mean stretch in the last step (b, 3, 3).
+        dy: Change of the unknowns in the last step; the next one starts from its continuation.
+        internal: States of the points (b, points, k), those of laws with fewer components filled with zeros.
+    """
+
+    U: Tensor
+    y: Tensor
+    dU: Tensor
+    dy: Tensor
+    internal: Tensor
+
+    def rows(self, mask: Tensor) -> "CellState":
+        """Return the cells of `mask`, (b,) bool or indices."""
+        return CellState(*(a[mask] for a in self))
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How a step went.
+
+    Attributes:
+        P: First Piola-Kirchhoff stress at the points (b, N..., 3, 3), Pa.
+        ok: Whether each cell converged (b,), bool.
+        iterations: Evaluations of the laws (b,), those of cut steps included.
+        residual: |s| / rms(P) at the end (b,).
+    """
+
+    P: Tensor
+    ok: Tensor
+    iterations: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """Response of a batch of cells to paths of the mean stretch.
+
+    Attributes:
+        stress: Mean Cauchy stress (b, T, 6), Pa, in the frame of the stretch; order 11, 22, 33, 12, 23, 13. It is
+            the mean of P times U / det(U), so it is the one that does the work; not a number after a failure.
+        ok: Whether each path was solved (b,), bool.
+        reason: Why a path was not solved, empty where it was; b strings.
+        iterations: Evaluations of the laws per step (b, T), 0 at the first time.
+        F: Local deformation gradients (b, len(store), N..., 3, 3) at the stored times.
+        P: Local first Piola-Kirchhoff stresses, likewise, Pa.
+        internal: Local states (b, len(store), N..., k).
+    """
+
+    stress: Tensor
+    ok: Tensor
+    reason: list[str]
+    iterations: Tensor
+    F: Tensor = field(repr=False)
+    P: Tensor = field(repr=False)
+    internal: Tensor = field(repr=False)
+
+
+class SpectralCells:
+    """A batch of periodic cells with the same grid and the same laws.
+
+    In two dimensions the fields do not depend on x_3: plane strain with the mean stretch prescribed, and a displacement
+    u_3 where the laws couple it.
+
+    Args:
+        phase: Number of the law at each point (b, N...), integers, or (N...) for one cell.
+        laws: One law per phase; see `PointLaw`.
+        internal: States of the virgin points (b, points, k), where they differ from those of the laws (grains of one
+            law whose orientation is part of the state).
+        scheme: Discretisation, "rotated" or "fourier"; see `micro.spectral.grid`.
+        tolerance: Largest residual |s| / rms(P).
+        iterations: Evaluations of the laws allowed in a step before it counts as failed.
+        halvings: How often a step that does not converge may be halved.
+        depth: Steps that the acceleration keeps, 0 for the plain fixed point.
+        device: Torch device.
+
+    Raises:
+        ValueError: An argument is out of its range, a phase has no law, or no law of a cell has any stiffness.
+    """
+
+    def __init__(
+        self,
+        phase: Tensor,
+        laws: Sequence[PointLaw],
+        *,
+        internal: Tensor | None = None,
+        scheme: str = "rotated",
+        tolerance: float = 1e-4,
+        iterations: int = 200,
+        halvings: int = 6,
+        depth: int = 8,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        phase = torch.as_tensor(phase)
+        if phase.dtype.is_floating_point or phase.dtype == torch.bool:
+            raise ValueError(f"phase must be integers, got {phase.dtype}.")
+        _check(tolerance > 0, "tolerance must be positive", tolerance)
+        _check(iterations >= 1, "iterations must be at least 1", iterations)
+        _check(min(halvings, depth) >= 0, "halvings and depth must not be negative", (halvings, depth))
+        _check(phase.dim() in (3, 4), "phase must have shape (b, N, N) or (b, N, N, N)", tuple(phase.shape))
+        _check(
+            phase.numel() > 0 and int(phase.min()) >= 0 and int(phase.max()) < len(laws),
+            f"phase must number {len(laws)} laws from 0",
+            sorted(set(phase.flatten().tolist()))[:8],
+        )
+        self.laws, self.device = list(laws), torch.device(device)
+        self.tolerance, self.iterations, self.halvings, self.depth = tolerance, iterations, halvings, depth
+        self.grid = Grid(tuple(phase.shape[1:]), scheme, device)
+        self.phase = phase.flatten(1).to(self.device)
+        self._virgin = self._virgin_state() if internal is None else internal.to(self.device)
+        points = tuple(self.phase.shape)
+        _check(tuple(self._virgin.shape[:2]) == points, f"internal must have shape {(*points, 'k')}", tuple(self._virgin.shape))
+        self._mu, self._lam = self._reference()
+
+    @property
+    def cells(self) -> int:
+        """Number b of cells."""
+        return len(self.phase)
+
+    def initial_state(self) -> CellState:
+        """Return the state of the virgin cells."""
+        one = torch.eye(3, dtype=torch.float64, device=self.device).expand(self.cells, 3, 3).clone()
+        y = self.grid.zeros(self.cells)
+        return CellState(one, y, torch.zeros_like(one), y.clone(), self._virgin.clone())
+
+    def respond(self, F: Tensor, internal: Tensor, dt: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stress (a, N..., 3, 3) and the new states (a, points, k) of the points.
+
+        Args:
+            F: Deformation gradients (a, N..., 3, 3) at the end of the step.
+            internal: States (a, points, k) at its start.
+            dt: Size of the step (a,), s.
+            phase: Numbers of the laws (a, points).
+        """
+        rows = F.reshape(-1, 3, 3)
+        state, time = internal.flatten(0, 1), dt[:, None].expand(phase.shape).reshape(-1)
+        if len(self.laws) == 1:
+            P, new = self.laws[0].update(rows, state, time)
+            return P.reshape(F.shape), new.reshape(internal.shape)
+        P, new, flat = torch.zeros_like(rows), state.clone(), phase.reshape(-1)
+        for number, law in enumerate(self.laws):
+            at = torch.nonzero(flat == number).flatten()
+            if len(at) > 0:
+                k = self._widths[number]
+                P[at], new[at, :k] = law.update(rows[at], state[at, :k], time[at])
+        return P.reshape(F.shape), new.reshape(internal.shape)
+
+    def step(self, U: Tensor, state: CellState, dt: Tensor) -> tuple[CellState, StepReport]:
+        """Advance the cells by one step.
+
+        Args:
+            U: Mean stretch at the end of the step (b, 3, 3), symmetric and positive definite.
+            state: State at its start.
+            dt: Size of the step (b,), s.
+
+        Returns:
+            The new state, which is the old one where the step has failed; and the report.
+        """
+        return self._advance(U, state, dt, torch.arange(self.cells, device=self.device), self.halvings)
+
+    @small_batches()
+    def solve(self, U: Tensor, time: Tensor, store: Sequence[int] = ()) -> CellResult:
+        """Return the mean stress along paths of the mean stretch, and local fields on request.
+
+        Args:
+            U: Mean right stretch (b, T, 6), the identity at the first time; order 11, 22, 33, 12, 23, 13.
+            time: Times (b, T), s, increasing.
+            store: Numbers of the times whose local fields are returned.
+
+        Raises:
+            ValueError: The shapes do not fit, a time step is not positive, a path does not start at the identity, or
+                a stored time does not exist.
+        """
+        U, time = self._checked(U, time, store)
+        T, kept = U.shape[1], {int(k) % T: place for place, k in enumerate(store)}
+        stress = torch.zeros_like(U)
+        calls = torch.zeros(self.cells, T, dtype=torch.long, device=self.device)
+        alive, reason = torch.arange(self.cells, device=self.device), [""] * self.cells
+        state, grid = self.initial_state(), self.grid.shape
+        F = U.new_full((self.cells, len(store), *grid, 3, 3), torch.nan)
+        P, internal = F.clone(), U.new_full((self.cells, len(store), *grid, state.internal.shape[-1]), torch.nan)
+        if 0 in kept:
+            F[:, kept[0]], P[:, kept[0]] = torch.eye(3).to(F), 0.0
+            internal[:, kept[0]] = state.internal.unflatten(1, grid)
+        for k in range(1, T):
+            mean, dt = from_components(U[alive, k]), (time[:, k] - time[:, k - 1])[alive]
+            state, report = self._advance(mean, state, dt, alive, self.halvings)
+            calls[alive, k] = report.iterations
+            sigma = report.P.flatten(1, -3).mean(1) @ mean / determinant(mean)[:, None, None]
+            stress[alive, k] = to_components((sigma + sigma.mT) / 2)
+            if k in kept:
+                F[alive, kept[k]], P[alive, kept[k]] = self.grid.deformation(state.y, mean), report.P
+                internal[alive, kept[k]] = state.internal.unflatten(1, grid)
+            if not bool(report.ok.all()):
+                for row in torch.nonzero(~report.ok).flatten().tolist():
+                    cell = int(alive[row])
+                    reason[cell] = f"equilibrium was not reached at step {k}, residual {float(report.residual[row]):.2g}"
+                    stress[cell, k:] = torch.nan
+                    for fields in (F, P, internal):
+                        fields[cell] = torch.nan
+                alive, state = alive[report.ok], state.rows(report.ok)
+            if len(alive) == 0:
+                break
+        ok = torch.tensor([not text for text in reason], device=self.device)
+        return CellResult(stress, ok, reason, calls, F, P, internal)
+
+    def _advance(
+        self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor, halvings: int
+    ) -> tuple[CellState, StepReport]:
+        new, report = self._increment(U, state, dt, cells)
+        lost = torch.nonzero(~report.ok).flatten()
+        if len(lost) == 0 or halvings == 0:
+            return new, report
+        part, half = state.rows(lost), dt[lost] / 2
+        part, first = self._advance(_middle(part.U, U[lost]), part, half, cells[lost], halvings - 1)
+        calls, ok = report.iterations[lost] + first.iterations, first.ok.clone()
+        P, residual = report.P[lost], first.residual.clone()
+        go = torch.nonzero(first.ok).flatten()
+        if len(go) > 0:
+            on, second = self._advance(U[lost][go], part.rows(go), half[go], cells[lost][go], halvings - 1)
+            for whole, repaired in zip(new, on):
+                whole[lost[go[second.ok]]] = repaired[second.ok]
+            calls[go] += second.iterations
+            P[go], ok[go], residual[go] = second.P, second.ok, second.residual
+        for whole, repaired in zip((report.P, report.ok, report.iterations, report.residual), (P, ok, calls, residual)):
+            whole[lost] = repaired
+        return new, report
+
+    def _increment(self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor) -> tuple[CellState, StepReport]:
+        """Solve one step of the given `cells` (a,) without cutting it."""
+        dU = U - state.U
+        last = state.dU.square().sum((1, 2))
+        share = (dU * state.dU).sum((1, 2)) / torch.where(last > 0, last, 1.0)
+        guess = state.y + _like(share.clamp(0.0, 2.0), state.y) * state.dy
+        work = _Iteration(self, U, state, dt, cells, guess)
+        for _ in range(self.iterations):
+            if not work.advance():
+                break
+        new = [a.clone() for a in state]
+        at = torch.nonzero(work.ok).flatten()
+        y = work.y[at]
+        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], work.internal[at])):
+            old[at] = value
+        return CellState(*new), StepReport(work.P, work.ok, work.calls, work.residual)
+
+    def _checked(self, U: Tensor, time: Tensor, store: Sequence[int]) -> tuple[Tensor, Tensor]:
+        fits = U.dim() == 3 and U.shape[-1] == 6 and time.shape == U.shape[:2] and len(U) == self.cells
+        shapes = (tuple(U.shape), tuple(time.shape))
+        _check(fits, f"U must have shape ({self.cells}, T, 6) and time ({self.cells}, T)", shapes)
+        U, time = U.to(self._virgin), time.to(self._virgin)
+        _check(bool((time.diff(dim=1) > 0).all()), "time must increase along every path", "a step that is not positive")
+        start = to_components(torch.eye(3).to(U))
+        _check(
+            torch.allclose(U[:, 0], start.expand(len(U), 6), rtol=0, atol=1e-12),
+            "U must be the identity at the first time of every path: cells are virgin there",
+            "another stretch",
+        )
+        T = U.shape[1]
+        _check(all(-T <= k < T for k in store), f"store must hold numbers of the {T} times", list(store))
+        return U, time
+
+    def _virgin_state(self) -> Tensor:
+        parts = [law.initial_state(1) for law in self.laws]
+        self._widths = [part.shape[1] for part in parts]
+        table = torch.zeros(len(parts), max(self._widths), dtype=torch.float64)
+        for number, part in enumerate(parts):
+            table[number, : part.shape[1]] = part[0]
+        return table.to(self.device)[self.phase]
+
+    def _reference(self) -> tuple[Tensor, Tensor]:
+        """Return the moduli mu, lam (b,), Pa, of the reference medium: half the sum of the extreme ones of a cell."""
+        if not hasattr(self, "_widths"):
+            self._widths = [law.initial_state(1).shape[1] for law in self.laws]
+        high, low = torch.zeros(2, self.cells, dtype=torch.float64, device=self.device), None
+        low = torch.full_like(high, torch.inf)
+        for number, law in enumerate(self.laws):
+            there = self.phase == number
+            if not bool(there.any()):
+                continue
+            cell, point = (int(i) for i in torch.nonzero(there)[0])
+            moduli = _elastic_moduli(law, self._virgin[cell, point, : self._widths[number]])
+            inside = there.any(1)
+            high[:, inside] = torch.maximum(high[:, inside], moduli[:, None])
+            low[:, inside] = torch.minimum(low[:, inside], moduli[:, None])
+        mu, bulk = (high + low) / 2
+        _check(bool((mu > 0).all() & (bulk > 0).all()), "laws must give every cell some stiffness", "a cell without any")
+        return mu, bulk - 2 / 3 * mu
+
+
+class _Iteration:
+    """The accelerated fixed point of one step: what it knows of each cell, and of those that still iterate."""
+
+    def __init__(
+        self, cells: SpectralCells, U: Tensor, state: CellState, dt: Tensor, numbers: Tensor, guess: Tensor
+    ) -> None:
+        self._cells, self._rows = cells, torch.arange(len(U), device=U.device)
+        self._U, self._state, self._dt, self._phase = U, state.internal, dt, cells.phase[numbers]
+        self._reference = cells.grid.preconditioner(U, cells._mu[numbers], cells._lam[numbers])
+        self.y, self.internal = guess.clone(), state.internal.clone()
+        self.P = U.new_zeros((len(U), *cells.grid.shape, 3, 3))
+        self.ok = torch.zeros(len(U), dtype=torch.bool, device=U.device)
+        self.calls = torch.zeros(len(U), dtype=torch.long, device=U.device)
+        self.residual = U.new_full((len(U),), torch.inf)
+        self._now, self._last, self._last_r = guess, state.y, torch.zeros_like(guess)
+        self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), state.y
+        self._retreats = torch.zeros_like(self.calls)
+        self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
+        self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
+
+    def advance(self) -> bool:
+        """Evaluate the laws once and take one step; return whether any cell still iterates."""
+        cells, grid = self._cells, self._cells.grid
+        F = grid.deformation(self._now, self._U)
+        P, internal = cells.respond(F, self._state, self._dt, self._phase)
+        rows = self._rows
+        self.calls[rows] += 1
+        finite = torch.isfinite(P).flatten(1).all(1) & (determinant(F) > 0).flatten(1).all(1)
+        s = grid.imbalance(torch.where(_like(finite, P), P, 0.0))
+        size = P.square().sum((-1, -2)).flatten(1).mean(1).sqrt()
+        residual = s.abs().square().flatten(1).sum(1).sqrt() / torch.where(size > 0, size, 1.0)
+        residual = torch.where(finite, residual, torch.inf)
+        done = residual <= cells.tolerance
+        self.residual[rows] = residual
+        if bool(done.any()):
+            at = rows[done]
+            self.y[at], self.P[at], self.internal[at], self.ok[at] = self._now[done], P[done], internal[done], True
+        r = -self._reference.solve(s)
+        self._move(residual, r)
+        keep = ~done & (self._retreats <= 12)
+        if not bool(keep.all()):
+            self._keep(keep)
+        return len(self._rows) > 0
+
+    def _move(self, residual: Tensor, r: Tensor) -> None:
+        """Take the accelerated step, or return towards the best point where the residual has grown too much."""
+        better = residual < self._best
+        bad = ~(residual <= WORST * self._best) | torch.isinf(residual)
+        self._best = torch.where(better, residual, self._best)
+        self._best_y = torch.where(_like(better, r), self._now, self._best_y)
+        self._best_r = torch.where(_like(better, r), r, self._best_r)
+        stored = ~bad & ~self._fresh
+        dx, dr = (_flat(torch.where(_like(stored, r), a, 0.0)) for a in (self._now - self._last, r - self._last_r))
+        self._mixing.store(dx, dr)
+        self._mixing.forget(bad)
+        step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
+        self._retreats = self._retreats + bad
+        damping = 0.5 ** self._retreats.to(torch.float64)
+        # From the best point: a short plain step; where there is none yet, towards the start of the step.
+        back = torch.where(_like(torch.isinf(self._best), r), 0.0, _like(damping, r) * self._best_r)
+        target = torch.where(_like(bad, r), self._best_y + back, self._now + step)
+        self._last = torch.where(_like(bad, r), self._best_y, self._now)
+        self._last_r = torch.where(_like(bad, r), self._best_r, r)
+        self._fresh = bad & torch.isinf(self._best)
+        self._now = target
+
+    def _keep(self, mask: Tensor) -> None:
+        for name in ("_rows", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r"):
+            setattr(self, name, getattr(self, name)[mask])
+        for name in ("_best", "_best_r", "_best_y", "_retreats", "_fresh"):
+            setattr(self, name, getattr(self, name)[mask])
+        self._reference = self._reference.rows(mask)
+        self._mixing.keep(mask)
+
+
+def _flat(a: Tensor) -> Tensor:
+    """Return complex unknowns (b, ...) as real ones (b, n)."""
+    return torch.view_as_real(a.contiguous()).flatten(1)
+
+
+def _like(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a` (b,) with as many axes as `b` (b, ...)."""
+    return a.reshape(-1, *[1] * (b.dim() - 1))
+
+
+def _check(fits: bool, rule: str, got: object) -> None:
+    if not fits:
+        raise ValueError(f"{rule}, got {got}.")
+
+
+def _middle(U_n: Tensor, U: Tensor) -> Tensor:
+    """Return the stretch (b, 3, 3) whose square is the mean of those of `U_n` and `U`."""
+    values, axes = torch.linalg.eigh((U_n @ U_n + U @ U) / 2)
+    return (axes * values.sqrt()[:, None, :]) @ axes.mT
+
+
+def _elastic_moduli(law: PointLaw, state: Tensor) -> Tensor:
+    """Return the shear modulus (the largest of three shears) and the bulk modulus (2,), Pa, of a virgin point."""
+    F = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
+    for row, (i, j) in enumerate(((0, 1), (1, 2), (0, 2))):
+        F[row, i, j] += TRIAL_STRAIN
+    F[3] *= 1 + TRIAL_STRAIN
+    F = F.to(state.device)
+    P = law.update(F, state.expand(4, -1).clone(), F.new_full((4,), TRIAL_TIME))[0] / TRIAL_STRAIN
+    shear = torch.stack([P[0, 0, 1], P[1, 1, 2], P[2, 0, 2]]).max()
+    return torch.stack([shear, P[3].diagonal().sum() / 9])
