@@ -51,7 +51,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.source import CRYSTAL_BYTES, POINT_BYTES
 from micro.crystal.systems import slip_systems, twin_systems, twinned
@@ -69,7 +69,7 @@ SUBSTEPS = (1, 2, 4)  # solver steps between two stored points
 REFERENCE = 16
 FAMILIES = ("basal", "prismatic", "pyramidal", "twin")
 FACTORS = (0.5, 2.0)
-WITHOUT_TWINS = CrystalParameters().with_tau_0(twin=1e6)
+WITHOUT_TWINS = load_material().with_tau_0(twin=1e6)
 
 # %% [markdown]
 # ## Parameters
@@ -147,15 +147,15 @@ def measure(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
         return result
 
     with torch.inference_mode():
-        runs = {n: run(CrystalParameters(), n) for n in (*SUBSTEPS, REFERENCE)}
+        runs = {n: run(load_material(), n) for n in (*SUBSTEPS, REFERENCE)}
         base, exact = runs[SUBSTEPS[0]], runs[REFERENCE]
         slips = [run(WITHOUT_TWINS, n)["stress"] for n in SUBSTEPS]
-        scaled = {f: {x: run(CrystalParameters().with_tau_0(**{f: x}))["stress"] for x in FACTORS} for f in FAMILIES}
+        scaled = {f: {x: run(load_material().with_tau_0(**{f: x}))["stress"] for x in FACTORS} for f in FAMILIES}
         q = torch.stack([random_rotations(1, 1000 + sample)[0] for sample in mine])[:, None]
-        turned = run(CrystalParameters(), path=matmul(matmul(q, U), q.mT))["stress"]
+        turned = run(load_material(), path=matmul(matmul(q, U), q.mT))["stress"]
     bar.close()
     J = determinant(U)
-    pressure = 2 * CrystalParameters().lambda_e * (J - 1)
+    pressure = 2 * load_material().lambda_e * (J - 1)
     off = [(r["stress"].diagonal(dim1=-2, dim2=-1).mean(-1) - pressure).abs() for r in runs.values()]
     winner, fine = base["lam"].argmax(-1), exact["lam"].argmax(-1)
     twinned_grains = exact["lam"].sum(-1) > 0.01
@@ -236,7 +236,7 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
         "reference_steps": REFERENCE * o.points,
         "observed_order": float(np.log2(norms[0] / norms[1])),
         "sensitivity_to_tau_0": {
-            f: {"tau_0": getattr(CrystalParameters(), f).tau_0, "source": getattr(CrystalParameters(), f).source}
+            f: {"tau_0": load_material().family(f).tau_0, "source": load_material().family(f).source}
             | {str(x): spread(joined("sensitivity", f, x)) for x in FACTORS}
             for f in FAMILIES
         },

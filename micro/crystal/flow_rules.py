@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micro.crystal.systems import N_TWIN, CrystalSystems
+from micro.crystal.systems import CrystalSystems
 
 
 class Step(NamedTuple):
@@ -95,21 +95,21 @@ def twin_response(systems: CrystalSystems, force: Tensor, step: Step, hold_follo
         step: The step.
         hold_followers: Whether only the most strongly driven variant of each crystal may grow.
     """
-    twin, p = systems.parameters.twin, systems.twin_exponent
+    n_twin, p = systems.n_twin, systems.twin_exponent
     over = force - step.twin_r
-    c, room = step.dt * twin.rate_0, step.w[:, 0].clamp(min=0.0)
-    x, slope = torch.zeros_like(over), over.new_zeros(len(over), N_TWIN, N_TWIN)
+    c, room = step.dt * systems.twin_rate_0, step.w[:, 0].clamp(min=0.0)
+    x, slope = torch.zeros_like(over), over.new_zeros(len(over), n_twin, n_twin)
     rows = torch.arange(len(over), device=over.device)
     taken, dtaken = torch.zeros_like(room), torch.zeros_like(over)
-    for rank in range(1 if hold_followers else N_TWIN):
+    for rank in range(min(n_twin, 1) if hold_followers else n_twin):
         b = step.order[:, rank]
-        y_b = (over[rows, b] - 2 * twin.h_latent * taken).clamp(min=0.0) / twin.tau_0
+        y_b = (over[rows, b] - 2 * systems.twin_k * taken).clamp(min=0.0) / systems.twin_tau_0
         if not bool((y_b > 0).any()):
             continue
         x_b = c * y_b**p
-        dx_b = -2 * twin.h_latent * dtaken
+        dx_b = -2 * systems.twin_k * dtaken
         dx_b[rows, b] += 1.0
-        dx_b = dx_b * (c * p * y_b ** (p - 1) / twin.tau_0)[:, None]
+        dx_b = dx_b * (c * p * y_b ** (p - 1) / systems.twin_tau_0)[:, None]
         full = x_b > room - taken
         x_b, dx_b = torch.where(full, room - taken, x_b), torch.where(full[:, None], -dtaken, dx_b)
         x[rows, b], slope[rows, b] = x_b, dx_b

@@ -26,11 +26,9 @@ import torch
 from torch import Tensor
 
 from micro.crystal.flow_rules import Step, slip_response, twin_response
-from micro.crystal.materials import CrystalParameters
-from micro.crystal.systems import EXPONENTIAL_TERMS, N_SLIP, N_TWIN, crystal_systems, volume_fractions
+from micro.crystal.materials import CrystalParameters, load_material
+from micro.crystal.systems import EXPONENTIAL_TERMS, crystal_systems, volume_fractions
 from micro.tensors import determinant, deviator, identity_like, inverse, isochoric, isochoric_exponential, matmul
-
-N_FLOW = N_SLIP + N_TWIN
 
 
 class CrystalState(NamedTuple):
@@ -75,7 +73,7 @@ class Crystal:
         halvings: int = 6,
         tolerance: float = 1e-7,
     ) -> None:
-        self.parameters = CrystalParameters() if parameters is None else parameters
+        self.parameters = load_material() if parameters is None else parameters
         self.iterations, self.halvings, self.tolerance = iterations, halvings, tolerance
         self._systems = crystal_systems(self.parameters, device)
 
@@ -83,7 +81,7 @@ class Crystal:
         """Return the state of `n` virgin crystals."""
         like = self._systems.tau_0  # its type and device
         one = identity_like(like).expand(n, 3, 3)
-        zeros = [like.new_zeros(n, size) for size in (N_SLIP, N_TWIN, 5)]
+        zeros = [like.new_zeros(n, size) for size in (self._systems.n_slip, self._systems.n_twin, 5)]
         return CrystalState(one.clone(), one.clone(), *zeros)
 
     def cauchy(self, F: Tensor, state: CrystalState) -> Tensor:
@@ -104,15 +102,15 @@ class Crystal:
             The slip rates (n, 12), 1/s, the rates of the twin fractions (n, 6), 1/s (A.12, A.13), and
             L_p + L_t (n, 3, 3), 1/s (A.10, A.11).
         """
-        p, systems = self.parameters, self._systems
+        systems = self._systems
         A = matmul(F, inverse(state.F_in))
         m, w = systems.mandel(isochoric(A, determinant(A))), volume_fractions(state.lam)
         slip_force, twin_force = systems.forces(m, w)
         slip_r, twin_r = self.resistance(state.e, state.lam)
         y = (slip_force.abs() - slip_r).clamp(min=0.0) / systems.tau_0
         gamma = systems.rate_0 * y**systems.slip_exponent * torch.sign(slip_force)
-        y = (twin_force - twin_r).clamp(min=0.0) / p.twin.tau_0
-        lam = p.twin.rate_0 * y**systems.twin_exponent * (state.lam.sum(-1, keepdim=True) < 1)
+        y = (twin_force - twin_r).clamp(min=0.0) / systems.twin_tau_0
+        lam = systems.twin_rate_0 * y**systems.twin_exponent * (state.lam.sum(-1, keepdim=True) < 1)
         return gamma, lam, systems.flow(gamma, lam, w)
 
     def resistance(self, e: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +163,7 @@ class Crystal:
         step = Step(A, w, squares, torch.exp(-systems.h / systems.sigma_inf * state.e), slip_r, twin_r, dt, order)
         start = torch.where((state.m != 0).any(-1, keepdim=True), state.m, trial)
         at = self._evaluate(start, torch.zeros_like(state.e), step, False)
-        m, x = torch.zeros_like(start), start.new_zeros(len(start), N_FLOW)
+        m, x = torch.zeros_like(start), start.new_zeros(len(start), systems.n_slip + systems.n_twin)
         converged = torch.zeros(len(dt), dtype=torch.bool, device=dt.device)
         rows, length, done = torch.arange(len(dt), device=dt.device), torch.ones_like(dt), converged
         for iteration in range(self.iterations):
@@ -184,9 +182,10 @@ class Crystal:
                 done = done[~done]
             if remaining == 0:
                 break
-        L = systems.flow(x[:, :N_SLIP], x[:, N_SLIP:], w)
+        slip, twin = x.split((systems.n_slip, systems.n_twin), dim=-1)
+        L = systems.flow(slip, twin, w)
         F_in = matmul(isochoric_exponential(L, EXPONENTIAL_TERMS), state.F_in)
-        new = CrystalState(F, F_in, state.e + x[:, :N_SLIP].abs(), state.lam + x[:, N_SLIP:], m)
+        new = CrystalState(F, F_in, state.e + slip.abs(), state.lam + twin, m)
         return new, converged & torch.isfinite(x).all(-1)
 
     def _evaluate(self, m: Tensor, y: Tensor, step: Step, hold_followers: bool) -> "_Point":
@@ -203,7 +202,7 @@ class Crystal:
         residual = m - m_near + torch.where(near[:, None], 0.0, linear)
         # Jacobian with the linear elasticity: exact up to elastic strains, which are about one per cent.
         flat = (slip_slope[:, :, None] * step.squares).sum(1) @ systems.unpack
-        flat = flat + twin_slope.reshape(-1, 36) @ systems.twin55
+        flat = flat + twin_slope.flatten(1) @ systems.twin55
         jacobian = 2 * G * flat.reshape(-1, 5, 5)
         jacobian.diagonal(dim1=-2, dim2=-1).add_(1.0)
         direction = -torch.linalg.solve_ex(jacobian, residual)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.data.cli import as_range, check_between, check_count, check_memory
@@ -76,7 +76,7 @@ class TaylorSource(Source):
             "margin": margin,
         }
         random_walk([], seed, **self.walk)  # checks the arguments before any work begins
-        material = CrystalParameters()
+        material = load_material()
         self.polycrystal = TaylorPolycrystal(grains, grain_seed, material, substeps=substeps, device=device)
         self.parameters = {
             "paths": {key: list(value) if isinstance(value, tuple) else value for key, value in self.walk.items()},

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from micro.crystal.law import Crystal, CrystalState
-from micro.crystal.materials import CrystalParameters
+from micro.crystal.materials import load_material
 from micro.crystal.systems import slip_systems, twin_systems
 from micro.tensors import determinant, deviator, matmul, rotation_about
 
@@ -77,7 +77,7 @@ def test_basal_slip_reaches_its_closed_form() -> None:
 
 def test_full_twinning_is_a_simple_shear_of_0129() -> None:
     """Without slip, a shear beyond 0.129 along one twin fills that variant: F_in = I + 0.129 s m, and no more."""
-    crystal = Crystal(CrystalParameters().with_tau_0(basal=1e6, prismatic=1e6, pyramidal=1e6))
+    crystal = Crystal(load_material().with_tau_0(basal=1e6, prismatic=1e6, pyramidal=1e6))
     S = twin_systems().schmid[2]
     times = np.linspace(0.0, 1.0, 401) ** 2 * 1e-4
     state, _ = drive(crystal, lambda t: EYE + 0.14 * t / 1e-4 * S, times)
@@ -147,7 +147,7 @@ def test_agrees_with_an_independent_stiff_integration(case: int, duration: float
 
 def test_first_order_in_time() -> None:
     # Without twins, whose competition in the first nanoseconds would need far smaller steps.
-    crystal, D = Crystal(CrystalParameters().with_tau_0(twin=1e6)), 0.1 * DIRECTIONS[0]
+    crystal, D = Crystal(load_material().with_tau_0(twin=1e6)), 0.1 * DIRECTIONS[0]
 
     def final(n: int) -> torch.Tensor:
         return drive(crystal, lambda t: torch.linalg.matrix_exp(t / 1e-5 * D), np.linspace(0, 1e-5, n + 1))[1][-1]
@@ -218,9 +218,9 @@ def test_result_does_not_depend_on_the_batch() -> None:
 
 
 def test_different_slip_exponents_are_refused() -> None:
-    p = CrystalParameters()
+    p = load_material()
     with pytest.raises(ValueError, match="m must be the same for all slip families"):
-        Crystal(replace(p, basal=replace(p.basal, m=0.2)))
+        Crystal(replace(p, slip=(replace(p.slip[0], m=0.2), *p.slip[1:])))
 
 
 def test_hardening_is_the_derivative_of_the_stored_energy() -> None:
