@@ -126,9 +126,9 @@ class Grid:
         rest[(..., *[0] * self.dimension)] = 0.0
         return (rest.abs().square() * self.weight).flatten(1).sum(1).sqrt()
 
-    def preconditioner(self, F_mean: Tensor, mu: Tensor, lam: Tensor) -> "Reference":
+    def preconditioner(self, F_mean: Tensor, shear: Tensor, rest: Tensor) -> "Reference":
         """Return the inverse stiffness of a homogeneous medium that is deformed by `F_mean`; see `Reference`."""
-        return Reference(self.n, F_mean, mu, lam)
+        return Reference(self.n, F_mean, shear, rest)
 
 
 class Reference:
@@ -140,11 +140,11 @@ class Reference:
     Args:
         n: Directions (d, K...), complex.
         F_mean: Mean deformation gradient (b, 3, 3).
-        mu: Shear modulus (b,), Pa.
-        lam: Lame's modulus (b,), Pa.
+        shear: The modulus mu (b,), Pa.
+        rest: The modulus lam + mu (b,), Pa.
     """
 
-    def __init__(self, n: Tensor, F_mean: Tensor, mu: Tensor, lam: Tensor) -> None:
+    def __init__(self, n: Tensor, F_mean: Tensor, shear: Tensor, rest: Tensor) -> None:
         d = len(n)
         back = torch.linalg.inv(F_mean).mT[:, :, :d].to(n.dtype)  # F^-T, whose columns act on n
         q = torch.einsum("bij,j...->bi...", back, n)
@@ -152,8 +152,8 @@ class Reference:
         safe = torch.where(square > 0, square, 1.0)
         ones: Any = [1] * d
         self._q = q
-        self._first = torch.where(square > 0, 1 / safe, 0.0) / mu.reshape(-1, 1, *ones)
-        self._second = ((lam + mu) / (lam + 2 * mu)).reshape(-1, 1, *ones) / safe
+        self._first = torch.where(square > 0, 1 / safe, 0.0) / shear.reshape(-1, 1, *ones)
+        self._second = (rest / (rest + shear)).reshape(-1, 1, *ones) / safe
 
     def solve(self, s: Tensor) -> Tensor:
         """Return K^-1 s for `s` (b, 3, K...), without unit."""
