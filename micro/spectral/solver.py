@@ -39,6 +39,10 @@ from micro.threads import small_batches
 TRIAL_STRAIN, TRIAL_TIME = 1e-6, 1e-15
 #: A residual this many times larger than the smallest one sends the iteration back to that one.
 WORST = 30.0
+#: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
+PATIENCE = 30
+#: Returns to the best point, one after the other, after which a step has failed.
+RETREATS = 12
 
 
 class PointLaw(Protocol):
@@ -68,6 +72,7 @@ class CellState(NamedTuple):
         dU: Change of the mean stretch in the last step (b, 3, 3).
         dy: Change of the unknowns in the last step; the next one starts from its continuation.
         internal: States of the points (b, points, k), those of laws with fewer components filled with zeros.
+        halvings: How often the next step is halved before it is tried (b,), int64: one less than the last one needed.
     """
 
     U: Tensor
@@ -75,6 +80,7 @@ class CellState(NamedTuple):
     dU: Tensor
     dy: Tensor
     internal: Tensor
+    halvings: Tensor
 
     def rows(self, mask: Tensor) -> "CellState":
         """Return the cells of `mask`, (b,) bool or indices."""
@@ -187,7 +193,8 @@ class SpectralCells:
         """Return the state of the virgin cells."""
         one = torch.eye(3, dtype=torch.float64, device=self.device).expand(self.cells, 3, 3).clone()
         y = self.grid.zeros(self.cells)
-        return CellState(one, y, torch.zeros_like(one), y.clone(), self._virgin.clone())
+        never = torch.zeros(self.cells, dtype=torch.long, device=self.device)
+        return CellState(one, y, torch.zeros_like(one), y.clone(), self._virgin.clone(), never)
 
     def respond(self, F: Tensor, internal: Tensor, dt: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stress (a, N..., 3, 3) and the new states (a, points, k) of the points.
@@ -222,7 +229,7 @@ class SpectralCells:
         Returns:
             The new state, which is the old one where the step has failed; and the report.
         """
-        return self._advance(U, state, dt, torch.arange(self.cells, device=self.device), self.halvings)
+        return self._whole(U, state, dt, torch.arange(self.cells, device=self.device))
 
     @small_batches()
     def solve(self, U: Tensor, time: Tensor, store: Sequence[int] = ()) -> CellResult:
@@ -251,7 +258,7 @@ class SpectralCells:
             internal[:, kept[0]] = state.internal.unflatten(1, grid)
         for k in range(1, T):
             mean, dt = from_components(U[alive, k]), (time[:, k] - time[:, k - 1])[alive]
-            state, report = self._advance(mean, state, dt, alive, self.halvings)
+            state, report = self._whole(mean, state, dt, alive)
             calls[alive, k] = report.iterations
             sigma = report.P.flatten(1, -3).mean(1) @ mean / determinant(mean)[:, None, None]
             stress[alive, k] = to_components((sigma + sigma.mT) / 2)
@@ -271,27 +278,49 @@ class SpectralCells:
         ok = torch.tensor([not text for text in reason], device=self.device)
         return CellResult(stress, ok, reason, calls, F, P, internal)
 
+    def _whole(self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor) -> tuple[CellState, StepReport]:
+        """Advance the given `cells` (a,) by one step, in parts where it must be."""
+        depth = torch.zeros_like(cells)
+        new, report = self._advance(U, state, dt, cells, 0, depth)
+        return new._replace(halvings=(depth - 1).clamp(min=0)), report
+
     def _advance(
-        self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor, halvings: int
+        self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor, level: int, depth: Tensor
     ) -> tuple[CellState, StepReport]:
-        new, report = self._increment(U, state, dt, cells)
+        """Advance the given `cells` (a,) by a step that has been halved `level` times already.
+
+        The largest number of halvings of each cell is left in `depth` (a,).
+        """
+        at_once = torch.nonzero(state.halvings <= level).flatten()
+        new = CellState(*(a.clone() for a in state))
+        report = self._no_report(len(cells))
+        if len(at_once) > 0:
+            _put(new, report, at_once, *self._increment(U[at_once], state.rows(at_once), dt[at_once], cells[at_once]))
+        depth[:] = level
         lost = torch.nonzero(~report.ok).flatten()
-        if len(lost) == 0 or halvings == 0:
+        if len(lost) == 0 or level >= self.halvings:
             return new, report
-        part, half = state.rows(lost), dt[lost] / 2
-        part, first = self._advance(_middle(part.U, U[lost]), part, half, cells[lost], halvings - 1)
-        calls, ok = report.iterations[lost] + first.iterations, first.ok.clone()
-        P, residual = report.P[lost], first.residual.clone()
+        start, half, calls = state.rows(lost), dt[lost] / 2, report.iterations[lost]
+        deep = depth[lost]
+        part, first = self._advance(_middle(start.U, U[lost]), start, half, cells[lost], level + 1, deep)
+        _put(None, report, lost, part, first)
         go = torch.nonzero(first.ok).flatten()
         if len(go) > 0:
-            on, second = self._advance(U[lost][go], part.rows(go), half[go], cells[lost][go], halvings - 1)
-            for whole, repaired in zip(new, on):
-                whole[lost[go[second.ok]]] = repaired[second.ok]
-            calls[go] += second.iterations
-            P[go], ok[go], residual[go] = second.P, second.ok, second.residual
-        for whole, repaired in zip((report.P, report.ok, report.iterations, report.residual), (P, ok, calls, residual)):
-            whole[lost] = repaired
+            at, later = lost[go], deep[go]
+            on, second = self._advance(U[at], part.rows(go), half[go], cells[at], level + 1, later)
+            deep[go] = torch.maximum(deep[go], later)
+            done = torch.nonzero(second.ok).flatten()
+            _put(new, None, at[done], on.rows(done), second)
+            _put(None, report, at, on, second)
+            calls[go] += first.iterations[go]
+        report.iterations[lost] += calls
+        depth[lost] = deep
         return new, report
+
+    def _no_report(self, count: int) -> StepReport:
+        P = torch.full((count, *self.grid.shape, 3, 3), torch.nan, dtype=torch.float64, device=self.device)
+        zero = torch.zeros(count, dtype=torch.long, device=self.device)
+        return StepReport(P, zero > 0, zero, torch.full_like(zero, torch.inf, dtype=torch.float64))
 
     def _increment(self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor) -> tuple[CellState, StepReport]:
         """Solve one step of the given `cells` (a,) without cutting it."""
@@ -306,7 +335,7 @@ class SpectralCells:
         new = [a.clone() for a in state]
         at = torch.nonzero(work.ok).flatten()
         y = work.y[at]
-        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], work.internal[at])):
+        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], work.internal[at])):  # the rest stays
             old[at] = value
         return CellState(*new), StepReport(work.P, work.ok, work.calls, work.residual)
 
@@ -377,8 +406,9 @@ class _Iteration:
         self.calls = torch.zeros(len(U), dtype=torch.long, device=U.device)
         self.residual = U.new_full((len(U),), torch.inf)
         self._now, self._last, self._last_r = guess, state.y, torch.zeros_like(guess)
+        self._mark = self.residual.clone()  # the residual from which the patience counts
         self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), state.y
-        self._retreats = torch.zeros_like(self.calls)
+        self._retreats, self._waited = torch.zeros_like(self.calls), torch.zeros_like(self.calls)
         self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
         self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
 
@@ -401,7 +431,7 @@ class _Iteration:
             self.y[at], self.P[at], self.internal[at], self.ok[at] = self._now[done], P[done], internal[done], True
         r = -self._reference.solve(s)
         self._move(residual, r)
-        keep = ~done & (self._retreats <= 12)
+        keep = ~done & (self._retreats <= RETREATS) & (self._waited <= PATIENCE)
         if not bool(keep.all()):
             self._keep(keep)
         return len(self._rows) > 0
@@ -410,6 +440,8 @@ class _Iteration:
         """Take the accelerated step, or return towards the best point where the residual has grown too much."""
         better = residual < self._best
         bad = ~(residual <= WORST * self._best) | torch.isinf(residual)
+        self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
+        self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
         self._best = torch.where(better, residual, self._best)
         self._best_y = torch.where(_like(better, r), self._now, self._best_y)
         self._best_r = torch.where(_like(better, r), r, self._best_r)
@@ -431,10 +463,21 @@ class _Iteration:
     def _keep(self, mask: Tensor) -> None:
         for name in ("_rows", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r"):
             setattr(self, name, getattr(self, name)[mask])
-        for name in ("_best", "_best_r", "_best_y", "_retreats", "_fresh"):
+        for name in ("_best", "_best_r", "_best_y", "_mark", "_waited", "_retreats", "_fresh"):
             setattr(self, name, getattr(self, name)[mask])
         self._reference = self._reference.rows(mask)
         self._mixing.keep(mask)
+
+
+def _put(
+    state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport
+) -> None:
+    """Write the results of some cells into those of all, at the places `at`."""
+    for whole, piece in zip(state or (), part):
+        whole[at] = piece
+    if report is not None:
+        report.P[at], report.ok[at] = partial.P, partial.ok
+        report.iterations[at], report.residual[at] = partial.iterations, partial.residual
 
 
 def _flat(a: Tensor) -> Tensor:
