@@ -41,6 +41,8 @@ TRIAL_STRAIN, TRIAL_TIME = 1e-6, 1e-15
 WORST = 30.0
 #: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
 PATIENCE = 30
+#: Evaluations per (partial) step beyond which the next step is cut once more: small steps need far fewer.
+HARD = 40
 #: Returns to the best point, one after the other, after which a step has failed.
 RETREATS = 12
 
@@ -282,7 +284,8 @@ class SpectralCells:
         """Advance the given `cells` (a,) by one step, in parts where it must be."""
         depth = torch.zeros_like(cells)
         new, report = self._advance(U, state, dt, cells, 0, depth)
-        return new._replace(halvings=(depth - 1).clamp(min=0)), report
+        hard = report.iterations > HARD * 2**depth
+        return new._replace(halvings=torch.where(hard, depth + 1, depth - 1).clamp(0, self.halvings)), report
 
     def _advance(
         self, U: Tensor, state: CellState, dt: Tensor, cells: Tensor, level: int, depth: Tensor
