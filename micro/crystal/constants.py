@@ -1,0 +1,50 @@
+"""Constants of the time integration, which the PyTorch and the compiled version of the crystal law share.
+
+The scheme is TR-BDF2: a trapezoidal stage to the fraction `GAMMA` of the step and a stage of the second-order backward
+difference formula to its end, with an embedded third-order result for the estimate of the error.
+
+References:
+    Hosea and Shampine (1996), doi:10.1016/0168-9274(95)00115-8.
+"""
+
+from math import sqrt
+
+#: Weight of the implicit rate in both stages, and the place of the middle stage.
+GAMMA = 2.0 - sqrt(2.0)
+DIAGONAL = GAMMA / 2.0
+#: Weight of the first and of the middle rate in the result.
+WEIGHT = sqrt(2.0) / 4.0
+#: Weights of the result minus those of the embedded third-order result, for the rates of start, middle and end.
+ERROR_WEIGHTS = (
+    WEIGHT - (1.0 - WEIGHT) / 3.0,
+    WEIGHT - (3.0 * WEIGHT + 1.0) / 3.0,
+    DIAGONAL - DIAGONAL / 3.0,
+)
+
+#: Default bound on the error of a step, relative to the Mandel stress of a grain.
+TOLERANCE = 1e-2
+#: Bound on the error of a twin fraction in a step, relative to the fraction, as a multiple of the tolerance.
+TWIN_TOLERANCE = 0.2
+#: Fraction added to a twin fraction, and stress (Pa) added to the Mandel stress, where errors are relative to them.
+TWIN_REFERENCE = 1e-5
+STRESS_REFERENCE = 1e6
+#: Newton's iteration has converged when its last change is below this multiple of the tolerance of the step.
+NEWTON_TOLERANCE = 3e-2
+#: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.
+NEWTON_ITERATIONS = 12
+#: Largest slip of a system in a stage that one Newton step may introduce, beyond which the step is shortened.
+FREE_SLIP = 0.05
+#: The flow of a stage beyond which the iteration uses linear elasticity: |D|^2.
+FAR = 0.1
+#: Smallest determinant of the equations of the competing twin variants: below, the step is too long to resolve them.
+TWIN_DETERMINANT = 0.1
+#: Smallest magnitude of a pivot of these equations, which passes through zero for the variant that wins.
+TWIN_PIVOT = 1e-3
+#: Fraction of the crystal from which on a twin slips; the loss is at most this share of the flow.
+SLIPPING_FRACTION = 1e-3
+#: Factors of the step: after a failed iteration; safety; the bounds of its change after an estimate.
+CUT, SAFETY, SHRINK, GROW = 0.25, 0.8, 0.2, 3.0
+#: Smallest step relative to the time between two given points.
+SMALLEST_STEP = 1e-9
+#: Steps of a grain between two given points, beyond which it has failed.
+MOST_STEPS = 100_000
