@@ -85,7 +85,7 @@ class _Torch:
 
 
 class CrystalPoints:
-    """The single crystal as a point law; see `micro.spectral.solver.PointLaw`.
+    """The single crystal as a point law; see `micro.spectral.point_law.PointLaw`.
 
     Args:
         parameters: Material parameters; magnesium by default.

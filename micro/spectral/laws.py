@@ -1,6 +1,6 @@
 """Point laws of composites at finite strain: elastic, elastoplastic, void.
 
-Each law follows the protocol of `micro.spectral.solver.PointLaw`. Frames: F may contain any rotation.
+Each law follows the protocol of `micro.spectral.point_law.PointLaw`. Frames: F may contain any rotation.
 """
 
 from dataclasses import dataclass

@@ -25,18 +25,17 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from micro.spectral.anderson import Anderson
 from micro.spectral.grid import Grid, Reference
+from micro.spectral.point_law import PointLaw, elastic_moduli
 from micro.tensors import determinant, from_components, to_components
 from micro.threads import small_batches
 
-#: Strain and duration (s) of the trial steps that measure a law's elastic moduli.
-TRIAL_STRAIN, TRIAL_TIME = 1e-6, 1e-15
 #: A residual this many times larger than the smallest one sends the iteration back to that one.
 WORST = 30.0
 #: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
@@ -45,24 +44,6 @@ PATIENCE = 30
 HARD = 40
 #: Returns to the best point, one after the other, after which a step has failed.
 RETREATS = 12
-
-
-class PointLaw(Protocol):
-    """What a cell needs of the law of a phase."""
-
-    def initial_state(self, n: int) -> Tensor:
-        """Return the state (n, k) of `n` virgin points."""
-
-    def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, k), and change no argument.
-
-        A point whose step fails has a stress that is not finite.
-
-        Args:
-            F: Deformation gradient at the end of the step (n, 3, 3).
-            state: State at the start of the step (n, k).
-            dt: Size of the step (n,), s.
-        """
 
 
 class CellState(NamedTuple):
@@ -502,34 +483,3 @@ def _middle(U_n: Tensor, U: Tensor) -> Tensor:
     """Return the stretch (b, 3, 3) whose square is the mean of those of `U_n` and `U`."""
     values, axes = torch.linalg.eigh((U_n @ U_n + U @ U) / 2)
     return (axes * values.sqrt()[:, None, :]) @ axes.mT
-
-
-def elastic_moduli(law: PointLaw, virgin: Tensor, stretch: Tensor, dimension: int) -> Tensor:
-    """Return the two moduli (n, 2), Pa, of the acoustic tensor of virgin points that are only dilated.
-
-    At F = stretch 1 the tangent of an isotropic law is a 1 (x) 1 + b I + c I^T, and the acoustic tensor of the deformed
-    body b |q|^2 1 + (a + c) q (x) q, both times stretch^2. At stretch 1 the two are mu and lam + mu. Where the law
-    fails they are zero.
-
-    Args:
-        law: A point law.
-        virgin: Virgin states (n, k).
-        stretch: Stretches (n,).
-        dimension: Shears in the plane only (2), or in space (3): the largest is taken.
-    """
-    pairs = [(0, 1), (1, 2), (0, 2)][: 2 * dimension - 3]
-    one = torch.eye(3, dtype=torch.float64, device=virgin.device)
-    trials = torch.zeros(len(pairs) + 2, 3, 3, dtype=torch.float64, device=virgin.device)  # none, shears, dilation
-    for row, (i, j) in enumerate(pairs):
-        trials[row + 1, i, j] = TRIAL_STRAIN
-    trials[-1] = TRIAL_STRAIN * one
-    F = stretch[:, None, None, None] * one + trials
-    count = len(trials)
-    state, time = virgin.repeat_interleave(count, 0), F.new_full((len(F) * count,), TRIAL_TIME)
-    P = law.update(F.flatten(0, 1), state, time)[0].unflatten(0, (-1, count))
-    dP = (P[:, 1:] - P[:, :1]) / TRIAL_STRAIN
-    b = torch.stack([dP[:, row, i, j] for row, (i, j) in enumerate(pairs)], dim=1)
-    c = torch.stack([dP[:, row, j, i] for row, (i, j) in enumerate(pairs)], dim=1)
-    b, c = b.amax(1), c.amax(1)
-    a = (dP[:, -1].diagonal(dim1=1, dim2=2).mean(1) - b - c) / 3
-    return torch.nan_to_num(torch.stack([b, a + c], dim=1), 0.0, 0.0, 0.0) * stretch[:, None] ** 2
