@@ -47,11 +47,12 @@ ASIDE = ("source", "make", "output", "verify", "verify_by")
 
 def standard_sources() -> list[type[Source]]:
     """Return the sources of this package; imported late, because loading PyTorch is slow."""
+    from micro.crystal.cell_source import CellSource
     from micro.crystal.source import TaylorSource
     from micro.lattice.source import LatticeSource
     from micro.voxel.source import VoxelSource
 
-    return [TaylorSource, LatticeSource, VoxelSource]
+    return [TaylorSource, CellSource, LatticeSource, VoxelSource]
 
 
 def make_parser(sources: Sequence[type[Source]]) -> argparse.ArgumentParser:
@@ -240,7 +241,7 @@ def run(
     Collective: under mpirun all ranks call it with the same arguments. A set that was begun is continued.
 
     Args:
-        source: name of the source, "taylor", "lattice" or "voxels".
+        source: name of the source, "taylor", "cell", "lattice" or "voxels".
         output: directory of the set.
         samples: number of samples.
         seed: seed; each sample has a random stream of its own.

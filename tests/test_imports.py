@@ -54,7 +54,8 @@ LAYERS: dict[str, dict[str, set[str]]] = {
         "threads": set(),
         "tensors": set(),
         "data": {"tensors", "threads"},
-        "crystal": {"tensors", "threads", "data"},
+        "spectral": {"tensors", "threads"},
+        "crystal": {"tensors", "threads", "data", "spectral"},
         "lattice": {"tensors", "threads", "data"},
         "voxel": {"tensors", "threads", "data"},
     },
@@ -208,6 +209,7 @@ def test_imports_run_one_way_between_subpackages(path: Path) -> None:
         ("micro.voxel.source", "from micro.lattice.bars import KinematicBar"),
         ("micro.crystal.law", "from ..voxel import source"),
         ("micro.data.job", "from micro.crystal import source"),
+        ("micro.spectral.solver", "from micro.crystal.law import Crystal"),
     ],
 )
 def test_an_import_against_the_order_is_seen(module: str, source: str) -> None:

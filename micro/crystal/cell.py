@@ -1,0 +1,199 @@
+"""Grains in a periodic cell: the single crystal as the point law of `micro.spectral`.
+
+All grains of a cell follow one law. Their orientations are part of the state, which is a table of numbers per point:
+the rotation from the crystal to the sample frame, then the state of the crystal. So one call of the law serves all
+points of all cells of a batch, and a voxel may have an orientation of its own.
+
+References:
+    Liu et al. (2022), section 3.1 (2DFFT), doi:10.1016/j.jmps.2021.104668.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from micro.crystal.compiled import CompiledPolycrystal, available
+from micro.crystal.law import Crystal, CrystalState
+from micro.crystal.materials import CrystalParameters, load_material
+from micro.crystal.systems import crystal_systems
+from micro.spectral.solver import SpectralCells
+from micro.spectral.voronoi import seeds, stream, voronoi
+from micro.tensors import determinant, from_components, inverse, matmul, quaternion_rotations, to_components
+
+#: Components of a rotation, which precede the state of the crystal.
+ROTATION = 9
+
+
+class _Compiled:
+    """Crystals advanced by the compiled law, in their own frames, as polycrystals of one grain.
+
+    One step of the second-order scheme per step of the cell: with control of the error the stress would not be a
+    smooth function of F, and the iteration for equilibrium would not converge below the tolerance of that control. The
+    few crystals whose step is too large for Newton's iteration take steps under control of the error after all.
+    """
+
+    def __init__(self, parameters: CrystalParameters, substeps: int) -> None:
+        self._law = CompiledPolycrystal(
+            crystal_systems(parameters), np.eye(3)[None], np.ones(1), tolerance=None, substeps=substeps
+        )
+        self._careful = CompiledPolycrystal(crystal_systems(parameters), np.eye(3)[None], np.ones(1))
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.from_numpy(self._law.initial_state(n))
+
+    def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the second Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved."""
+        C = to_components(matmul(F.mT, F)).numpy()
+        start, time = np.ascontiguousarray(state.numpy()), dt.contiguous().numpy()
+        done = self._law.update(C, start, time)
+        lost = np.flatnonzero(~done.ok)
+        if len(lost) > 0:
+            again = self._careful.update(C[lost], start[lost], time[lost])
+            for whole, part in zip((done.S, done.state, done.ok), (again.S, again.state, again.ok)):
+                whole[lost] = part
+        return from_components(torch.from_numpy(done.S)), torch.from_numpy(done.state), torch.from_numpy(done.ok)
+
+    def slip(self, state: Tensor) -> Tensor:
+        return torch.from_numpy(self._law.unpack(state.numpy())["e"][:, 0])
+
+
+class _Torch:
+    """Crystals advanced by the law in PyTorch, on any device."""
+
+    def __init__(self, parameters: CrystalParameters, device: str | torch.device) -> None:
+        self._law = Crystal(parameters, device=device)
+        self._shapes = [part.shape[1:] for part in self._law.initial_state(1)]
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.cat([part.flatten(1) for part in self._law.initial_state(n)], dim=1)
+
+    def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the second Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved."""
+        new, ok = self._law.update(F, self._unpack(state), dt)
+        back = inverse(F)
+        S = determinant(F)[:, None, None] * matmul(matmul(back, self._law.cauchy(F, new)), back.mT)
+        return S, torch.cat([part.reshape(len(F), -1) for part in new], dim=1), ok
+
+    def slip(self, state: Tensor) -> Tensor:
+        return self._unpack(state).e
+
+    def _unpack(self, state: Tensor) -> CrystalState:
+        parts = state.split([math.prod(shape) for shape in self._shapes], dim=1)
+        return CrystalState(*(part.unflatten(1, shape) for part, shape in zip(parts, self._shapes)))
+
+
+class CrystalPoints:
+    """The single crystal as a point law; see `micro.spectral.point_law.PointLaw`.
+
+    Args:
+        parameters: Material parameters; magnesium by default.
+        backend: "compiled" (on the CPU), "torch" (backward Euler, any device), or "auto": compiled where that is
+            possible.
+        substeps: Steps of the compiled law per step of the cell.
+        device: Torch device.
+
+    Raises:
+        ValueError: The backend is unknown, or does not run on the device.
+    """
+
+    def __init__(
+        self,
+        parameters: CrystalParameters | None = None,
+        *,
+        backend: str = "auto",
+        substeps: int = 1,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        on_cpu = torch.device(device).type == "cpu"
+        if backend not in ("auto", "compiled", "torch") or (backend == "compiled" and not on_cpu):
+            raise ValueError(f"backend must be 'auto', 'torch' or, on the CPU, 'compiled', got '{backend}', {device}.")
+        parameters = load_material() if parameters is None else parameters
+        self.backend = ("compiled" if on_cpu and available() else "torch") if backend == "auto" else backend
+        self._grains: _Compiled | _Torch
+        self._grains = _Compiled(parameters, substeps) if self.backend == "compiled" else _Torch(parameters, device)
+
+    def initial_state(self, n: int) -> Tensor:
+        """Return the state (n, k) of `n` virgin crystals whose axes are those of the sample."""
+        crystals = self._grains.initial_state(n)
+        return torch.cat([torch.eye(3).to(crystals).flatten().expand(n, ROTATION), crystals], dim=1)
+
+    def oriented(self, orientations: Tensor) -> Tensor:
+        """Return the states (n, k) of virgin crystals with the `orientations` (n, 3, 3), crystal to sample frame."""
+        state = self.initial_state(len(orientations))
+        state[:, :ROTATION] = orientations.to(state).flatten(1)
+        return state
+
+    def slip(self, state: Tensor) -> Tensor:
+        """Return the accumulated slip (n, n_slip) of states (n, k)."""
+        return self._grains.slip(state[:, ROTATION:])
+
+    def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first Piola-Kirchhoff stress (n, 3, 3), Pa, in the sample frame, and the new state.
+
+        The stress of a crystal whose step fails is not a number.
+        """
+        q = state[:, :ROTATION].unflatten(1, (3, 3))
+        S, new, ok = self._grains.update(matmul(matmul(q.mT, F), q), state[:, ROTATION:], dt)
+        P = matmul(F, matmul(matmul(q, S), q.mT))
+        P = torch.where((ok & (determinant(F) > 0))[:, None, None], P, torch.nan)
+        return P, torch.cat([state[:, :ROTATION], new], dim=1)
+
+
+def grain_orientations(grains: int, dimension: int, rng: np.random.Generator) -> Tensor:
+    """Return random orientations (grains, 3, 3), crystal to sample frame.
+
+    In three dimensions they are uniform on SO(3). In two they are turns about the third axis by angles uniform in a
+    full turn, so that slip stays in the plane.
+    """
+    if dimension == 2:
+        half = torch.from_numpy(rng.uniform(0, math.pi, grains))
+        zero = torch.zeros_like(half)
+        return quaternion_rotations(torch.stack([half.cos(), zero, zero, half.sin()], dim=1))
+    q = rng.standard_normal((grains, 4))
+    return quaternion_rotations(torch.from_numpy(q / np.linalg.norm(q, axis=1, keepdims=True)))
+
+
+def random_cell(grains: int, shape: tuple[int, ...], seed: int, sample: int) -> tuple[np.ndarray, Tensor]:
+    """Return the grain numbers (N...) and the orientations (grains, 3, 3) of one random polycrystal.
+
+    They depend on `seed` and `sample` alone: seeds first, then orientations, from the stream of the sample.
+    """
+    rng = stream(seed, sample)
+    points = seeds(grains, len(shape), rng)
+    return voronoi(points, shape), grain_orientations(grains, len(shape), rng)
+
+
+def polycrystal_cells(
+    grain: np.ndarray,
+    orientations: Tensor,
+    parameters: CrystalParameters | None = None,
+    *,
+    backend: str = "auto",
+    device: str | torch.device = "cpu",
+    **options: object,
+) -> SpectralCells:
+    """Return a batch of periodic polycrystals.
+
+    Args:
+        grain: Grain numbers (b, N...), from 0.
+        orientations: Orientation of each grain of each cell (b, g, 3, 3), crystal to sample frame.
+        parameters: Material parameters; magnesium by default.
+        backend: See `CrystalPoints`.
+        device: Torch device.
+        options: Further options of `SpectralCells`.
+
+    Raises:
+        ValueError: The shapes do not fit, or a grain has no orientation.
+    """
+    if orientations.dim() != 4 or orientations.shape[-2:] != (3, 3) or len(orientations) != len(grain):
+        raise ValueError(f"orientations must have shape ({len(grain)}, g, 3, 3), got {tuple(orientations.shape)}.")
+    if grain.min() < 0 or grain.max() >= orientations.shape[1]:
+        raise ValueError(f"grain must number {orientations.shape[1]} grains from 0, got up to {grain.max()}.")
+    law = CrystalPoints(parameters, backend=backend, device=device)
+    flat = torch.from_numpy(np.ascontiguousarray(grain)).flatten(1)
+    each = orientations[torch.arange(len(flat))[:, None], flat]  # (b, points, 3, 3)
+    internal = law.oriented(each.flatten(0, 1)).unflatten(0, flat.shape)
+    phase = torch.zeros(grain.shape, dtype=torch.long)
+    return SpectralCells(phase, [law], internal=internal, device=device, **options)  # type: ignore[arg-type]
