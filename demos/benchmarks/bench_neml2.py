@@ -374,7 +374,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"NEML2 with {THEIRS} times the steps: error {e['neml2_finer']:.2e}, ", end="")
     print(f"{e['us_neml2_finer_cpu']:.1f} us of the threads' time per given step")
     for tolerance, us, error in e["tolerances"]:
-        print(f"ours with the tolerance {tolerance:.0e}: error {error:.2e}, {us:.2f} us of the threads' time per given step")
+        print(f"ours with the tolerance {tolerance:.0e}: error {error:.2e}, {us:.2f} us of the threads' time", end="")
+        print(" per given step")
     agree = e["neml2_finer"] < e["neml2"] / (0.6 * THEIRS)
     print("one limit: " + ("yes" if agree else "NO, the error of NEML2 does not fall with its steps"))
     out = Path(o.output)
