@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from micro.crystal.constants import TOLERANCE
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
@@ -39,7 +40,7 @@ class TaylorSource(Source):
         margin: smallest principal stretch allowed.
         grains: grains of the polycrystal.
         grain_seed: seed of their orientations.
-        substeps: solver steps per stored step.
+        tolerance: bound on the error of a solver step, relative to the stress of a grain.
         device: torch device.
         threads: torch threads.
 
@@ -61,7 +62,7 @@ class TaylorSource(Source):
         margin: float,
         grains: int,
         grain_seed: int,
-        substeps: int,
+        tolerance: float,
         device: str,
         threads: int,
     ) -> None:
@@ -77,16 +78,16 @@ class TaylorSource(Source):
         }
         random_walk([], seed, **self.walk)  # checks the arguments before any work begins
         material = CrystalParameters()
-        self.polycrystal = TaylorPolycrystal(grains, grain_seed, material, substeps=substeps, device=device)
+        self.polycrystal = TaylorPolycrystal(
+            grains, seed=grain_seed, parameters=material, tolerance=tolerance, device=device
+        )
         self.parameters = {
             "paths": {key: list(value) if isinstance(value, tuple) else value for key, value in self.walk.items()},
             "grains": grains,
             "grain_seed": grain_seed,
-            "substeps": substeps,
             "crystal": dataclasses.asdict(material),
         }
-        crystal = self.polycrystal.crystal
-        self.tolerances = {"newton": crystal.tolerance, "iterations": crystal.iterations}
+        self.tolerances = {"step": tolerance}
         self.fields = {
             "U": Field("1", (steps + 1, 6), f"time, {COMPONENTS} of the right stretch"),
             "stress": Field("Pa", (steps + 1, 6), f"time, {COMPONENTS} of the mean Cauchy stress"),
@@ -106,12 +107,12 @@ class TaylorSource(Source):
         add("--margin", default=0.2, type=float, metavar="X", help="smallest principal stretch allowed")
         add("--grains", default=128, type=int, metavar="N", help="grains of the polycrystal")
         add("--grain-seed", default=0, type=int, metavar="S", help="seed of their orientations")
-        add("--substeps", default=1, type=int, metavar="N", help="solver steps per stored step")
+        add("--tolerance", default=TOLERANCE, type=float, metavar="X", help="bound on the error of a solver step")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> "TaylorSource":
         """Make the source from parsed options."""
-        for name in ("steps", "grains", "substeps"):
+        for name in ("steps", "grains"):
             check_count(name, getattr(arguments, name))
         if not 0 <= arguments.grain_seed < 2**63:
             raise ValueError(f"grain-seed must lie between 0 and 2**63 - 1, got {arguments.grain_seed}.")
@@ -121,7 +122,8 @@ class TaylorSource(Source):
             check_between("duration", duration, 1e-12, 1e9)
         for knots in arguments.knots:
             check_count("knots", knots)
-        check_count("steps times substeps", arguments.steps * arguments.substeps, MOST_STEPS)
+        check_count("steps", arguments.steps, MOST_STEPS)
+        check_between("tolerance", arguments.tolerance, 1e-12, 0.5)
         sample = arguments.grains * CRYSTAL_BYTES + arguments.steps * POINT_BYTES + max(arguments.knots) * KNOT_BYTES
         check_memory(
             f"blocks of {arguments.block} samples, {arguments.grains} grains and {arguments.steps} steps",
@@ -138,7 +140,7 @@ class TaylorSource(Source):
             margin=arguments.margin,
             grains=arguments.grains,
             grain_seed=arguments.grain_seed,
-            substeps=arguments.substeps,
+            tolerance=arguments.tolerance,
             device=arguments.device,
             threads=arguments.threads,
         )
