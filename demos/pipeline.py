@@ -105,11 +105,11 @@ crystal = TaylorPolycrystal(GRAINS)
 state, answer = crystal.initial_state(solver.points.n), []
 with torch.no_grad():
     for F_k, dt_k in zip(F, dt, strict=True):
-        sigma, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), float(dt_k)).double())
+        P_k, state, ok = crystal.update(torch.from_numpy(F_k), state, torch.full((len(F_k),), float(dt_k)).double())
         assert bool(ok.all()), "The polycrystal did not converge."
-        answer.append(sigma.numpy())
-F, P, exact = np.array(F), np.array(P), np.array(answer)
-learned = np.einsum("tnij,tnkj->tnik", P, F) / np.linalg.det(F)[..., None, None]
+        answer.append(P_k.numpy())
+F, P, P_exact = np.array(F), np.array(P), np.array(answer)
+learned, exact = (np.einsum("tnij,tnkj->tnik", a, F) / np.linalg.det(F)[..., None, None] for a in (P, P_exact))
 mean = lambda sigma: np.trace(sigma, axis1=-2, axis2=-1) / 3.0
 s, s_exact = (sigma - mean(sigma)[..., None, None] * np.eye(3) for sigma in (learned, exact))
 off, most = np.abs(mean(learned) - mean(exact)).max(initial=0.0), np.abs(mean(exact)).max(initial=0.0)

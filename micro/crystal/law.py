@@ -111,7 +111,7 @@ class Crystal:
         J = determinant(C).sqrt()
         trace = (C * matmul(state.B, state.B.mT)).sum((-1, -2)) * J ** (-2 / 3)
         elastic = p.G / 2 * (trace - 3) + p.lambda_e * (J - 1) ** 2
-        rate = s.h / s.sigma_inf
+        rate = (s.h / s.sigma_inf).clamp(min=1e-30)  # zero where a family does not harden
         slip = (s.sigma_inf * (state.e + torch.expm1(-rate * state.e) / rate)).sum(-1)
         slip = slip + ((state.e * s.v).sum(-1) ** 2 - (state.e * s.v).square().sum(-1)) / 2
         squares = state.lam.square().sum(-1)

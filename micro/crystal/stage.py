@@ -140,7 +140,8 @@ def _step_length(
     now = (rates.force.abs() - slip_r[:, :, None]) / c.tau_0[:, None]
     harder = (slip_r + rules.self_hardening(e) * de)[:, :, None]
     then = ((rates.force + df).abs() - harder) / c.tau_0[:, None]
-    slips = rates.w[:, None] > 0
+    slips = (rates.w > 0)[:, None]
+    slips[..., 0] = True  # also a parent of which only round-off is left
     length = torch.where(slips, _fraction(now, then, limit), 1.0).amin((1, 2))
     flows = (((then > 0) | (now > 0)) & slips).any(-1).any(-1)
     if c.n_twin:

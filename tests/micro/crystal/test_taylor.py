@@ -132,7 +132,7 @@ def test_inelastic_deformation_stays_isochoric_and_twins_grow_only(backend: str)
 
 
 @pytest.mark.skipif(not available(), reason="there is no C compiler")
-@pytest.mark.parametrize("strain", [0.05, 0.1])
+@pytest.mark.parametrize("strain", [0.05, 0.4])
 def test_compiled_and_torch_agree(strain: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """To 1e-10 where Newton's iteration ends at round-off; its last change is else below its tolerance in both."""
     monkeypatch.setattr(constants, "NEWTON_TOLERANCE", 1e-9 / constants.TOLERANCE)
