@@ -10,7 +10,15 @@ from micro.crystal.compiled import available
 from micro.crystal.law import Crystal
 from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.tensors import determinant, deviator, from_components, matmul, random_rotations, rotation_about, to_components
+from micro.tensors import (
+    determinant,
+    deviator,
+    from_components,
+    matmul,
+    random_rotations,
+    rotation_about,
+    to_components,
+)
 
 EYE = torch.eye(3, dtype=torch.float64)
 BACKENDS = [

@@ -13,7 +13,7 @@ import torch
 from micro.crystal.constants import TOLERANCE
 from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
-from micro.crystal.reference import cauchy, reference_crystal, solve_grain, solve_polycrystal
+from micro.crystal.reference import reference_crystal, solve_grain, solve_polycrystal
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.tensors import deviator, from_components, matmul, random_rotations, rotation_about, to_components
