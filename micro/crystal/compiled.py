@@ -1,8 +1,8 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
 The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
-the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each lane
-of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue. The
+the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each
+lane of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue. The
 result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
 
 Only the right Cauchy-Green tensor C = F^T F enters, linear in time between two given instants. A grain gives
@@ -136,7 +136,7 @@ def _defines(n_slip: int, n_twin: int, slip_square: bool, twin_square: bool) -> 
 
 
 def _eight(tensors: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return eight components of trace-free tensors (..., 9): five symmetric ones, half of 12 - 21, 23 - 32, 13 - 31."""
+    """Return eight components of trace-free tensors (..., 9): five symmetric, half of 12 - 21, 23 - 32, 13 - 31."""
     skew = [(tensors[..., i] - tensors[..., j]) / 2 for i, j in ((1, 3), (5, 7), (2, 6))]
     return np.concatenate([tensors @ basis, np.stack(skew, -1)], -1)
 
@@ -363,7 +363,7 @@ class CompiledPolycrystal:
         S[np.arange(T) >= failed_at[:, None]] = np.nan
         new[:, :6] = C[:, -1]
         new[~ok] = state[~ok]
-        return Solution(S, new, ok, failed_at, status, solves, Counts(*counts.tolist()), kept)
+        return Solution(S, new, ok, failed_at, status, solves, Counts(*(int(n) for n in counts)), kept)
 
     def _call(
         self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]
