@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Cost of spectral cells.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--paths", type=int, default=1, help="paths, each with a cell of its own")
-    p.add_argument("--voxels", type=int, default=32, help="voxels per side of the cells of the paths; the paper's are 64")
+    p.add_argument("--voxels", type=int, default=32, help="voxels per side; the paper's are 64")
     p.add_argument("--steps", type=int, default=50, help="steps of a path; the paper stores 200")
     p.add_argument("--strain", type=float, default=0.1, help="largest strain of a path")
     p.add_argument("--grids", type=int, nargs="+", default=[32, 64, 128], help="voxels per side of the second part")

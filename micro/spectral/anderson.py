@@ -1,8 +1,8 @@
 """Anderson acceleration of fixed points, for a batch of problems that do not know of each other.
 
 References:
-    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X; for cells: Chen, Wicht,
-    Schneider and Kabel (2019), as in Schneider (2021), A review of nonlinear FFT-based computational homogenization
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X; for
+    cells: Chen, Wicht, Schneider and Kabel (2019), as in Schneider (2021), A review of nonlinear FFT-based computational homogenization
     methods, doi:10.1007/s00707-021-02962-1.
 """
 
@@ -36,7 +36,8 @@ class Anderson:
         size = dr.norm(dim=1, keepdim=True)
         scale = torch.where((size > 0) & torch.isfinite(size), 1 / torch.where(size > 0, size, 1.0), 0.0)
         k = self._place
-        self._dx[:, k], self._dr[:, k] = torch.where(scale > 0, dx * scale, 0.0), torch.where(scale > 0, dr * scale, 0.0)
+        self._dx[:, k] = torch.where(scale > 0, dx * scale, 0.0)
+        self._dr[:, k] = torch.where(scale > 0, dr * scale, 0.0)
         row = (self._dr @ self._dr[:, k, :, None])[..., 0]
         self._gram[:, k, :], self._gram[:, :, k] = row, row
         self._place = (k + 1) % self._dx.shape[1]

@@ -1,7 +1,7 @@
 """Periodic cells of any point laws under a prescribed mean stretch, at finite strain, by fast Fourier transforms.
 
-Find the periodic displacement u such that F = F_mean + grad u and the stress P = P(F, state, dt) of the point laws is in
-equilibrium, div P = 0, on a regular grid (`micro.spectral.grid`). The unknowns are y, which are |grad u| by frequency:
+Find the periodic displacement u such that F = F_mean + grad u and the stress P = P(F, state, dt) of the point laws is
+in equilibrium, div P = 0, on a regular grid (`micro.spectral.grid`). The unknowns are y, which are |grad u| by frequency:
 compatibility and the mean of F hold by construction. The fixed point of Moulinec and Suquet,
 
     y <- y - K_0^-1 s(P(F(y))),
@@ -164,7 +164,8 @@ class SpectralCells:
         self.phase = phase.flatten(1).to(self.device)
         self._virgin = self._virgin_state() if internal is None else internal.to(self.device)
         points = tuple(self.phase.shape)
-        _check(tuple(self._virgin.shape[:2]) == points, f"internal must have shape {(*points, 'k')}", tuple(self._virgin.shape))
+        shape = tuple(self._virgin.shape)
+        _check(shape[:2] == points, f"internal must have shape {(*points, 'k')}", shape)
         self._find_examples()
 
     @property
@@ -251,7 +252,8 @@ class SpectralCells:
             if not bool(report.ok.all()):
                 for row in torch.nonzero(~report.ok).flatten().tolist():
                     cell = int(alive[row])
-                    reason[cell] = f"equilibrium was not reached at step {k}, residual {float(report.residual[row]):.2g}"
+                    residual = float(report.residual[row])
+                    reason[cell] = f"equilibrium was not reached at step {k}, residual {residual:.2g}"
                     stress[cell, k:] = torch.nan
                     for fields in (F, P, internal):
                         fields[cell] = torch.nan
