@@ -113,22 +113,26 @@ def reference_crystal(systems: Any) -> ReferenceCrystal:
         systems: The constants of a crystal.
     """
 
-    def arrays(*names: str) -> list[np.ndarray]:
-        return [np.asarray(getattr(systems, name), dtype=float) for name in names]
+    def array(name: str) -> np.ndarray:
+        return np.asarray(getattr(systems, name), dtype=float)
 
     def factors(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         u, size, vt = np.linalg.svd(tensors.reshape(len(tensors), 3, 3))
         return u[:, :, 0], vt[:, 0, :], size[:, 0]
 
-    slip, twin = arrays("slip", "twin")
-    s, m, _ = factors(slip[:, 0])
-    twin_s, twin_m, shear = factors(twin)
+    s, m, _ = factors(array("slip")[:, 0])
+    twin_s, twin_m, shear = factors(array("twin"))
     return ReferenceCrystal(
         s,
         m,
         twin_s,
         twin_m,
-        *arrays("tau_0", "rate_0", "h", "sigma_inf", "r_0", "v"),
+        array("tau_0"),
+        array("rate_0"),
+        array("h"),
+        array("sigma_inf"),
+        array("r_0"),
+        array("v"),
         exponent=float(systems.slip_exponent),
         twin_shear=float(shear[0]) if len(shear) else 0.0,
         twin_tau_0=float(systems.twin_tau_0),
@@ -213,12 +217,9 @@ def rate_equations(
             force = (w[:, None] * force).sum(0)
             gdot = rate_0 * (np.maximum(np.abs(force) - r, 0) / tau_0) ** crystal.exponent * np.sign(force)
             flow, edot = w[:, None] * gdot, np.abs(gdot)
-        if full or n_t == 0:
-            lamdot = np.zeros_like(lam)
-        else:
-            r_t = crystal.twin_h * lam + 2 * crystal.twin_k * (total - lam)
-            y_t = np.maximum(twin9 @ M - r_t, 0) / crystal.twin_tau_0
-            lamdot = crystal.twin_rate_0 * y_t**crystal.twin_exponent
+        r_t = crystal.twin_h * lam + 2 * crystal.twin_k * (total - lam)
+        y_t = np.maximum(twin9 @ M - r_t, 0) / crystal.twin_tau_0
+        lamdot = crystal.twin_rate_0 * y_t**crystal.twin_exponent * (not full)
         L = (schmid9.T @ flow.reshape((1 + n_t) * n, k) + twin9.T @ lamdot).T.reshape(k, 3, 3)
         return np.concatenate([(L @ F_in).reshape(k, 9).T, edot, lamdot])
 
@@ -254,8 +255,7 @@ def solve_grain(
     """
     if C.ndim != 3 or C.shape[1:] != (3, 3) or time.shape != C.shape[:1]:
         raise ValueError(f"C must have shape (T, 3, 3) and time (T,), got {C.shape}, {time.shape}.")
-    n, n_t = len(crystal.s), len(crystal.twin_s)
-    rates = rate_equations(crystal, slip, signs, threshold)
+    n, n_t, rates = len(crystal.s), len(crystal.twin_s), rate_equations(crystal, slip, signs, threshold)
     atol = np.concatenate([np.full(9, ATOL_F), np.full(n, ATOL_E), np.full(n_t, ATOL_LAM)]) * min(1.0, rtol / RTOL)
     y = np.concatenate([np.eye(3).ravel(), np.zeros(n + n_t)])
     history, full, evaluations, step = [y], n_t == 0, 0, 0.0
@@ -272,7 +272,7 @@ def solve_grain(
                 return 1.0 - y[9 + n :].sum()
 
             untwinned.terminal = True  # type: ignore[attr-defined]
-            options = {"rtol": rtol, "atol": atol, "first_step": min(step / T, 1.0 - at) or None}
+            options: dict[str, Any] = {"rtol": rtol, "atol": atol, "first_step": min(step / T, 1.0 - at) or None}
             events = None if full else untwinned
             # A trial state of the iteration may lie beyond all bounds; the method then takes a smaller step.
             with np.errstate(over="ignore", invalid="ignore"):
@@ -282,8 +282,7 @@ def solve_grain(
             evaluations += solution.nfev
             y, at = solution.y[:, -1], float(solution.t[-1])
             full = full or solution.status == 1
-            inner = np.diff(solution.t)  # the last step is cut by the end of the segment
-            step = T * float(inner[-1] if len(inner) == 1 else max(inner[-2:]))
+            step = T * float(np.diff(solution.t)[-2:].max())  # the last one is cut by the end of the segment
         history.append(y)
     rows = np.array(history)
     return ReferenceGrain(rows[:, :9].reshape(-1, 3, 3), rows[:, 9 : 9 + n], rows[:, 9 + n :], evaluations)
