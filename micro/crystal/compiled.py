@@ -2,8 +2,8 @@
 
 The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
 the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each
-lane of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue. The
-result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
+lane of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue.
+The result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
 
 Only the right Cauchy-Green tensor C = F^T F enters, linear in time between two given instants. A grain gives
 H = B B^T with B = F_in^-1, and the mean of H over the grains gives the second Piola-Kirchhoff stress,
