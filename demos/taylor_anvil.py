@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Taylor anvil impact.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     known = ", ".join((*NAMED, *FINITE))
-    p.add_argument("--law", default="magnesium-recurrent", help=f"shipped law, artifact (.pt), module:callable, {known}")
+    p.add_argument("--law", default="magnesium-recurrent", help=f"law, artifact (.pt), module:callable, {known}")
     p.add_argument("--law-options", default="", help="options of --law, name=value,name=value, as grains=16")
     p.add_argument("--parameters", help="constants of --law johnson-cook (.json)")
     p.add_argument("--velocity", type=float, default=200.0, help="impact speed, m/s")

@@ -1,9 +1,10 @@
 """Reduced polycrystals: ``python3 -m micro.reduce --keep 16 --output FILE.json``.
 
-A few grains of a texture are chosen, with positive weights, so that their mean stress is that of all grains along random
-walks and along histories of an impact (`micro.crystal.reduced`). Half of the paths choose, the other half measure the
-error. The paths of an impact are read from files that `demos/taylor_anvil.py --record 96` writes; without such a file,
-paths like those of an impact are drawn. `fem` takes the result as ``load_law("taylor-polycrystal", reduced="FILE.json")``.
+A few grains of a texture are chosen, with positive weights, so that their mean stress is that of all grains along
+random walks and along histories of an impact (`micro.crystal.reduced`). Half of the paths choose, the other half
+measure the error. The paths of an impact are read from files that `demos/taylor_anvil.py --record 96` writes; without
+such a file, paths like those of an impact are drawn. `fem` takes the result as ``load_law("taylor-polycrystal",
+reduced="FILE.json")``.
 """
 
 import argparse

@@ -1,21 +1,22 @@
 # %% [markdown]
 # # How many grains does a polycrystal need?
 #
-# **Why.** A Taylor average over 128 grains costs 128 times a grain. A few of the grains with positive weights, chosen by
-# empirical cubature (`micro.crystal.reduced`), give nearly the same mean stress, because the stress of a grain does not
-# depend on the others. This study shows the error against the number of grains that are kept, on paths that had no part in
-# the choice: random walks, and points of an impact.
+# **Why.** A Taylor average over 128 grains costs 128 times a grain. A few of the grains with positive weights, chosen
+# by empirical cubature (`micro.crystal.reduced`), give nearly the same mean stress, because the stress of a grain
+# does not depend on the others. This study shows the error against the number of grains that are kept, on paths that
+# had no part in the choice: random walks, and points of an impact.
 #
-# **Two targets.** The 128 random grains themselves; and the isotropic limit, 32 random grains with all their images under
-# the 24 rotations of a cube, 768 in all, of which the few are chosen as well. Beside them stand grains drawn at random with
-# equal weights, whose error falls with the square root of their number.
+# **Two targets.** The 128 random grains themselves; and the isotropic limit, 32 random grains with all their images
+# under the 24 rotations of a cube, 768 in all, of which the few are chosen as well. Beside them stand grains drawn at
+# random with equal weights, whose error falls with the square root of their number.
 #
 # **Error** of a path, and root mean square over the paths:
 #
 #     e^2 = int |sum_i w_i s_i - s|^2 dt / int |s|^2 dt,    s the deviator of the mean Cauchy stress.
 #
-# **Check.** The error of all grains with their own weights is zero to round-off, and weights are positive with sum one. The
-# summary also has the error of one half of each target (`half`), which bounds how far the target itself is from its limit.
+# **Check.** The error of all grains with their own weights is zero to round-off, and weights are positive with sum
+# one. The summary also has the error of one half of each target (`half`), which bounds how far the target itself is
+# from its limit.
 #
 # Reference: Hernandez, Caicedo and Ferrer (2017), doi:10.1016/j.cma.2016.10.022.
 
@@ -61,9 +62,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line."""
     p = Parser(description="Error of reduced polycrystals.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--material", default="magnesium", help="name or file of the material")
-    p.add_argument("--keep", type=int, nargs="+", default=[4, 6, 8, 12, 16, 24, 32, 48, 64], help="grains that are kept")
+    p.add_argument("--keep", type=int, nargs="+", default=[4, 6, 8, 12, 16, 24, 32, 48, 64], help="grains kept")
     p.add_argument("--walks", type=int, default=64, help="random walks, and as many held out")
-    p.add_argument("--isotropic", type=int, default=32, help="random grains of the isotropic target, times 24; 0 for none")
+    p.add_argument("--isotropic", type=int, default=32, help="grains of the isotropic target, times 24; 0: none")
     p.add_argument("--isotropic-walks", type=int, default=24, help="random walks of the isotropic target")
     p.add_argument("--history", type=Path, nargs="*", default=[], help="recorded F of an impact; none: drawn paths")
     p.add_argument("--seed", type=int, default=1, help="seed of the walks")
@@ -98,7 +99,8 @@ def curve(o: argparse.Namespace, texture: Texture, base: int, walks: int, thin: 
     grains = make_grains(texture, load_material(o.material))
     found = {}
     for kind in kinds:
-        parts = [paths.part(slice(None, None, thin if kind.name == "impact" else 1)) for paths in (kind.training, kind.held_out)]
+        every = slice(None, None, thin if kind.name == "impact" else 1)
+        parts = [paths.part(every) for paths in (kind.training, kind.held_out)]
         found[kind.name] = tuple(reduced.deviations(grains, part, instants=50, progress=True) for part in parts)
     matrix = np.mean([pair[0].matrix() for pair in found.values()], axis=0)
     g, rows = len(texture.weights), []
@@ -116,10 +118,12 @@ def curve(o: argparse.Namespace, texture: Texture, base: int, walks: int, thin: 
                 "random": float(np.mean([rms(held, draw, np.full(keep, 1 / keep)) for draw in draws])),
             }  # fmt: skip
         rows.append(row)
-        sys.stdout.write(f"{g} -> {keep}: walks {row['walks']['held_out']:.4f}, impact {row['impact']['held_out']:.4f}\n")
+        held = [row[kind]["held_out"] for kind in ("walks", "impact")]
+        sys.stdout.write(f"{keep} of {g}: walks {held[0]:.4f}, impact {held[1]:.4f}\n")
         sys.stdout.flush()
     half = np.arange(g) % base < base // 2  # of the images of each grain all or none
-    halves = {name: rms(pair[1], np.flatnonzero(half), np.full(half.sum(), 1 / half.sum())) for name, pair in found.items()}
+    equal = np.full(half.sum(), 1 / half.sum())
+    halves = {name: rms(pair[1], np.flatnonzero(half), equal) for name, pair in found.items()}
     return {"grains": g, "rows": rows, "half": halves}
 
 
@@ -139,9 +143,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for axis, kind in zip(axes, ("walks", "impact"), strict=True):
         for (name, result), colour in zip(results.items(), ("C0", "C1"), strict=False):
             n = [row["grains"] for row in result["rows"]]
-            axis.loglog(n, [100 * row[kind]["held_out"] for row in result["rows"]], "o-", color=colour, label=f"{name}, held out")
-            axis.loglog(n, [100 * row[kind]["training"] for row in result["rows"]], ":", color=colour, label=f"{name}, training")
-            axis.loglog(n, [100 * row[kind]["random"] for row in result["rows"]], "--", color=colour, label=f"{name}, random grains")
+            for which, line in (("held_out", "o-"), ("training", ":"), ("random", "--")):
+                errors = [100 * row[kind][which] for row in result["rows"]]
+                axis.loglog(n, errors, line, color=colour, label=f"{name}, {which.replace('_', ' ')}")
         axis.set(title=kind, xlabel="grains", xticks=n, xticklabels=n)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
@@ -155,7 +159,7 @@ def table(results: dict[str, Any]) -> str:
     """The held-out errors as a table in Markdown."""
     lines = []
     for name, result in results.items():
-        lines += [f"{name}:", "", "| grains | walks | impact | random grains: walks | impact |", "|---|---|---|---|---|"]
+        lines += [f"{name}:", "", "| grains | walks | impact | random: walks | impact |", "|---|---|---|---|---|"]
         for row in result["rows"]:
             numbers = [row[kind][which] for which in ("held_out", "random") for kind in ("walks", "impact")]
             lines.append(f"| {row['grains']} | " + " | ".join(f"{100 * x:.2g} %" for x in numbers) + " |")
@@ -178,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = random_texture(o.isotropic, 1).symmetrised("cubic")
         results["isotropic limit"] = curve(o, target, o.isotropic, o.isotropic_walks, 4)
     draw(results, folder / "reduced_curve.png")
-    write_whole(folder / "summary.json", json.dumps({"options": vars(o), "results": results}, indent=1, default=str) + "\n")
+    content = {"options": vars(o), "results": results}
+    write_whole(folder / "summary.json", json.dumps(content, indent=1, default=str) + "\n")
     sys.stdout.write(table(results))
     return 0
 

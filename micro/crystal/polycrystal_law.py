@@ -1,7 +1,8 @@
 """The Taylor polycrystal as a material law: grains at every point of a structure, the concurrent multiscale method.
 
 `taylor_polycrystal` makes it; solvers of `fem` load it by the name "taylor-polycrystal". Arrays are NumPy's, float64,
-points first; nothing is kept between calls. All points have the same orientations, and each the state of its own grains.
+points first; nothing is kept between calls. All points have the same orientations, and each the state of its own
+grains.
 
 State of a point: that of the grains (`micro.crystal.compiled`), then the second Piola-Kirchhoff stress S at the end of
 the last step, Pa (6), and the work done since the start, J/m^3 (1), which the trapezoidal rule accumulates:
@@ -14,10 +15,10 @@ Tangent: P = F S(C), so that, with H = dS/dC,
 
     dP_ij/dF_kl = delta_ik S_lj + 2 F_im H_mjlq F_kq,
 
-and H by central differences over the six components of C, with the same integrator that gives S. The integrator chooses its
-time steps by their error, so S(C) is smooth but for jumps of some 1e-6 of its size, where it takes another number of them. An
-explicit solver does not see these; Newton's method converges quadratically down to them, so an implicit solver should ask for
-no more, `rtol=1e-5`.
+and H by central differences over the six components of C, with the same integrator that gives S. The integrator
+chooses its time steps by their error, so S(C) is smooth but for jumps of some 1e-6 of its size, where it takes
+another number of them. An explicit solver does not see these; Newton's method converges quadratically down to them,
+so an implicit solver should ask for no more, `rtol=1e-5`.
 """
 
 from os import PathLike
@@ -33,8 +34,8 @@ from micro.crystal.reduced_texture import find_reduced, read_reduced
 from micro.crystal.systems import CrystalSystems, crystal_systems
 from micro.crystal.texture import Texture, random_texture, read_texture
 
-#: Step of the central differences in the components of C. Larger ones meet the places where the integrator chooses another
-#: number of steps, smaller ones lose digits: 1e-7 leaves a relative error of about 1e-7 (tests measure it).
+#: Step of the central differences in the components of C. Larger ones meet the places where the integrator chooses
+#: another number of steps, smaller ones lose digits: 1e-7 leaves a relative error of about 1e-7 (tests measure it).
 DIFFERENCE = 1e-7
 #: Components of a symmetric tensor in the rows of C and S, and where each entry of a matrix stands in such a row.
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))

@@ -1,14 +1,15 @@
 """Reduced polycrystals: a few grains with positive weights that respond like all grains of a texture.
 
-In a Taylor average every grain follows the deformation of the point, whatever the others do. The mean stress is therefore
-linear in the weights of the grains, with the stress histories a_i(t) of the single grains as columns, and a few of them can
-stand for all: empirical cubature. Of g grains with mean b(t), the chosen ones minimise
+In a Taylor average every grain follows the deformation of the point, whatever the others do. The mean stress is
+therefore linear in the weights of the grains, with the stress histories a_i(t) of the single grains as columns, and a
+few of them can stand for all: empirical cubature. Of g grains with mean b(t), the chosen ones minimise
 
     E^2 = sum_paths int |sum_i w_i a_i - b|^2 dt / int |b|^2 dt,    w_i >= 0,    sum w_i = 1,
 
-a quadratic form E^2 = w . G w in the matrix G of the deviations a_i - b, because the weights sum to one. Only deviators enter;
-the pressure does not depend on the grains. Nothing is learned besides the weights, so the reduced polycrystal holds, relaxes
-and unloads like the polycrystal, and its virgin response, the same for every orientation, is exact.
+a quadratic form E^2 = w . G w in the matrix G of the deviations a_i - b, because the weights sum to one. Only
+deviators enter; the pressure does not depend on the grains. Nothing is learned besides the weights, so the reduced
+polycrystal holds, relaxes and unloads like the polycrystal, and its virgin response, the same for every orientation,
+is exact.
 
 References:
     Hernandez, Caicedo and Ferrer (2017), doi:10.1016/j.cma.2016.10.022 (empirical cubature with positive weights);
@@ -53,7 +54,7 @@ class Histories:
         if self.C.ndim != 4 or self.C.shape[2:] != (3, 3) or self.time.shape != self.C.shape[:2]:
             raise ValueError(f"C must have shape (s, T, 3, 3) and time (s, T), got {self.C.shape}, {self.time.shape}.")
         if len(self.C) < 1 or self.C.shape[1] < 2 or not (np.diff(self.time, axis=1) > 0).all():
-            raise ValueError("There must be at least one path of two instants, and time must increase along every path.")
+            raise ValueError("There must be a path of two instants at least, and time must increase along every path.")
 
     def __len__(self) -> int:
         return len(self.C)
@@ -68,9 +69,9 @@ class Deviations:
     """How far the stress of every single grain is from that of the polycrystal along some paths.
 
     Attributes:
-        values: Deviatoric Cauchy stress of a grain less that of the polycrystal, times the square root of the interval of
-            time, over the norm of the latter over the path (s, g, 6 T): the squared norm of a row is the squared relative
-            error of a polycrystal of this grain alone.
+        values: Deviatoric Cauchy stress of a grain less that of the polycrystal, times the square root of the
+            interval of time, over the norm of the latter over the path (s, g, 6 T): the squared norm of a row is the
+            squared relative error of a polycrystal of this grain alone.
     """
 
     values: np.ndarray
@@ -91,7 +92,9 @@ class Deviations:
         return Deviations(np.concatenate([self.values, other.values]))
 
 
-def deviations(grains: CompiledPolycrystal, paths: Histories, *, instants: int = 100, progress: bool = False) -> Deviations:
+def deviations(
+    grains: CompiledPolycrystal, paths: Histories, *, instants: int = 100, progress: bool = False
+) -> Deviations:
     """Solve a polycrystal along paths and compare its grains with their mean.
 
     Args:

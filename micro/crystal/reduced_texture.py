@@ -1,6 +1,7 @@
 """Files of reduced polycrystals: a few orientations with weights, what they stand for, and their measured errors.
 
-A file is JSON of a few kilobytes, one grain per line. `micro.reduce` writes it; the shipped ones lie beside this module.
+A file is JSON of a few kilobytes, one grain per line. `micro.reduce` writes it; the shipped ones lie beside this
+module.
 
     {
      "schema": 1,
@@ -59,7 +60,8 @@ class ReducedTexture:
         if self.weights.shape != (k,) or k < 1 or self.euler.shape != (k, 3) or self.index.shape != (k,):
             raise ValueError("A reduced texture needs as many indices and Euler angles as weights, and at least one.")
         if not (np.isfinite(self.weights).all() and (self.weights > 0).all() and abs(self.weights.sum() - 1) < 1e-9):
-            raise ValueError(f"The weights of a reduced texture must be positive with sum 1, got {self.weights.tolist()}.")
+            given = self.weights.tolist()
+            raise ValueError(f"The weights of a reduced texture must be positive with sum 1, got {given}.")
         if not np.isfinite(self.euler).all():
             raise ValueError("The Euler angles of a reduced texture must be finite.")
 
@@ -137,6 +139,6 @@ def find_reduced(grains: int, material: str, seed: int) -> ReducedTexture:
     known = sorted((name, int(number)) for name, _, number in sets)
     listed = ", ".join(f"{number} of {name}" for name, number in known)
     raise ValueError(
-        f"There is no reduced set of {grains} grains of {material} with the seed {seed}; shipped are {listed} (seed 0). "
-        f"Make one by {COMMAND} and give its file as reduced, or draw {grains} random grains with reduced=False."
+        f"There is no reduced set of {grains} grains of {material} with the seed {seed}; shipped are {listed} "
+        f"(seed 0). Make one by {COMMAND} and give its file as reduced, or draw random grains with reduced=False."
     )

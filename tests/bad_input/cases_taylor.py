@@ -96,6 +96,10 @@ def case(arguments: list[str], sentence: str, **options: Any) -> Case:
 
 
 CASES: list[Case] = [
+    case(["--law-options", "grains"], "law-options must be name=value pairs separated by commas, got 'grains'"),
+    case(["--law", "taylor-polycrystal", "--law-options", "crystals=4"], "does not take these options"),
+    case(["--record", "-1"], "record must be at least 0, got -1"),
+    case(["--record", "100000"], "points to record must be between 1 and the"),
     case(["--cells", "2000"], MEMORY),
     case(["--length", "1e308"], "length must lie between 1e-09 m and 1e.06 m, got 1e.308"),
     case(["--length", "1e-320"], "length must lie between"),

@@ -142,7 +142,8 @@ def test_work_is_stored_or_dissipated_at_second_order(law):
 def test_the_tangent_is_the_derivative_of_the_stress(law, walk, driven):
     """Central differences of P over F with another step, and extrapolated, against the tangent."""
     U, dt = walk
-    F = random_rotations(1, 9).numpy() @ U[-1] @ (np.eye(3) + 2e-4 * np.random.default_rng(1).standard_normal((3, 3, 3)))
+    change = 2e-4 * np.random.default_rng(1).standard_normal((3, 3, 3))
+    F = random_rotations(1, 9).numpy() @ U[-1] @ (np.eye(3) + change)
     P, new, tangent = law.tangent(F, driven[1], dt)
     np.testing.assert_array_equal(P, law.update(F, driven[1], dt)[0])
     np.testing.assert_array_equal(new, law.update(F, driven[1], dt)[1])
@@ -179,7 +180,7 @@ def test_fields_are_means_over_the_grains_with_their_weights(walk):
     singles = [Texture(texture.orientations[k : k + 1], torch.ones(1, dtype=torch.float64)) for k in (0, 1)]
     fields = [(law := taylor_polycrystal(texture=one)).observe(follow(law, U, dt)[1]) for one in singles]
     both = taylor_polycrystal(texture=Texture(texture.orientations, weights))
-    P, state = follow(both, U, dt)
+    _, state = follow(both, U, dt)
     np.testing.assert_allclose(both.observe(state), 0.3 * fields[0] + 0.7 * fields[1], rtol=1e-10, atol=1e-12)
     assert both.observed == ("slip_basal", "slip_prismatic", "slip_pyramidal", "twin_fraction")
     assert (both.observe(state) >= 0).all()
@@ -199,7 +200,7 @@ def test_moduli_are_those_of_the_material(material):
         ({"grains": 0}, "grains must be a positive whole number, got 0"),
         ({"grains": 2.5}, "grains must be a positive whole number, got 2.5"),
         ({"grains": True}, "grains must be a positive whole number"),
-        ({"grains": 17}, "There is no reduced set of 17 grains of magnesium with the seed 0; shipped are .*16 of magnesium"),
+        ({"grains": 17}, "There is no reduced set of 17 grains of magnesium .* shipped are .*16 of magnesium"),
         ({"grains": 16, "seed": 1}, "There is no reduced set of 16 grains of magnesium with the seed 1"),
         ({"reduced": True}, "reduced must be False or the file of a reduced set"),
         ({"reduced": "no/such.json"}, "There is no reduced texture no/such.json"),

@@ -123,8 +123,9 @@ def test_errors_are_those_of_the_reduced_polycrystal_itself():
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     written = ReducedTexture(
-        "magnesium", {"kind": "random", "grains": 9, "seed": 0}, np.array([2, 5]), np.array([[10.0, 20, 30], [1, 2, 3]]),
-        np.array([0.25, 0.75]), {"walks": {"training": 0.1, "held_out": 0.2}}, {"command": "none"},
+        "magnesium", {"kind": "random", "grains": 9, "seed": 0}, np.array([2, 5]),
+        np.array([[10.0, 20, 30], [1, 2, 3]]), np.array([0.25, 0.75]),
+        {"walks": {"training": 0.1, "held_out": 0.2}}, {"command": "none"},
     )  # fmt: skip
     write_reduced(tmp_path / "a.json", written)
     read = read_reduced(tmp_path / "a.json")
