@@ -1,9 +1,9 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
-The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h` the
-steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each lane
-of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue. The
-result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
+The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
+the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each
+lane of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue.
+The result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
 
 Only the right Cauchy-Green tensor C = F^T F enters, linear in time between two given instants. A grain gives
 H = B B^T with B = F_in^-1, and the mean of H over the grains gives the second Piola-Kirchhoff stress,
@@ -21,7 +21,7 @@ References:
 
 import ctypes
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -60,6 +60,21 @@ class _Job(ctypes.Structure):
     )
 
 
+class Counts(NamedTuple):
+    """What a call has cost.
+
+    Attributes:
+        steps, rejected: Time steps of all grains of all points, and how many of them were repeated.
+        iterations: Newton iterations of all grains of all points.
+        rounds: Iterations of all eight lanes together, so that iterations / (8 rounds) is the share of busy lanes.
+    """
+
+    steps: int
+    rejected: int
+    iterations: int
+    rounds: int
+
+
 class Update(NamedTuple):
     """Result of one step of n points.
 
@@ -69,6 +84,7 @@ class Update(NamedTuple):
         ok: Whether the point was solved (n,), bool.
         status: Why not (n,), an index of `REASONS`.
         solves: Implicit stages of all grains of the point (n,), those of rejected steps included.
+        counts: What the call has cost.
     """
 
     S: np.ndarray
@@ -76,6 +92,7 @@ class Update(NamedTuple):
     ok: np.ndarray
     status: np.ndarray
     solves: np.ndarray
+    counts: Counts
 
 
 class Solution(NamedTuple):
@@ -88,8 +105,7 @@ class Solution(NamedTuple):
         failed_at: The first instant that was not reached (s,), or T.
         status: Why not (s,), an index of `REASONS`.
         solves: Implicit stages of all grains of the path (s,).
-        steps, rejected: Time steps of all grains of all paths, and how many of them were repeated.
-        iterations, rounds: Newton iterations of all grains of all paths, and rounds in which the lanes took them.
+        counts: What the call has cost.
         history: Where it was asked for, the states of the grains (s, T - 1, g, k_g) after the first instant.
     """
 
@@ -99,10 +115,7 @@ class Solution(NamedTuple):
     failed_at: np.ndarray
     status: np.ndarray
     solves: np.ndarray
-    steps: int
-    rejected: int
-    iterations: int
-    rounds: int
+    counts: Counts
     history: np.ndarray | None
 
 
@@ -123,7 +136,7 @@ def _defines(n_slip: int, n_twin: int, slip_square: bool, twin_square: bool) -> 
 
 
 def _eight(tensors: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return eight components of trace-free tensors (..., 9): five symmetric ones, and half of 12 - 21, 23 - 32, 13 - 31."""
+    """Return eight components of trace-free tensors (..., 9): five symmetric, half of 12 - 21, 23 - 32, 13 - 31."""
     skew = [(tensors[..., i] - tensors[..., j]) / 2 for i, j in ((1, 3), (5, 7), (2, 6))]
     return np.concatenate([tensors @ basis, np.stack(skew, -1)], -1)
 
@@ -152,10 +165,11 @@ def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
 
 def stress(C: np.ndarray, H: np.ndarray, G: float, lambda_e: float) -> np.ndarray:
     """Return the second Piola-Kirchhoff stress (..., 6), Pa, of C and of the mean of B B^T, both (..., 6)."""
-    a, b, c, d, e, f = np.moveaxis(C, -1, 0)
-    cofactor = np.stack([b * c - e * e, a * c - f * f, a * b - d * d, e * f - c * d, d * f - a * e, d * e - b * f], -1)
-    det = (C[..., 0] * cofactor[..., 0] + C[..., 3] * cofactor[..., 3] + C[..., 5] * cofactor[..., 5])[..., None]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        a, b, c, d, e, f = np.moveaxis(C, -1, 0)
+        rows = [b * c - e * e, a * c - f * f, a * b - d * d, e * f - c * d, d * f - a * e, d * e - b * f]
+        cofactor = np.stack(rows, -1)
+        det = (a * rows[0] + d * rows[3] + f * rows[5])[..., None]
         J, inverse = np.sqrt(det), cofactor / det
         trace = (C * H * np.array([1, 1, 1, 2, 2, 2])).sum(-1, keepdims=True)
         return G * det ** (-1 / 3) * (H - trace / 3 * inverse) + 2 * lambda_e * (J - 1) * J * inverse
@@ -183,6 +197,9 @@ class CompiledPolycrystal:
     tolerance: float | None = constants.TOLERANCE
     substeps: int = 0
     slip: str = "domains"
+    _turn: np.ndarray = field(init=False, repr=False, compare=False)
+    _law: np.ndarray = field(init=False, repr=False, compare=False)
+    _control: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         g = len(self.orientations)
@@ -200,7 +217,7 @@ class CompiledPolycrystal:
         units = from_components(np.eye(6))  # (6, 3, 3)
         turned = np.einsum("gia,lij,gjb->glab", self.orientations, units, self.orientations)
         turn = np.ascontiguousarray(np.swapaxes(to_components(turned), 1, 2))  # (g, 6, 6)
-        tolerance = constants.TOLERANCE if self.tolerance is None else self.tolerance
+        tolerance = constants.FIXED_STEP_TOLERANCE if self.tolerance is None else self.tolerance
         control = control_table(tolerance, self.substeps, self.slip == "domains")
         for name, value in (("_turn", turn), ("_law", law_table(self.systems)), ("_control", control)):
             object.__setattr__(self, name, value)
@@ -254,11 +271,12 @@ class CompiledPolycrystal:
             C = to_components(np.swapaxes(C, 1, 2) @ C)
         if C.shape != (n, 6) or state.shape != (n, self.state_size):
             raise ValueError(
-                f"C must have shape (n, 6) or F (n, 3, 3), and state (n, {self.state_size}), got {C.shape}, {state.shape}."
+                f"C must have shape (n, 6) or F (n, 3, 3), and state (n, {self.state_size}), "
+                f"got {C.shape}, {state.shape}."
             )
         path = np.stack([state[:, :6], C], 1)
         result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False, False)
-        return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves)
+        return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves, result.counts)
 
     def advance(self, C: np.ndarray, rows: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """Advance n points by one step, in place: the quick form of `update` for laws.
@@ -345,28 +363,28 @@ class CompiledPolycrystal:
         S[np.arange(T) >= failed_at[:, None]] = np.nan
         new[:, :6] = C[:, -1]
         new[~ok] = state[~ok]
-        return Solution(S, new, ok, failed_at, status, solves, *(int(n) for n in counts), kept)
+        return Solution(S, new, ok, failed_at, status, solves, Counts(*(int(n) for n in counts)), kept)
 
     def _call(
         self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]
     ) -> np.ndarray:
         """Call the library for one block; `outputs` are the new state, H, its mean and the history."""
-        library, hidden = self._library(), vars(self)
+        library = self._library()
         new, H, mean, kept = outputs
         pointer = lambda a: None if a is None else a.ctypes.data_as(_LONGS if a.dtype.kind == "i" else _DOUBLES)
         C, duration = np.ascontiguousarray(C), np.ascontiguousarray(duration)
         weight = np.ascontiguousarray(self.weights, dtype=float)
         job = _Job(
             *(len(C), C.shape[1], len(weight), new.shape[1]),
-            *(pointer(a) for a in (C, duration, hidden["_turn"], weight, new[:, 6:], new[:, 6:], H, mean, kept, *flags)),
+            *(pointer(a) for a in (C, duration, self._turn, weight, new[:, 6:], new[:, 6:], H, mean, kept, *flags)),
         )
-        library.solve(pointer(hidden["_law"]), pointer(hidden["_control"]), ctypes.byref(job))
+        library.solve(pointer(self._law), pointer(self._control), ctypes.byref(job))
         return np.array(job.counts[:], dtype=int)
 
     def _library(self) -> ctypes.CDLL:
         s = self.systems
         library = build(_defines(s.n_slip, s.n_twin, s.slip_exponent == 2, s.twin_exponent == 2))
-        sizes = (vars(self)["_law"].size, vars(self)["_control"].size, ctypes.sizeof(_Job))
+        sizes = (self._law.size, self._control.size, ctypes.sizeof(_Job))
         found = (library.law_doubles(), library.control_doubles(), library.job_bytes())
         if sizes != found:
             raise RuntimeError(f"The tables of the compiled law must have the sizes {found}, got {sizes}.")

@@ -30,6 +30,8 @@ TWIN_REFERENCE = 1e-5
 STRESS_REFERENCE = 1e6
 #: Newton's iteration has converged when its last change is below this multiple of the tolerance of the step.
 NEWTON_TOLERANCE = 3e-2
+#: The tolerance that takes its place where the steps are given, so that the iteration adds nothing to their error.
+FIXED_STEP_TOLERANCE = 1e-6
 #: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.
 NEWTON_ITERATIONS = 12
 #: Largest slip of a system in a stage that one Newton step may introduce, beyond which the step is shortened.

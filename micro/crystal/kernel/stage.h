@@ -147,7 +147,7 @@ INLINE void slip_matrix(const Law *law, const Lanes *z, Point *p) {
         V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0];
         S[0] = all(law->slip[a][0][0]), S[1] = all(law->slip[a][0][1]), S[2] = all(law->slip[a][0][2]);
         S[3] = all(law->slip[a][0][3]), S[4] = all(law->slip[a][0][4]);
-        if (!SLOTS(z)) {
+        if (!N_TWIN) {
             V t = hindrance * p->rho[a] * c, u = magnitude(c) * lin->pivot[a];
             right[0] += t * S[0], right[1] += t * S[1], right[2] += t * S[2], right[3] += t * S[3], right[4] += t * S[4];
             left[0] = u * S[0], left[1] = u * S[1], left[2] = u * S[2], left[3] = u * S[3], left[4] = u * S[4];

@@ -18,9 +18,13 @@ static void update_slots(const Law *law, const Control *control, Lanes *z, int *
                     for (int i = 0; i < 8; i++) z->slot[k][a][i][l] = law->slip[a][1 + b][i];
                 k++;
             }
+            /* A slot that is not used any more feels no force, so that it does not limit the iteration either. */
+            for (int unused = k; unused < count[l]; unused++) {
+                for (int c = 0; c < N_TWIN; c++) z->place[unused][c][l] = 0.0;
+                for (int a = 0; a < N_SLIP; a++)
+                    for (int i = 0; i < 8; i++) z->slot[unused][a][i][l] = 0.0;
+            }
             count[l] = k;
-            for (; k < N_TWIN; k++)
-                for (int c = 0; c < N_TWIN; c++) z->place[k][c][l] = 0.0;
             set[l] = now;
         }
         if (count[l] > most) most = count[l];
@@ -141,7 +145,7 @@ static I advance(const Law *law, const Control *control, Lanes *z, I live, Stage
         last = remaining < 1.5 * step;
         step = choose(last, remaining, step);
     } else {
-        last = (z->h <= 0) | (z->h >= remaining);
+        last = (z->h <= 0) | (z->h >= remaining * (1.0 - 1e-6)); /* no rest of the size of rounding */
         I half = ~last & (z->h > 0.5 * remaining);
         step = choose(last, remaining, choose(half, 0.5 * remaining, z->h));
         shortened = (z->h > step);
