@@ -118,7 +118,8 @@ def save(
         try:
             with replacing(path) as part:
                 check_space(part, sum(b.total * _row_bytes(a) for b in blocks.values() for a in b.arrays.values()))
-                with h5py.File(part, "w", libver="latest", userblock_size=HEADER) as file:
+                # In the earliest format a group holds no time of day: equal states give equal files.
+                with h5py.File(part, "w", libver="earliest", userblock_size=HEADER) as file:
                     _write_head(file, time, scalars, identity)
                     _write_blocks(file, blocks, pieces)
                 stamp(part)
