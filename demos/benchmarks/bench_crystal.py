@@ -122,7 +122,7 @@ def row_of(name: str, seconds: float, result: Solution, exact: Solution, C: np.n
         "stages": round(stages / count, 2),
         "rejected": round(result.counts.rejected / result.counts.steps, 3),
         "iterations per stage": round(result.counts.iterations / stages, 2),
-        "busy lanes": round(result.counts.iterations / (8 * result.counts.rounds), 3),
+        "busy lanes": round(result.counts.iterations / result.counts.places, 3),
         "largest error": float(f"{error.max():.2e}"),
         "load": round(os.getloadavg()[0], 1),
     }

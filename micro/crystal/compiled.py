@@ -1,9 +1,10 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
 The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
-the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Eight grains are advanced at a time, one in each
-lane of a vector; each has its own step, and a lane whose grain has reached the end takes the next grain of the queue.
-The result of a grain does not depend on the grains in the other lanes. `micro.crystal.constants` holds all constants.
+the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Several grains are advanced at a time, one in
+each lane of a vector (eight lanes with AVX-512); each has its own step, and a lane whose grain has reached the end
+takes the next grain of the queue. The result of a grain does not depend on the grains in the other lanes.
+`micro.crystal.constants` holds all constants.
 
 Only the right Cauchy-Green tensor C = F^T F enters, linear in time between two given instants. A grain gives
 H = B B^T with B = F_in^-1, and the mean of H over the grains gives the second Piola-Kirchhoff stress,
@@ -66,13 +67,13 @@ class Counts(NamedTuple):
     Attributes:
         steps, rejected: Time steps of all grains of all points, and how many of them were repeated.
         iterations: Newton iterations of all grains of all points.
-        rounds: Iterations of all eight lanes together, so that iterations / (8 rounds) is the share of busy lanes.
+        places: Lanes that could have taken one, so that iterations / places is the share of busy lanes.
     """
 
     steps: int
     rejected: int
     iterations: int
-    rounds: int
+    places: int
 
 
 class Update(NamedTuple):

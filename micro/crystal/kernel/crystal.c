@@ -25,7 +25,7 @@ typedef struct {
     long *failed_at;         /* (points,): segment, or instants - 1 where all grains were solved */
     long *status;            /* (points,): the reason at that segment */
     long *solves;            /* (points,): stages */
-    long counts[4];          /* steps, rejected steps, Newton iterations of all grains, rounds of eight lanes */
+    long counts[4];          /* steps, rejected steps, Newton iterations of all grains, and lanes that could have taken one */
 } Job;
 
 typedef struct {
@@ -164,7 +164,7 @@ void solve(const Law *law, const Control *control, Job *job) {
             update_slots(law, control, &z, q.set, q.count);
             g.iterations = g.rounds = 0;
             failed = advance(law, control, &z, moving, &g, &rejected);
-            job->counts[2] += g.iterations, job->counts[3] += g.rounds;
+            job->counts[2] += g.iterations, job->counts[3] += g.rounds * LANES;
         }
         for (int l = 0; l < LANES; l++) {
             if (!live[l]) continue;

@@ -1,4 +1,4 @@
-/* Rates of eight crystals, and Newton's iteration for an implicit stage of the time integration. */
+/* Rates of the crystals in the lanes, and Newton's iteration for an implicit stage of the time integration. */
 
 #include "vector.h"
 

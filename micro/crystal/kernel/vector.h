@@ -1,16 +1,27 @@
-/* Vectors of eight doubles, one crystal in each lane, and the few functions that the law needs of them. */
+/* Vectors of doubles, one crystal in each lane, and the few functions that the law needs of them.
+ *
+ * A vector is as wide as the processor's: wider ones are split by the compiler, which is several times slower. */
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
 #define LANES 8
+#elif defined(__AVX__)
+#define LANES 4
+#else
+#define LANES 2
+#endif
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
-typedef double V __attribute__((vector_size(64)));
-typedef long long I __attribute__((vector_size(64))); /* a mask: -1 where a comparison holds, 0 elsewhere */
+typedef double V __attribute__((vector_size(8 * LANES)));
+typedef long long I __attribute__((vector_size(8 * LANES))); /* a mask: -1 where a comparison holds, 0 elsewhere */
 
-INLINE V all(double x) { return (V){x, x, x, x, x, x, x, x}; }
+INLINE V all(double x) { return x - (V){0}; }
 INLINE V choose(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); }
 INLINE V larger(V a, V b) { return choose(a > b, a, b); }
 INLINE V smaller(V a, V b) { return choose(a < b, a, b); }
@@ -19,16 +30,15 @@ INLINE V magnitude(V a) { return (V)((I)a & INT64_MAX); }
 INLINE V sign_of(V a) { return (V)((I)a & INT64_MIN); } /* the bit alone; see `signed_as` */
 INLINE V signed_as(V a, V bit) { return (V)((I)a ^ (I)bit); }
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-INLINE int any(I mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
-#else
 INLINE int any(I mask) {
-    long long found = 0;
-    for (int l = 0; l < LANES; l++) found |= mask[l];
-    return found != 0;
-}
+#if defined(__AVX512F__)
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_pd((__m256d)mask) != 0;
+#else
+    return (mask[0] | mask[1]) != 0;
 #endif
+}
 
 /* exp(x) for x <= 0, relative error below 1e-15 down to x = -700; zero below. */
 INLINE V exponential(V x) {
