@@ -222,6 +222,7 @@ class TaylorPolycrystal:
             stress[rows] = to_components(sigma)
             stress[rows, 0] = 0.0  # virgin
             solves[rows] = torch.from_numpy(result.solves).to(solves) / self.grains
+            assert result.history is not None
             grains = self.compiled.unpack_grains(result.history)
             means = self._means(torch.from_numpy(grains["e"]), torch.from_numpy(grains["lam"]))
             for name, mean in means.items():
