@@ -92,7 +92,7 @@ class _Torch:
 
     def _unpack(self, state: Tensor) -> CrystalState:
         parts = state[:, 6:].split([math.prod(shape) for shape in self._shapes], dim=1)
-        return CrystalState(*[part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)])
+        return CrystalState(*[part.reshape(len(state), *shape) for part, shape in zip(parts, self._shapes)])
 
 
 class CrystalPoints:

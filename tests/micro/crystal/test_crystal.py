@@ -87,7 +87,8 @@ def test_hardening_is_the_derivative_of_the_stored_energy() -> None:
     h_ij = torch.tensor([0.0] * 3 + [20e6] * 3 + [25e6] * 6, dtype=torch.float64)
     H = (h_ij[:, None] * h_ij[None]).sqrt() * (1 - torch.eye(12, dtype=torch.float64))
     K = 40e9 * (1 - torch.eye(6, dtype=torch.float64))
-    energy = 0.5 * torch.einsum("ni,ij,nj->n", e, H, e) + (sigma * (e + sigma / h * torch.expm1(-h * e / sigma))).sum(-1)
+    energy = 0.5 * torch.einsum("ni,ij,nj->n", e, H, e)
+    energy = energy + (sigma * (e + sigma / h * torch.expm1(-h * e / sigma))).sum(-1)
     energy = energy + torch.einsum("ni,ij,nj->n", lam, K, lam) + 0.5 * 7e6 * lam.square().sum(-1)
     slip, twin = torch.autograd.grad(energy.sum(), (e, lam))
     got = crystal.resistance(e.detach(), lam.detach())
@@ -144,7 +145,8 @@ def halfway(crystal: Crystal, D: torch.Tensor, duration: float) -> tuple[torch.T
     """Lead virgin crystals halfway from C = I to exp(2 D): return C there, C at the end, and the state there."""
     n = len(D)
     start, end = EYE.expand(n, 3, 3), torch.linalg.matrix_exp(D + D.mT)
-    outcome = crystal.update(start, (start + end) / 2, crystal.initial_state(n), torch.full((n,), duration / 2).double())
+    half = torch.full((n,), duration / 2).double()
+    outcome = crystal.update(start, (start + end) / 2, crystal.initial_state(n), half)
     assert not bool(outcome.status.any())
     return (start + end) / 2, end, outcome.state
 
@@ -165,7 +167,8 @@ def in_steps(
 def test_fixed_steps_are_of_second_order() -> None:
     """Twice as many steps leave a quarter of the error, with slip and twinning under way.
 
-    The reference is another code and another scheme: Radau of fifth order for the equations of `micro.crystal.reference`.
+    The reference is another code and another scheme: Radau's of fifth order for the equations of
+    `micro.crystal.reference`.
     """
     D, duration = 0.05 * DIRECTIONS[:2], 1e-7
     C0, C1, start = halfway(Crystal(), D, duration)

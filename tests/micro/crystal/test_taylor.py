@@ -184,7 +184,8 @@ def test_backend_is_the_compiled_one_where_it_can_be_used() -> None:
     assert TaylorPolycrystal(1).backend == ("compiled" if available() else "torch")
     assert TaylorPolycrystal(1, slip="common").backend == "torch"
     assert TaylorPolycrystal(1, backend="torch").backend == "torch"
-    with pytest.raises(ValueError, match='backend "compiled" needs the device cpu and slip "domains", got cpu, \'parent\''):
+    sentence = 'backend "compiled" needs the device cpu and slip "domains", got cpu, \'parent\''
+    with pytest.raises(ValueError, match=sentence):
         TaylorPolycrystal(1, slip="parent", backend="compiled")
     with pytest.raises(ValueError, match="backend must be one of auto, compiled, torch, got 'fast'"):
         TaylorPolycrystal(1, backend="fast")
