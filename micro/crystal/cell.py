@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from micro.crystal.compiled import CompiledPolycrystal, available
-from micro.crystal.law import Crystal, CrystalState
+from micro.crystal.integrator import CrystalState
+from micro.crystal.law import Crystal
 from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.systems import crystal_systems
 from micro.spectral.solver import SpectralCells
 from micro.spectral.voronoi import seeds, stream, voronoi
-from micro.tensors import determinant, from_components, inverse, matmul, quaternion_rotations, to_components
+from micro.tensors import determinant, from_components, matmul, quaternion_rotations, to_components
 
 #: Components of a rotation, which precede the state of the crystal.
 ROTATION = 9
@@ -60,28 +61,38 @@ class _Compiled:
 
 
 class _Torch:
-    """Crystals advanced by the law in PyTorch, on any device."""
+    """The same in PyTorch, on any device."""
 
-    def __init__(self, parameters: CrystalParameters, device: str | torch.device) -> None:
-        self._law = Crystal(parameters, device=device)
+    def __init__(self, parameters: CrystalParameters, substeps: int, device: str | torch.device) -> None:
+        self._law = Crystal(parameters, substeps=substeps, device=device)
+        self._careful = Crystal(parameters, device=device)
         self._shapes = [part.shape[1:] for part in self._law.initial_state(1)]
 
     def initial_state(self, n: int) -> Tensor:
-        return torch.cat([part.flatten(1) for part in self._law.initial_state(n)], dim=1)
+        crystals = self._pack(self._law.initial_state(n))
+        return torch.cat([to_components(torch.eye(3).to(crystals)).expand(n, 6), crystals], dim=1)
 
     def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the second Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved."""
-        new, ok = self._law.update(F, self._unpack(state), dt)
-        back = inverse(F)
-        S = determinant(F)[:, None, None] * matmul(matmul(back, self._law.cauchy(F, new)), back.mT)
-        return S, torch.cat([part.reshape(len(F), -1) for part in new], dim=1), ok
+        C0, C1, start = from_components(state[:, :6]), matmul(F.mT, F), self._unpack(state)
+        new, status, _ = self._law.update(C0, C1, start, dt)
+        lost = torch.nonzero(status).flatten()
+        if len(lost) > 0:
+            again = self._careful.update(C0[lost], C1[lost], start.rows(lost), dt[lost])
+            for whole, part in zip((*new, status), (*again.state, again.status)):
+                whole[lost] = part
+        S = self._law.second_piola(C1, new)
+        return S, torch.cat([to_components(C1), self._pack(new)], dim=1), status == 0
 
     def slip(self, state: Tensor) -> Tensor:
         return self._unpack(state).e
 
+    def _pack(self, crystals: CrystalState) -> Tensor:
+        return torch.cat([part.reshape(len(part), -1) for part in crystals], dim=1)
+
     def _unpack(self, state: Tensor) -> CrystalState:
-        parts = state.split([math.prod(shape) for shape in self._shapes], dim=1)
-        return CrystalState(*(part.unflatten(1, shape) for part, shape in zip(parts, self._shapes)))
+        parts = state[:, 6:].split([math.prod(shape) for shape in self._shapes], dim=1)
+        return CrystalState(*[part.reshape(len(state), *shape) for part, shape in zip(parts, self._shapes)])
 
 
 class CrystalPoints:
@@ -89,9 +100,8 @@ class CrystalPoints:
 
     Args:
         parameters: Material parameters; magnesium by default.
-        backend: "compiled" (on the CPU), "torch" (backward Euler, any device), or "auto": compiled where that is
-            possible.
-        substeps: Steps of the compiled law per step of the cell.
+        backend: "compiled" (on the CPU), "torch" (any device), or "auto": compiled where that is possible.
+        substeps: Steps of the crystals per step of the cell.
         device: Torch device.
 
     Raises:
@@ -112,7 +122,9 @@ class CrystalPoints:
         parameters = load_material() if parameters is None else parameters
         self.backend = ("compiled" if on_cpu and available() else "torch") if backend == "auto" else backend
         self._grains: _Compiled | _Torch
-        self._grains = _Compiled(parameters, substeps) if self.backend == "compiled" else _Torch(parameters, device)
+        self._grains = (
+            _Compiled(parameters, substeps) if self.backend == "compiled" else _Torch(parameters, substeps, device)
+        )
 
     def initial_state(self, n: int) -> Tensor:
         """Return the state (n, k) of `n` virgin crystals whose axes are those of the sample."""

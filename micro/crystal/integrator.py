@@ -145,7 +145,7 @@ class _Run(NamedTuple):
     state: CrystalState
 
     def take(self, index: Tensor) -> "_Run":
-        return _Run(*(field[index] for field in self[:-1]), self.state.rows(index))  # type: ignore[arg-type]
+        return _Run._make([*(field[index] for field in self[:-1]), self.state.rows(index)])
 
     def C(self, time: Tensor) -> Tensor:
         return self.C0 + (time / self.duration)[:, None, None] * self.dC
@@ -169,7 +169,7 @@ def _advance(rules: FlowRules, control: Control, run: _Run) -> tuple[_Run, Tenso
         suggested = step * torch.where(ok, factor, constants.CUT)
         failed = ~accepted & (suggested < constants.SMALLEST_STEP * run.duration)
         suggested = torch.where(accepted & (step < h), torch.maximum(h, suggested), suggested)
-    state = CrystalState(*(_where(accepted, a, b) for a, b in zip(new, run.state[:-1])), suggested)
+    state = CrystalState._make([*(_where(accepted, a, b) for a, b in zip(new, run.state[:-1])), suggested])
     time = torch.where(accepted, torch.where(step == remaining, run.duration, run.time + step), run.time)
     return run._replace(state=state, time=time, steps=run.steps + 1), failed
 
@@ -185,11 +185,11 @@ def _step(
     D = s[:, None, None] * start.L
     first = (-matmul(B, D), s[:, None] * start.e, s[:, None] * start.lam)  # s k_0
     R = [y + k for y, k in zip((B, e, lam), first)]
-    middle = solve_stage(rules, Stage(*R, run.C(run.time + GAMMA * h), s, slipping), m, tolerance)
+    middle = solve_stage(rules, Stage._make([*R, run.C(run.time + GAMMA * h), s, slipping]), m, tolerance)
     second = [y - r for y, r in zip(middle[:3], R)]  # s k_2
     R = [y + WEIGHT / DIAGONAL * (k + k_) for y, k, k_ in zip((B, e, lam), second, first)]
     guess = m + (middle.m - m) / GAMMA
-    end = solve_stage(rules, Stage(*R, run.C(run.time + h), s, slipping), guess, tolerance)
+    end = solve_stage(rules, Stage._make([*R, run.C(run.time + h), s, slipping]), guess, tolerance)
     third = [y - r for y, r in zip(end[:3], R)]  # s k_3
     D5 = D.reshape(-1, 9) @ rules.systems.basis
     terms = zip((D5, *first[1:]), (middle.D, *second[1:]), (end.D, *third[1:]))

@@ -36,7 +36,8 @@ class Crystal:
         parameters: Material parameters; magnesium by default.
         slip: How parent and twins slip: "domains", "common" or "parent"; see `micro.crystal.flow_rules`.
         tolerance: Bound on the error of a step relative to the Mandel stress, > 0.
-        substeps: If positive, so many equal steps between two instants instead of the control of the error.
+        substeps: If positive, so many equal steps between two instants instead of the control of the error. `tolerance`
+            has no effect then: the equations of a step are solved far below its error.
         device: Torch device of all batches.
 
     Raises:
@@ -58,7 +59,7 @@ class Crystal:
             raise ValueError(f"substeps must not be negative, got {substeps}.")
         self.parameters = load_material() if parameters is None else parameters
         self.rules = FlowRules(crystal_systems(self.parameters, device), slip)
-        self.control = Control(tolerance, substeps)
+        self.control = Control(constants.FIXED_STEP_TOLERANCE if substeps else tolerance, substeps)
 
     def initial_state(self, n: int) -> CrystalState:
         """Return the state of `n` virgin crystals."""

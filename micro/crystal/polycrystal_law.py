@@ -51,10 +51,21 @@ FULL = 128
 class Grains(Protocol):
     """What the law needs of grains that share a deformation; `micro.crystal.compiled` says what the members mean."""
 
-    systems: CrystalSystems
-    orientations: np.ndarray
-    weights: np.ndarray
-    state_size: int
+    @property
+    def systems(self) -> CrystalSystems:
+        """Constants of the crystal."""
+
+    @property
+    def orientations(self) -> np.ndarray:
+        """Rotations (g, 3, 3) from the crystals to the sample."""
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights (g,)."""
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the state of one point."""
 
     def initial_state(self, n: int) -> np.ndarray:
         """Virgin state (n, k)."""

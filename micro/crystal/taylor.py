@@ -222,12 +222,13 @@ class TaylorPolycrystal:
             stress[rows] = to_components(sigma)
             stress[rows, 0] = 0.0  # virgin
             solves[rows] = torch.from_numpy(result.solves).to(solves) / self.grains
+            assert result.history is not None
             grains = self.compiled.unpack_grains(result.history)
             means = self._means(torch.from_numpy(grains["e"]), torch.from_numpy(grains["lam"]))
             for name, mean in means.items():
                 fields[name][rows, 1:] = mean
-            for row, status, point in zip(rows.tolist(), result.status.tolist(), result.failed_at.tolist()):
-                reason[row] = f"{REASONS[status]} at point {point} of the path" if status else ""
+            for row, status, point in zip(rows.tolist(), result.status, result.failed_at):
+                reason[row] = f"{REASONS[int(status)]} at point {int(point)} of the path" if status else ""
         return TaylorResult(stress, torch.tensor([not text for text in reason]), reason, solves, fields)
 
     def _checked_paths(self, U: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
+from micro.crystal.compiled import CompiledPolycrystal, available
+from micro.crystal.constants import SLIPPING_FRACTION
 from micro.crystal.integrator import CrystalState
 from micro.crystal.law import Crystal
 from micro.crystal.materials import load_material
-from micro.crystal.systems import slip_systems, twin_systems
-from micro.tensors import determinant, deviator, rotation_about
+from micro.crystal.reference import rate_equations, reference_crystal
+from micro.crystal.systems import crystal_systems, slip_systems, twin_systems
+from micro.tensors import determinant, deviator, from_components, rotation_about, to_components
 
 EYE = torch.eye(3, dtype=torch.float64)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -83,7 +87,8 @@ def test_hardening_is_the_derivative_of_the_stored_energy() -> None:
     h_ij = torch.tensor([0.0] * 3 + [20e6] * 3 + [25e6] * 6, dtype=torch.float64)
     H = (h_ij[:, None] * h_ij[None]).sqrt() * (1 - torch.eye(12, dtype=torch.float64))
     K = 40e9 * (1 - torch.eye(6, dtype=torch.float64))
-    energy = 0.5 * torch.einsum("ni,ij,nj->n", e, H, e) + (sigma * (e + sigma / h * torch.expm1(-h * e / sigma))).sum(-1)
+    energy = 0.5 * torch.einsum("ni,ij,nj->n", e, H, e)
+    energy = energy + (sigma * (e + sigma / h * torch.expm1(-h * e / sigma))).sum(-1)
     energy = energy + torch.einsum("ni,ij,nj->n", lam, K, lam) + 0.5 * 7e6 * lam.square().sum(-1)
     slip, twin = torch.autograd.grad(energy.sum(), (e, lam))
     got = crystal.resistance(e.detach(), lam.detach())
@@ -96,19 +101,18 @@ def test_hardening_is_the_derivative_of_the_stored_energy() -> None:
 def test_basal_slip_reaches_its_closed_form() -> None:
     """Simple shear along a basal system. The other two, at 60 degrees, see half the stress and help:
 
-    (tau - sigma_inf)^2 + (tau/2 - sigma_inf)^2 = tau_0^2 rate/rate_0 in steady flow with m = 1/2.
+    (tau - sigma_inf)^2 + (tau/2 - sigma_inf)^2 = tau_0^2 rate/rate_0 in steady flow with m = 1/2. All other systems are
+    locked: while the stress builds up they would carry half a per cent of the shear.
     """
-    crystal, systems = Crystal(), slip_systems()
+    crystal, systems = Crystal(load_material().with_tau_0(prismatic=1e6, pyramidal=1e6, twin=1e6)), slip_systems()
     s, m = systems.s[0], systems.m[0]
     rate, shear = 2e5, 0.02
-    times = np.linspace(0.0, shear / rate, 41)
+    times = np.linspace(0.0, shear / rate, 6)
     F, state = drive(crystal, lambda t: EYE + rate * t * s[:, None] * m[None], times)[-1]
     expected = max(np.roots([1.25, -3 * 0.7, 2 * 0.7**2 - 10.0**2 * rate / 1e5])) * 1e6
-    # The elastic shear tau/G = 0.05 % turns the stress by as much.
-    assert float(s @ crystal.cauchy(F, state)[0] @ m) == pytest.approx(expected, rel=2e-3)
-    assert float(state.e[0, 3:].abs().max()) < 0.01 * shear  # while the stress builds up
+    assert float(s @ crystal.cauchy(F, state)[0] @ m) == pytest.approx(expected, rel=1e-5)
     along = state.e[0, 0] + 0.5 * (state.e[0, 1] + state.e[0, 2])
-    assert float(along) == pytest.approx(shear - expected / 25e9, rel=2e-3)
+    assert float(along) == pytest.approx(shear - expected / 25e9, rel=1e-5)
 
 
 def test_full_twinning_is_a_simple_shear_of_0129() -> None:
@@ -128,7 +132,7 @@ def test_twin_fractions_grow_only_and_stay_below_one() -> None:
     crystal = Crystal()
     D = torch.diag(torch.tensor([-0.5, -0.5, 1.0], dtype=torch.float64)) * 0.2
     D = D + 0.02 * DIRECTIONS[0]  # off the symmetric direction, where all six variants tie
-    times = np.linspace(0.0, 1e-5, 25)
+    times = np.linspace(0.0, 1e-5, 13)
     history = drive(crystal, lambda t: torch.linalg.matrix_exp(np.sin(t / 1e-5 * 3 * np.pi) * D), times)
     lam = torch.stack([state.lam[0] for _, state in history])
     assert float(lam.diff(dim=0).min()) >= 0.0
@@ -137,60 +141,93 @@ def test_twin_fractions_grow_only_and_stay_below_one() -> None:
     torch.testing.assert_close(det, torch.ones_like(det), rtol=0, atol=1e-12)
 
 
+def halfway(crystal: Crystal, D: torch.Tensor, duration: float) -> tuple[torch.Tensor, torch.Tensor, CrystalState]:
+    """Lead virgin crystals halfway from C = I to exp(2 D): return C there, C at the end, and the state there."""
+    n = len(D)
+    start, end = EYE.expand(n, 3, 3), torch.linalg.matrix_exp(D + D.mT)
+    half = torch.full((n,), duration / 2).double()
+    outcome = crystal.update(start, (start + end) / 2, crystal.initial_state(n), half)
+    assert not bool(outcome.status.any())
+    return (start + end) / 2, end, outcome.state
+
+
+def in_steps(
+    crystal: Crystal, C0: torch.Tensor, C1: torch.Tensor, state: CrystalState, duration: float, steps: int
+) -> list[tuple[torch.Tensor, CrystalState]]:
+    """Lead crystals from C0 to C1 in equal steps between as many instants; return C and state at each instant."""
+    dt, history = torch.full((len(C0),), duration / steps).double(), [(C0, state)]
+    for k in range(1, steps + 1):
+        C = C0 + (C1 - C0) * (k / steps)
+        outcome = crystal.update(history[-1][0], C, history[-1][1], dt)
+        assert not bool(outcome.status.any())
+        history.append((C, outcome.state))
+    return history
+
+
 def test_fixed_steps_are_of_second_order() -> None:
-    """Twice as many steps leave a quarter of the error, against a solution of another scheme of steps: the adaptive."""
-    D = 0.03 * DIRECTIONS[:3]
-    F = straight(D, 1e-5)
-    times = np.array([0.0, 1e-5])
-    reference = Crystal(NO_TWINS, tolerance=1e-6)
-    (_, start), (end, exact) = drive(reference, F, times, 3)
+    """Twice as many steps leave a quarter of the error, with slip and twinning under way.
+
+    The reference is another code and another scheme: Radau's of fifth order for the equations of
+    `micro.crystal.reference`.
+    """
+    D, duration = 0.05 * DIRECTIONS[:2], 1e-7
+    C0, C1, start = halfway(Crystal(), D, duration)
+    rates, exact = rate_equations(reference_crystal(crystal_systems(load_material())), threshold=SLIPPING_FRACTION), []
+    for k in range(2):
+        first = [torch.linalg.inv(start.B[k]).flatten(), start.e[k], start.lam[k]]
+        begin, change = C0[k].numpy(), (C1 - C0)[k].numpy()
+
+        def rhs(t: float, y: np.ndarray, begin: np.ndarray = begin, change: np.ndarray = change) -> np.ndarray:
+            return duration / 2 * rates(begin + t * change, y[:, None], False)[:, 0]
+
+        y = solve_ivp(rhs, (0.0, 1.0), torch.cat(first).numpy(), "Radau", rtol=1e-8, atol=1e-12).y[:, -1]
+        exact.append(np.concatenate([np.linalg.inv(y[:9].reshape(3, 3)).ravel(), y[9:]]))
     errors = []
-    for n in (100, 200, 400):
-        crystal = Crystal(NO_TWINS, substeps=n, tolerance=1e-8)
-        state = drive(crystal, F, times, 3)[-1][1]
-        errors.append(float((crystal.cauchy(end, state) - crystal.cauchy(end, exact)).norm()))
+    for steps in (10, 20, 40):
+        state = Crystal(substeps=steps).update(C0, C1, start, torch.full((2,), duration / 2).double()).state
+        y = torch.cat([state.B.flatten(1), state.e, state.lam], dim=1).numpy()
+        errors.append(np.abs(y - np.stack(exact)).max())
     assert errors[0] / errors[1] > 3.2 and errors[1] / errors[2] > 3.2
-    assert errors[2] < 1e-3 * float(reference.cauchy(end, exact).norm())
+    assert errors[2] < 1e-5
 
 
+@pytest.mark.skipif(not available(), reason="there is no C compiler")
 def test_error_follows_the_tolerance() -> None:
-    D = 0.05 * DIRECTIONS
-    F, times = straight(D, 1e-5), np.array([0.0, 1e-5])
-    crystal = Crystal(tolerance=1e-6)
-    end, state = drive(crystal, F, times, 6)[-1]
-    assert float(state.lam.max()) > 0.1
-    exact = crystal.cauchy(end, state)
-    errors = []
-    for tolerance in (1e-2, 1e-3, 1e-4):
-        state = drive(Crystal(tolerance=tolerance), F, times, 6)[-1][1]
-        errors.append(float((crystal.cauchy(end, state) - exact).norm() / exact.norm()))
-    assert errors[0] < 0.02
-    assert errors[1] < 0.4 * errors[0] and errors[2] < 0.4 * errors[1]
+    """Against the compiled law with a hundredth of the tolerance. The error at one instant falls irregularly, so that
+    it is bounded by the tolerance itself and its fall is that over two decades."""
+    C = torch.linalg.matrix_exp(0.05 * (DIRECTIONS + DIRECTIONS.mT))
+    start, duration = EYE.expand(6, 3, 3), torch.full((6,), 1e-5).double()
+    compiled = CompiledPolycrystal(crystal_systems(load_material()), np.eye(3)[None], np.ones(1), tolerance=1e-6)
+    update = compiled.update(to_components(C).numpy(), compiled.initial_state(6), 1e-5)
+    assert update.ok.all() and compiled.unpack(update.state)["lam"].max() > 0.1
+    exact, errors = from_components(torch.from_numpy(update.S)), []
+    for tolerance in (1e-2, 1e-4):
+        crystal = Crystal(tolerance=tolerance)
+        outcome = crystal.update(start, C, crystal.initial_state(6), duration)
+        error = (crystal.second_piola(C, outcome.state) - exact).flatten(1).norm(dim=1)
+        errors.append(float((error / exact.flatten(1).norm(dim=1)).max()))
+        assert errors[-1] < tolerance
+    assert errors[1] < 0.3 * errors[0]
 
 
 @pytest.mark.parametrize("slip", ["domains", "common", "parent"])
 def test_work_is_stored_or_dissipated(slip: str) -> None:
-    """Along a straight path of C, by Simpson's rule over instants that become dense where the rates change fast."""
-    D, duration, imbalance = 0.04 * DIRECTIONS[:3], 1e-6, []
-    crystal = Crystal(slip=slip, tolerance=1e-5)
-    F = straight(D, duration)
-    for n in (40, 80):
-        times = duration * np.linspace(0.0, 1.0, 2 * n + 1) ** 2
-        history = drive(crystal, F, times, 3)
-        C = [f.mT @ f for f, _ in history]
-        rate = (C[-1] - C[0]) / duration
-        power = [(crystal.second_piola(c, state) * rate).sum((1, 2)) / 2 for c, (_, state) in zip(C, history)]
-        loss = torch.stack([crystal.dissipation(c, state) for c, (_, state) in zip(C, history)])
-        assert float(loss.min()) >= 0.0
-        weight = torch.from_numpy(np.gradient(times, edge_order=1))
-        weight[0] = weight[-1] = 0.0
-        weight[0], weight[-1] = (times[1] - times[0]) / 2, (times[-1] - times[-2]) / 2
-        work, lost = (weight @ torch.stack(power), weight @ loss)
-        stored = crystal.energy(C[-1], history[-1][1]) - crystal.energy(C[0], history[0][1])
+    """What is left of the balance falls with the square of the step, as do the errors of the scheme and of the sums."""
+    D, duration, imbalance = 0.05 * DIRECTIONS[:3], 1e-7, []
+    C0, C1, start = halfway(Crystal(slip=slip), D, duration)
+    crystal = Crystal(slip=slip, substeps=1)
+    for steps in (10, 20, 40):
+        history = in_steps(crystal, C0, C1, start, duration / 2, steps)
+        power = [(crystal.second_piola(C, state) * (C1 - C0)).sum((1, 2)) / 2 for C, state in history]
+        loss = [duration / 2 * crystal.dissipation(C, state) for C, state in history]
+        assert float(torch.stack(loss).min()) > 0.0
+        work, lost = (torch.trapezoid(torch.stack(values), dx=1 / steps, dim=0) for values in (power, loss))
+        stored = crystal.energy(*history[-1]) - crystal.energy(*history[0])
         imbalance.append(float(((work - lost - stored).abs() / work).max()))
         assert bool((lost > 0.1 * work).all())
-    assert imbalance[1] < 2e-3
-    assert imbalance[1] < 0.4 * imbalance[0]
+    assert float((history[-1][1].lam - start.lam).sum(-1).min()) > 5e-3  # twins grow, too
+    assert imbalance[0] / imbalance[1] > 3.2 and imbalance[1] / imbalance[2] > 3.2
+    assert imbalance[2] < 5e-5
 
 
 def reversed_in_twins(crystal: Crystal) -> Crystal:
@@ -204,13 +241,14 @@ def reversed_in_twins(crystal: Crystal) -> Crystal:
 
 
 def test_the_sense_of_a_slip_direction_in_a_twin_matters_in_the_common_rule_alone() -> None:
-    F, times = straight(0.08 * DIRECTIONS[:4], 1e-5), np.array([0.0, 1e-5])
+    extension = torch.diag(torch.tensor([-0.5, -0.5, 1.0], dtype=torch.float64))  # along c, which makes twins
+    F, times = straight(0.05 * extension + 0.02 * DIRECTIONS[:2], 1e-6), np.array([0.0, 1e-6])
     change = {}
     for slip in ("domains", "common"):
         stress = []
         for crystal in (Crystal(slip=slip), reversed_in_twins(Crystal(slip=slip))):
-            end, state = drive(crystal, F, times, 4)[-1]
-            assert float(state.lam.sum(-1).max()) > 0.2
+            end, state = drive(crystal, F, times, 2)[-1]
+            assert float(state.lam.sum(-1).min()) > 0.2
             stress.append(deviator(crystal.cauchy(end, state)))
         change[slip] = float((stress[1] - stress[0]).norm() / stress[0].norm())
     assert change["domains"] < 1e-8
@@ -226,7 +264,7 @@ def test_rules_for_slip_agree_as_long_as_nothing_has_twinned() -> None:
 
 def test_crystal_symmetry() -> None:
     """A six-fold turn of the crystal about c changes nothing."""
-    crystal = Crystal(tolerance=1e-4)
+    crystal = Crystal()
     six = rotation_about(torch.tensor([0.0, 0.0, 1.0]), torch.pi / 3)
     F, times = straight(0.05 * DIRECTIONS[1:2], 1e-5), np.array([0.0, 1e-5])
     end, plain = drive(crystal, F, times)[-1]
@@ -242,11 +280,10 @@ def test_deviator_depends_on_the_isochoric_history_alone() -> None:
     Between two instants C is linear in time, so that the isochoric histories differ a little there: the smaller the
     steps, the less.
     """
-    crystal, F = Crystal(tolerance=1e-4), straight(0.04 * DIRECTIONS[4:5], 1e-5)
-    J = lambda t: (1 + 0.1 * np.sin(t * 3e5)) ** 3
-    differences = []
-    for n in (6, 12):
-        times = np.linspace(0.0, 1e-5, n + 1)
+    F, differences = straight(0.04 * DIRECTIONS[1:2], 1e-7), []
+    J = lambda t: (1 + 0.1 * np.sin(t * 3e7)) ** 3
+    for n in (4, 8):
+        crystal, times = Crystal(substeps=32 // n), np.linspace(0.0, 1e-7, n + 1)
         end, plain = drive(crystal, F, times)[-1]
         swollen_end, swollen = drive(crystal, lambda t: J(t) ** (1 / 3) * F(t), times)[-1]
         sigma, swollen_sigma = crystal.cauchy(end, plain), crystal.cauchy(swollen_end, swollen)

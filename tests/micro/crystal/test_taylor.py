@@ -8,6 +8,7 @@ import torch
 from micro.crystal import constants
 from micro.crystal.compiled import available
 from micro.crystal.law import Crystal
+from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.tensors import (
@@ -35,7 +36,7 @@ class Grains:
     weights: torch.Tensor
 
 
-def walks(n: int, steps: int = 6, strain: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+def walks(n: int, steps: int = 3, strain: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     """Stretch (n, T, 6) and times (n, T), s, of random walks of 10 us."""
     paths = random_walk(range(n), 3, strain=strain, steps=steps, knots=3, duration=(1e-5, 1e-5))
     return torch.from_numpy(paths.U), torch.from_numpy(paths.time * paths.duration[:, None])
@@ -60,7 +61,7 @@ def test_one_grain_is_the_crystal_turned() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mean_has_the_weights_of_the_texture(backend: str) -> None:
-    U, time = walks(1, steps=3)
+    U, time = walks(1)
     q, weights = random_rotations(3, 2), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
     alone = [TaylorPolycrystal(Grains(q[i : i + 1], one), backend=backend).solve(U, time) for i in range(3)]
@@ -87,17 +88,17 @@ def test_pressure_is_exact_whatever_the_history(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_result_does_not_depend_on_the_batch(backend: str) -> None:
-    U, time = walks(3, steps=4)
+    U, time = walks(2)
     polycrystal = TaylorPolycrystal(3, backend=backend)
     together = polycrystal.solve(U, time).stress
-    part = polycrystal.solve(U[[2, 0]], time[[2, 0]]).stress
-    torch.testing.assert_close(part, together[[2, 0]], rtol=0, atol=1e-9 * float(together.abs().max()))
+    part = polycrystal.solve(U[[1]], time[[1]]).stress
+    torch.testing.assert_close(part, together[[1]], rtol=0, atol=1e-9 * float(together.abs().max()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_steps_of_a_run_are_those_of_a_path_and_turn_with_the_body(backend: str) -> None:
     """`update` with superposed rotations, which differ from step to step, gives the stress of `solve`, turned."""
-    U, time = walks(2, steps=4)
+    U, time = walks(2)
     polycrystal = TaylorPolycrystal(3, backend=backend)
     expected, state = polycrystal.solve(U, time), polycrystal.initial_state(2)
     for k in range(1, U.shape[1]):
@@ -145,8 +146,8 @@ def test_compiled_and_torch_agree(strain: float, monkeypatch: pytest.MonkeyPatch
     """To 1e-10 where Newton's iteration ends at round-off; its last change is else below its tolerance in both."""
     monkeypatch.setattr(constants, "NEWTON_TOLERANCE", 1e-9 / constants.TOLERANCE)
     monkeypatch.setattr(constants, "NEWTON_ITERATIONS", 40)
-    U, time = walks(3, strain=strain)
-    compiled, plain = (TaylorPolycrystal(3, seed=1, backend=backend) for backend in ("compiled", "torch"))
+    U, time = walks(2, strain=strain)
+    compiled, plain = (TaylorPolycrystal(2, seed=1, backend=backend) for backend in ("compiled", "torch"))
     a, b = compiled.solve(U, time), plain.solve(U, time)
     assert a.ok.all() and b.ok.all()
     assert float(b.fields["twin_fraction"].max()) > 0.01
@@ -156,11 +157,35 @@ def test_compiled_and_torch_agree(strain: float, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(field, b.fields[name], rtol=0, atol=1e-10)
 
 
+@pytest.mark.skipif(not available(), reason="there is no C compiler")
+@pytest.mark.parametrize(("material", "duration"), [("steel-316l", 1e-5), ("ferrite", 1e-5)])
+def test_compiled_and_torch_agree_without_twins(
+    material: str, duration: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cubic crystals with 12 and 24 slip systems, rates with a power of 11 and 20, and a resistance from the start."""
+    monkeypatch.setattr(constants, "NEWTON_TOLERANCE", 1e-9 / constants.TOLERANCE)
+    monkeypatch.setattr(constants, "NEWTON_ITERATIONS", 40)
+    paths = random_walk(range(2), 3, strain=0.05, steps=3, knots=3, duration=(duration, duration))
+    U, time = torch.from_numpy(paths.U), torch.from_numpy(paths.time * paths.duration[:, None])
+    compiled, plain = (
+        TaylorPolycrystal(2, seed=1, parameters=load_material(material), backend=backend)
+        for backend in ("compiled", "torch")
+    )
+    a, b = compiled.solve(U, time), plain.solve(U, time)
+    assert a.ok.all() and b.ok.all()
+    assert max(float(field.max()) for field in b.fields.values()) > 0.01
+    torch.testing.assert_close(a.solves, b.solves)
+    torch.testing.assert_close(a.stress, b.stress, rtol=0, atol=1e-9 * float(b.stress.abs().max()))
+    for name, field in a.fields.items():
+        torch.testing.assert_close(field, b.fields[name], rtol=0, atol=1e-9)
+
+
 def test_backend_is_the_compiled_one_where_it_can_be_used() -> None:
     assert TaylorPolycrystal(1).backend == ("compiled" if available() else "torch")
     assert TaylorPolycrystal(1, slip="common").backend == "torch"
     assert TaylorPolycrystal(1, backend="torch").backend == "torch"
-    with pytest.raises(ValueError, match='backend "compiled" needs the device cpu and slip "domains", got cpu, \'parent\''):
+    sentence = 'backend "compiled" needs the device cpu and slip "domains", got cpu, \'parent\''
+    with pytest.raises(ValueError, match=sentence):
         TaylorPolycrystal(1, slip="parent", backend="compiled")
     with pytest.raises(ValueError, match="backend must be one of auto, compiled, torch, got 'fast'"):
         TaylorPolycrystal(1, backend="fast")
@@ -186,14 +211,14 @@ def test_anisotropy_falls_with_the_root_of_the_number_of_grains() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_path_that_cannot_be_solved_is_named_and_spoils_no_other(backend: str) -> None:
-    U, time = walks(2, steps=6, strain=0.05)
-    U[1, 4:, 0] = -0.5  # turned inside out
+    U, time = walks(2, strain=0.05)
+    U[1, 2:, 0] = -0.5  # turned inside out
     polycrystal = TaylorPolycrystal(3, backend=backend)
     result = polycrystal.solve(U, time)
     assert result.ok.tolist() == [True, False]
-    reason = "the deformation or the state was not finite with det F > 0 at point 4 of the path"
+    reason = "the deformation or the state was not finite with det F > 0 at point 2 of the path"
     assert result.reason == ["", reason]
-    assert bool(result.stress[1, 4:].isnan().all()) and bool(result.stress[1, :4].isfinite().all())
+    assert bool(result.stress[1, 2:].isnan().all()) and bool(result.stress[1, :2].isfinite().all())
     alone = polycrystal.solve(U[:1], time[:1]).stress
     torch.testing.assert_close(result.stress[:1], alone, rtol=0, atol=1e-9 * float(alone.abs().max()))
 
