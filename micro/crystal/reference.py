@@ -334,9 +334,7 @@ def solve_polycrystal(
     for q, weight in zip(orientations, weights, strict=True):
         F_c = q.T @ F @ q
         C = np.swapaxes(F_c, 1, 2) @ F_c
-        grain = solve_grain(
-            crystal, C, time, slip=slip, signs=signs, threshold=threshold, rtol=rtol, method=method
-        )
+        grain = solve_grain(crystal, C, time, slip=slip, signs=signs, threshold=threshold, rtol=rtol, method=method)
         grains.append(grain)
         stress += weight * (q @ cauchy(crystal, F_c, grain.F_in) @ q.T)
     return ReferenceResult(np.stack([stress[:, i, j] for i, j in _COMPONENTS], axis=-1), grains)

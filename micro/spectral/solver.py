@@ -455,9 +455,7 @@ class _Iteration:
         self._mixing.keep(mask)
 
 
-def _put(
-    state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport
-) -> None:
+def _put(state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport) -> None:
     """Write the results of some cells into those of all, at the places `at`."""
     for whole, piece in zip(state or (), part):
         whole[at] = piece
