@@ -27,6 +27,8 @@ PRODUCT = 768  # rows of the matrices of the timed product
 RENDER = (
     "import pyvista as v; p = v.Plotter(off_screen=True); p.add_mesh(v.Cube()); assert p.screenshot(None).std() > 0"
 )
+# The crystal law is another package's, so it is asked in a process of its own; a line of its log says what is wrong.
+CRYSTAL = "from micro.crystal.compiled import available; raise SystemExit(not available())"
 
 
 @dataclass
@@ -166,7 +168,7 @@ def blas_names() -> str:
 
 
 def report_system(report: Report) -> None:
-    """Shared memory, compiler, rendering."""
+    """Shared memory, compiler, crystal law, rendering."""
     try:
         stat = os.statvfs("/dev/shm")
         size, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
@@ -179,21 +181,37 @@ def report_system(report: Report) -> None:
     report.say("compiler", compiler or "missing")
     if compiler is None:
         report.find("There is no C compiler, which DOLFINx needs for its forms.", "install one (Debian: gcc).")
+    report_crystal(report)
     report_rendering(report)
+
+
+def attempt(code: str, seconds: float) -> str:
+    """Runs Python code in a process of its own and returns why it fails, or nothing."""
+    try:
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return done.stderr.strip().splitlines()[-1].rstrip(".") if done.stderr.strip() else f"exit code {done.returncode}"
+
+
+def report_crystal(report: Report) -> None:
+    """Compiles the crystal law, or finds the library of an earlier time."""
+    reason = attempt(CRYSTAL, 300)
+    report.say("crystal", "cannot be compiled" if reason else "compiled")
+    if reason:
+        wrong = f"The crystal law cannot be compiled, so that polycrystals are slow and no law of a structure: {reason}."
+        report.find(wrong, "install a C compiler that works (Debian: gcc), or let the environment variable CC name one.")
 
 
 def report_rendering(report: Report) -> None:
     """Renders off screen in a process of its own, since VTK ends the process where there is no display."""
-    remedy = "install pyvista and, for Debian's VTK, xvfb (docker/run brings a display; else xvfb-run CMD)."
-    try:
-        command = [sys.executable, "-W", "ignore", "-c", RENDER]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        works = done.returncode == 0
-        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        works, reason = False, str(error)
-    report.say("rendering", "off screen works" if works else "off screen does not work")
-    if not works:
+    reason = attempt(RENDER, 60)
+    report.say("rendering", "off screen does not work" if reason else "off screen works")
+    if reason:
+        remedy = "install pyvista and, for Debian's VTK, xvfb (docker/run brings a display; else xvfb-run CMD)."
         report.find(f"pyvista cannot draw off screen: {reason}.", remedy)
 
 

@@ -42,7 +42,10 @@ HOMES = {
     ),
     "field writer": (r"VTXWriter\(|XDMFFile\(", {"fem/io/fields.py"}),
     "Dirichlet condition": (r"\bclass (Dirichlet|Prescribed|Condition)\w*", {"fem/discretisation/dirichlet.py"}),
-    "load stepping": (r"tqdm\(", {"fem/statics/load_steps.py", "micro/data/job.py", "surrogates/training/epochs.py"}),
+    "load stepping": (
+        r"tqdm\(",
+        {"fem/statics/load_steps.py", "micro/crystal/reduced.py", "micro/data/job.py", "surrogates/training/epochs.py"},
+    ),
     "split of data": (r"\bdef split\(", {"surrogates/training/split.py"}),
 }
 

@@ -81,7 +81,9 @@ fibres = SpectralCells(phase, [METAL, FIBRE]).solve(U, time, store=[-1])
 voids = SpectralCells(phase, [METAL, Void()]).solve(U, time, store=[-1])
 grain, turns = random_cell(16, (N, N), 0, 0)
 U_grains, time_grains = path(0.04, 0.04)
-grains = polycrystal_cells(grain[None], turns[None], load_material("two-slip-2d")).solve(U_grains, time_grains, store=[-1])
+grains = polycrystal_cells(grain[None], turns[None], load_material("two-slip-2d")).solve(
+    U_grains, time_grains, store=[-1]
+)
 assert all(bool(result.ok.all()) for result in (fibres, voids, grains)), "a cell was not solved"
 
 # %% [markdown]
@@ -96,7 +98,8 @@ summary = {
     "work_voids": work(voids, U),
     "voigt_voids": (1 - fraction) * metal,
     "evaluations_per_step": {
-        name: float(r.iterations[:, 1:].double().mean()) for name, r in (("fibres", fibres), ("voids", voids), ("grains", grains))
+        name: float(r.iterations[:, 1:].double().mean())
+        for name, r in (("fibres", fibres), ("voids", voids), ("grains", grains))
     },
 }
 assert metal < summary["work_fibres"] < summary["voigt_fibres"]

@@ -18,7 +18,7 @@
 #
 # References: Kelley and Hosford (1968), Plane-strain compression of magnesium and magnesium alloy crystals, Trans.
 # Metall. Soc. AIME 242, 5-13; Chang and Kochmann (2015),
-# doi:10.1016/j.ijplas.2015.03.008; Zhang and Joshi (2012), doi:10.1016/j.jmps.2012.01.005; Molodov et al. (2023),
+# doi:10.1016/j.ijplas.2015.03.008; Zhang and Joshi (2012), J. Mech. Phys. Solids 60; Molodov et al. (2023),
 # doi:10.3390/met13040640.
 
 # %%

@@ -146,7 +146,7 @@ class CellSource(Source):
             ids: Sample ids.
             store: Numbers of the stored times whose local fields are kept; `CellResult` says which.
         """
-        U, time, duration = self.paths(ids)
+        U, _, duration = self.paths(ids)
         cells = [random_cell(self.grains, self.shape, self.seed, int(sample)) for sample in ids]
         orientations = torch.stack([turn for _, turn in cells])
         problem = polycrystal_cells(

@@ -42,7 +42,8 @@ FAR = 0.1
 TWIN_DETERMINANT = 0.1
 #: Smallest magnitude of a pivot of these equations, which passes through zero for the variant that wins.
 TWIN_PIVOT = 1e-3
-#: Fraction of the crystal from which on a twin slips; the loss is at most this share of the flow.
+#: Fraction of the crystal from which on a twin slips. A soft twin slips faster than its parent, so the flow that is
+#: lost below it can be more than this share; docs/results/crystal.md says how much was measured.
 SLIPPING_FRACTION = 1e-3
 #: Factors of the step: after a failed iteration; safety; the bounds of its change after an estimate.
 CUT, SAFETY, SHRINK, GROW = 0.25, 0.8, 0.2, 3.0

@@ -226,6 +226,30 @@ def rate_equations(
     return rates
 
 
+def right_side(
+    rates: Callable[[np.ndarray, np.ndarray, bool], np.ndarray],
+    begin: np.ndarray,
+    end: np.ndarray,
+    T: float,
+    full: bool,
+) -> Callable[[float, np.ndarray], np.ndarray]:
+    """Return dy/dt over one segment of a path, in which C goes from `begin` to `end` (3, 3) while t goes from 0 to 1.
+
+    Args:
+        rates: The function of `rate_equations`.
+        begin: C at the start of the segment.
+        end: C at its end.
+        T: Duration of the segment, s.
+        full: Whether the crystal has twinned completely.
+    """
+
+    def rhs(t: float, y: np.ndarray) -> np.ndarray:
+        now = begin + t * (end - begin)
+        return T * rates(now, y, full) if y.ndim == 2 else T * rates(now, y[:, None], full)[:, 0]
+
+    return rhs
+
+
 def solve_grain(
     crystal: ReferenceCrystal,
     C: np.ndarray,
@@ -258,20 +282,17 @@ def solve_grain(
     n, n_t, rates = len(crystal.s), len(crystal.twin_s), rate_equations(crystal, slip, signs, threshold)
     atol = np.concatenate([np.full(9, ATOL_F), np.full(n, ATOL_E), np.full(n_t, ATOL_LAM)]) * min(1.0, rtol / RTOL)
     y = np.concatenate([np.eye(3).ravel(), np.zeros(n + n_t)])
+
+    def untwinned(t: float, y: np.ndarray) -> float:
+        return 1.0 - y[9 + n :].sum()
+
+    untwinned.terminal = True  # type: ignore[attr-defined]
     history, full, evaluations, step = [y], n_t == 0, 0, 0.0
     for k in range(1, len(time)):
         T, begin, end = time[k] - time[k - 1], C[k - 1], C[k]
         at = 0.0
         while at < 1.0:
-
-            def rhs(t: float, y: np.ndarray) -> np.ndarray:
-                now = begin + t * (end - begin)
-                return T * rates(now, y, full) if y.ndim == 2 else T * rates(now, y[:, None], full)[:, 0]
-
-            def untwinned(t: float, y: np.ndarray) -> float:
-                return 1.0 - y[9 + n :].sum()
-
-            untwinned.terminal = True  # type: ignore[attr-defined]
+            rhs = right_side(rates, begin, end, T, full)
             options: dict[str, Any] = {"rtol": rtol, "atol": atol, "first_step": min(step / T, 1.0 - at) or None}
             events = None if full else untwinned
             # A trial state of the iteration may lie beyond all bounds; the method then takes a smaller step.
@@ -334,9 +355,7 @@ def solve_polycrystal(
     for q, weight in zip(orientations, weights, strict=True):
         F_c = q.T @ F @ q
         C = np.swapaxes(F_c, 1, 2) @ F_c
-        grain = solve_grain(
-            crystal, C, time, slip=slip, signs=signs, threshold=threshold, rtol=rtol, method=method
-        )
+        grain = solve_grain(crystal, C, time, slip=slip, signs=signs, threshold=threshold, rtol=rtol, method=method)
         grains.append(grain)
         stress += weight * (q @ cauchy(crystal, F_c, grain.F_in) @ q.T)
     return ReferenceResult(np.stack([stress[:, i, j] for i, j in _COMPONENTS], axis=-1), grains)

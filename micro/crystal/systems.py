@@ -165,12 +165,12 @@ def twinned(systems: Systems, twins: Systems) -> Tensor:
 
     The twinned lattice is the parent turned by 180 degrees about the normal of the twin plane.
 
-    The sign of a slip direction in the twin is a matter of convention, but (A.10) gives slip in parent and twin the
-    same rate, so the convention matters there: with the plain turn, the average of parent and twin loses two of its
-    five independent shears at a twin fraction of one half, and such a crystal, having no way to flow, would reach tens
-    of GPa. The sign is chosen such that the two cooperate: the symmetric parts of the Schmid tensors of parent
-    and twin have a positive product. Then all five shears remain (smallest singular value 0.68, against 1.02 in the
-    parent, at any twin fraction).
+    The sign of a slip direction in the twin is a matter of convention, and only the model "common" depends on it (see
+    `micro.crystal.flow_rules`), because (A.10) gives slip in parent and twin the same rate. There, with the plain turn,
+    the average of parent and twin loses two of its five independent shears at a twin fraction of one half, and such a
+    crystal, having no way to flow, would reach tens of GPa. The sign is chosen such that the two cooperate: the
+    symmetric parts of the Schmid tensors of parent and twin have a positive product. Then all five shears remain
+    (smallest singular value 0.68, against 1.02 in the parent, at any twin fraction).
     """
     q = 2 * twins.m[:, :, None] * twins.m[:, None, :] - torch.eye(3, dtype=twins.m.dtype)  # (n_t, 3, 3)
     turned = torch.einsum("bij,ajk,blk->abil", q, systems.schmid, q)

@@ -1,9 +1,8 @@
 """Anderson acceleration of fixed points, for a batch of problems that do not know of each other.
 
 References:
-    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X; for
-    cells: Chen, Wicht, Schneider and Kabel (2019), as in Schneider (2021), A review of nonlinear FFT-based computational homogenization
-    methods, doi:10.1007/s00707-021-02962-1.
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X; for cells: Schneider
+    (2021), A review of nonlinear FFT-based computational homogenization methods, doi:10.1007/s00707-021-02962-1.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Periodic cells of any point laws under a prescribed mean stretch, at finite strain, by fast Fourier transforms.
 
 Find the periodic displacement u such that F = F_mean + grad u and the stress P = P(F, state, dt) of the point laws is
-in equilibrium, div P = 0, on a regular grid (`micro.spectral.grid`). The unknowns are y, which are |grad u| by frequency:
-compatibility and the mean of F hold by construction. The fixed point of Moulinec and Suquet,
+in equilibrium, div P = 0, on a regular grid (`micro.spectral.grid`). The unknowns are y, which are |grad u| by
+frequency: compatibility and the mean of F hold by construction. The fixed point of Moulinec and Suquet,
 
     y <- y - K_0^-1 s(P(F(y))),
 
@@ -19,8 +19,8 @@ reason, and the others go on.
 
 References:
     Moulinec and Suquet (1998), doi:10.1016/S0045-7825(97)00218-1; Schneider (2021), A review of nonlinear FFT-based
-    computational homogenization methods, doi:10.1007/s00707-021-02962-1; Lucarini and Segurado (2019), displacement-based
-    FFT homogenisation, doi:10.1002/nme.6069.
+    computational homogenization methods, doi:10.1007/s00707-021-02962-1; Lucarini and Segurado (2019), DBFFT: a
+    displacement based FFT approach for non-linear homogenization of the mechanical behavior.
 """
 
 from collections.abc import Sequence
@@ -455,9 +455,7 @@ class _Iteration:
         self._mixing.keep(mask)
 
 
-def _put(
-    state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport
-) -> None:
+def _put(state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport) -> None:
     """Write the results of some cells into those of all, at the places `at`."""
     for whole, piece in zip(state or (), part):
         whole[at] = piece

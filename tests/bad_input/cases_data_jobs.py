@@ -57,7 +57,7 @@ CASES = [
     config(TAYLOR + 'material = "unobtainium"', "material must be .*, got 'unobtainium'"),
     config(TAYLOR + 'texture = "nowhere.txt"', "texture"),
     config(TAYLOR + "verify = true", "verify in set.toml must be a whole number, got True"),
-    config(TAYLOR + '[paths]\nstrain = 0.1', "paths in set.toml is not an option of taylor"),
+    config(TAYLOR + "[paths]\nstrain = 0.1", "paths in set.toml is not an option of taylor"),
     Case("micro.generate", ("none.toml",), "none.toml cannot be read: No such file or directory"),
     Case("micro.inspect", (), "arguments are required: DATA"),
     Case("micro.inspect", (SET,), "is not a directory"),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fem.doctor import Report, load
+from fem.doctor import Report, attempt, load, report_crystal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +43,25 @@ def test_it_runs_without_dolfinx_and_says_so():
     assert done.returncode == 1
     assert "PROBLEM: dolfinx cannot be imported" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_an_attempt_says_why_it_failed():
+    assert attempt("pass", 60) == ""
+    assert attempt("raise SystemExit(3)", 60) == "exit code 3"
+    assert attempt("raise ValueError('no.')", 60) == "ValueError: no"
+    assert "timed out" in attempt("import time; time.sleep(60)", 0.2)
+
+
+def test_it_says_whether_the_crystal_can_be_compiled(monkeypatch):
+    report = Report()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    report_crystal(report)
+    assert report.lines == [("crystal", "cannot be compiled")]
+    ((wrong, remedy),) = report.findings
+    assert wrong.endswith("there is no C compiler (no-such-compiler).")
+    assert "gcc" in remedy
+    report = Report()
+    monkeypatch.delenv("CC")
+    report_crystal(report)
+    assert report.lines == [("crystal", "compiled")]
+    assert report.findings == []

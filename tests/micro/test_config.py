@@ -56,7 +56,7 @@ def test_options_override_the_file(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("samples = 4", "source in {file} must be the name of a source, got None."),
-        ('source = "latice"', "source in {file} must be one of taylor, lattice, voxels"),
+        ('source = "latice"', "source in {file} must be one of taylor, cell, lattice, voxels"),
         (SMALL + "stepz = 4", "stepz in {file} is not an option of lattice; steps is one."),
         (SMALL + "colour = 4", "colour in {file} is not an option of lattice."),
         (SMALL + 'zero = "few"', "zero in {file} must be a number, got 'few'."),

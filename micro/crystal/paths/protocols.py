@@ -22,7 +22,7 @@ proportional        U = exp(c x N), N a random deviator, uniform in direction, w
 References:
     Liu et al. (2022), section 3.2 and table 1, doi:10.1016/j.jmps.2021.104668.
     A. Hoger and D. E. Carlson, Determination of the stretch and rotation in the polar decomposition of the deformation
-    gradient, 1984, doi:10.1090/qam/736511: the stretch of a plane tensor.
+    gradient, 1984: the stretch of a plane tensor.
 """
 
 from collections.abc import Callable

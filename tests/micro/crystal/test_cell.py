@@ -24,7 +24,9 @@ def ramp(steps: int, last: tuple[float, ...], duration: float) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("shape", "material", "duration"), [((5, 4), "two-slip-2d", 1.0), ((3, 3, 2), "magnesium", 1e-6)])
+@pytest.mark.parametrize(
+    ("shape", "material", "duration"), [((5, 4), "two-slip-2d", 1.0), ((3, 3, 2), "magnesium", 1e-6)]
+)
 def test_a_cell_of_one_orientation_is_uniform(backend: str, shape: tuple, material: str, duration: float) -> None:
     _, turns = random_cell(3, shape, 1, 0)
     U, time = ramp(3, (0.03, -0.02, 0.0, 0.01, 0.0, 0.0), duration)
@@ -78,7 +80,9 @@ def test_the_source_makes_the_same_samples_in_any_block(tmp_path: Path) -> None:
 
 def test_local_fields_on_request_average_to_the_stress() -> None:
     options = {"strain": (0.02, 0.02), "steps": 4, "duration": (1.0, 1.0), "margin": 0.2, "tolerance": 1e-5}
-    source = CellSource(0, shape=(8, 8), grains=4, material="two-slip-2d", substeps=2, device="cpu", threads=1, **options)
+    source = CellSource(
+        0, shape=(8, 8), grains=4, material="two-slip-2d", substeps=2, device="cpu", threads=1, **options
+    )
     ids = np.array([1])
     result, U = source.respond(ids, store=(-1,)), torch.from_numpy(source.paths(ids)[0])
     mean = from_components(U[:, -1])

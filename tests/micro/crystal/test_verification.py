@@ -264,9 +264,7 @@ def channel_die(
     return {k: float(v.sum()) for k, v in shear.items()}, lam.sum(1), sigma[:, 2, 2] - sigma[:, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("test", "mode"), [("A", "pyramidal"), ("B", "pyramidal"), ("C", "prismatic"), ("G", "basal")]
-)
+@pytest.mark.parametrize(("test", "mode"), [("A", "pyramidal"), ("B", "pyramidal"), ("C", "prismatic"), ("G", "basal")])
 def test_slip_mode_of_a_channel_die_test(test: str, mode: str) -> None:
     shear, lam, _ = channel_die(test)
     assert max(shear, key=lambda family: shear[family]) == mode

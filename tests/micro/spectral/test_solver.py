@@ -138,7 +138,9 @@ def test_the_mean_is_prescribed_the_field_compatible_and_the_stress_in_equilibri
 def test_the_residual_sees_what_is_not_in_equilibrium() -> None:
     cells = SpectralCells(disc(8), [SOFT, STIFF])
     F = from_components(ramp(1, (0.1, 0.0, 0.0, 0.0, 0.0, 0.0))[0][:, 1])
-    P, _ = cells.respond(F[:, None, None].expand(1, 8, 8, 3, 3), cells.initial_state().internal, torch.ones(1), cells.phase)
+    P, _ = cells.respond(
+        F[:, None, None].expand(1, 8, 8, 3, 3), cells.initial_state().internal, torch.ones(1), cells.phase
+    )
     assert float(cells.grid.imbalance(P).abs().square().sum().sqrt()) > 1e8
 
 

@@ -19,6 +19,8 @@ TODAY = {
     "surrogates.voxels": ["surrogates.train", "voxels"],
     "surrogates.johnson_cook": ["surrogates.train", "johnson-cook"],
 }
+# An option with one value of the former crystal, whose labels the shipped laws of magnesium learned; it has none today.
+GONE = "--substeps"
 
 
 class Parsed(BaseException):
@@ -66,7 +68,11 @@ def accepts(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[f"{n}: {c[:40]}" for n, c in COMMANDS])
 def test_recorded_command_is_one_of_today(name, command, monkeypatch):
-    accepts(command, monkeypatch)
+    words = shlex.split(command)
+    if words[2:4] == ["micro.generate", "taylor"]:
+        place = words.index(GONE)
+        del words[place : place + 2]
+    accepts(shlex.join(words), monkeypatch)
 
 
 def test_every_file_but_the_network_of_voxels_records_its_training():
