@@ -52,6 +52,7 @@ typedef struct {
     V D[8], x[N_SLIP], x_twin[N_TWIN + 1];
     I resolved; /* whether the step is short enough for the race of the twin variants */
     V force[N_SLIP][1 + N_TWIN], y[N_SLIP][1 + N_TWIN], r[N_SLIP], rho[N_SLIP];
+    V w[1 + N_TWIN]; /* weights of the domains, times s */
     V twin_force[N_TWIN + 1], twin_r[N_TWIN + 1], rho_twin[N_TWIN + 1];
     V A[15], right[5];
     Linear linear;
@@ -108,6 +109,7 @@ INLINE void slip_rates(const Law *law, const Lanes *z, const V *m, const V *e, c
         for (int b = 0; b < N_TWIN; b++) sum += z->place[k][b] * lam[b];
         w[k + 1] = sum * s;
     }
+    for (int d = 0; d <= SLOTS(z); d++) p->w[d] = w[d];
     for (int a = 0; a < N_SLIP; a++) total += law->v[a] * e[a];
     for (int a = 0; a < N_SLIP; a++) {
         V decay = exponential(e[a] * (-law->h[a] / law->sigma_inf[a]));
@@ -271,6 +273,17 @@ INLINE void back_substitute(const V *A, V *x) {
         for (int j = i + 1; j < 5; j++) x[i] -= A[SIXTH(i, j)] * x[j];
 }
 
+/* Adds to the right side of the equations of m what unmet residuals rho of the twin fractions contribute. */
+INLINE void twin_residual(const Law *law, const Linear *lin, const V *rho, V *right, double G2) {
+    V carried = all(0.0);
+    for (int b = 0; b < N_TWIN; b++) {
+        V unmet = rho[b] * (1.0 - lin->inverse[b]) * G2;
+        carried += rho[b] * lin->inverse[b];
+        for (int k = 0; k < 5; k++) right[k] -= unmet * law->twin[b][k];
+    }
+    for (int k = 0; k < 5; k++) right[k] -= G2 * lin->kappa * carried * lin->u[k];
+}
+
 /* Changes of the twin fractions for a change of m and residuals rho. */
 INLINE void twin_changes(const Law *law, const Linear *lin, const V *dm, const V *rho, V *dlam) {
     V carried = all(0.0);
@@ -311,60 +324,100 @@ INLINE V cap_of(double rate_0, double exponent, int square, V root, V slip) {
     return square ? root * (1.0 / sqrt(rate_0)) : power(slip * (1.0 / rate_0), 1.0 / exponent);
 }
 
-/* Changes de of the slips that go with dm, dlam; the fraction of the step that leaves every overstress below its limit;
- * and whether anything flows before or after. */
-INLINE V slip_changes(const Law *law, const Control *control, const Lanes *z, const Stage *g, const Point *p,
-                      const V *dm, const V *dlam, V *de, I *flows) {
-    V slip = control->free_slip / g->s, root, fraction = all(1.0), sum = all(0.0);
-    I moving = all(0.0) > 1.0;
-    for (int l = 0; l < LANES; l++) root[l] = sqrt(slip[l]);
-    for (int a = 0; a < N_SLIP; a++) {
-        V df[1 + N_TWIN], S[5], push;
-        for (int k = 0; k < 5; k++) S[k] = all(law->slip[a][0][k]);
-        df[0] = contract(S, dm);
-        push = p->linear.slope[a][0] * df[0];
-        for (int d = 0; d < SLOTS(z); d++) {
-            df[d + 1] = contract(z->slot[d][a], dm);
-            push += p->linear.slope[a][d + 1] * df[d + 1];
-        }
-        de[a] = (push - p->rho[a]) * p->linear.pivot[a];
 #ifdef SLIP_SQUARE
-        V cap = cap_of(law->rate_0[a], 2.0, 1, root, slip);
+#define SLIP_IS_SQUARE 1
 #else
-        V cap = cap_of(law->rate_0[a], law->slip_exponent, 0, root, slip);
+#define SLIP_IS_SQUARE 0
 #endif
-        V r = p->r[a] + p->linear.hardening[a] * de[a], highest;
-        I beyond = moving & ~moving;
-        for (int d = 0; d <= SLOTS(z); d++) {
-            V next = (magnitude(p->force[a][d] + df[d]) - r) * (1.0 / law->tau_0[a]), y = p->y[a][d];
-            highest = larger(next, y);
-            moving |= highest > 0;
-            beyond |= next > larger(2.0 * y, cap);
+#ifdef TWIN_SQUARE
+#define TWIN_IS_SQUARE 1
+#else
+#define TWIN_IS_SQUARE 0
+#endif
+
+INLINE V shorter(V fraction, V now, V next, V limit) {
+    return choose(next > limit, smaller(fraction, (limit - now) / (next - now)), fraction);
+}
+
+/* Where a step of the iteration leads. */
+typedef struct {
+    V de[N_SLIP], D[8], x_twin[N_TWIN + 1];
+    V fraction; /* of the step that leaves every overstress below its limit */
+    I flows;    /* whether anything flows before or after */
+} Ahead;
+
+/* Changes de of the slips that go with dm, dlam, and the flow after the whole step, in which hardening is linear. */
+INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, const Stage *g, const Point *p,
+                       const V *dm, const V *dlam, Ahead *next_point) {
+    V slip = control->free_slip / g->s, root = root_of(slip), fraction = all(1.0), sum = all(0.0), latent = all(0.0);
+    V df[N_SLIP][1 + N_TWIN], D[8];
+    I moving = all(0.0) > 1.0;
+    for (int k = 0; k < 8; k++) D[k] = all(0.0);
+    for (int a = 0; a < N_SLIP; a++) {
+        V S[5], push;
+        for (int k = 0; k < 5; k++) S[k] = all(law->slip[a][0][k]);
+        df[a][0] = contract(S, dm);
+        push = p->linear.slope[a][0] * df[a][0];
+        for (int d = 0; d < SLOTS(z); d++) {
+            df[a][d + 1] = contract(z->slot[d][a], dm);
+            push += p->linear.slope[a][d + 1] * df[a][d + 1];
         }
-        if (!any(beyond)) continue;
+        V de = (push - p->rho[a]) * p->linear.pivot[a];
+        next_point->de[a] = de;
+        latent += law->v[a] * de;
+    }
+    for (int a = 0; a < N_SLIP; a++) {
+        const double over = 1.0 / law->tau_0[a];
+        V cap = cap_of(law->rate_0[a], law->slip_exponent, SLIP_IS_SQUARE, root, slip), de = next_point->de[a];
+        V r = p->r[a] + p->linear.hardening[a] * de + law->v[a] * (latent - law->v[a] * de);
         for (int d = 0; d <= SLOTS(z); d++) {
-            V next = (magnitude(p->force[a][d] + df[d]) - r) * (1.0 / law->tau_0[a]);
-            V now = (magnitude(p->force[a][d]) - p->r[a]) * (1.0 / law->tau_0[a]), limit = larger(2.0 * now, cap);
-            fraction = choose(next > limit, smaller(fraction, (limit - now) / (next - now)), fraction);
+            V f = p->force[a][d] + df[a][d], next = (magnitude(f) - r) * over, y = p->y[a][d];
+            I on = larger(next, y) > 0;
+            if (!any(on)) continue;
+            moving |= on;
+            V limit = larger(2.0 * y, cap);
+            if (any(next > limit)) fraction = shorter(fraction, (magnitude(p->force[a][d]) - p->r[a]) * over, next, limit);
+            next = positive(next);
+#ifdef SLIP_SQUARE
+            V x = p->w[d] * law->rate_0[a] * next * next;
+#else
+            V x = p->w[d] * law->rate_0[a] * power(next, law->slip_exponent);
+#endif
+            x = signed_as(x, sign_of(f));
+            if (d) for (int k = 0; k < 8; k++) D[k] += x * z->slot[d - 1][a][k];
+            else for (int k = 0; k < 8; k++) D[k] += x * law->slip[a][0][k];
         }
     }
+    V total = all(0.0);
     for (int b = 0; b < N_TWIN; b++) sum += dlam[b];
     for (int b = 0; b < N_TWIN; b++) {
-#ifdef TWIN_SQUARE
-        V cap = cap_of(law->twin_rate_0, 2.0, 1, root, slip);
-#else
-        V cap = cap_of(law->twin_rate_0, law->twin_exponent, 0, root, slip);
-#endif
-        V df = all(0.0), dr = 2.0 * law->twin_k * sum + (law->twin_h - 2.0 * law->twin_k) * dlam[b];
+        V cap = cap_of(law->twin_rate_0, law->twin_exponent, TWIN_IS_SQUARE, root, slip), df = all(0.0);
+        V dr = 2.0 * law->twin_k * sum + (law->twin_h - 2.0 * law->twin_k) * dlam[b];
         for (int k = 0; k < 5; k++) df += law->twin[b][k] * dm[k];
         V now = (p->twin_force[b] - p->twin_r[b]) * (1.0 / law->twin_tau_0);
         V next = now + (df - dr) * (1.0 / law->twin_tau_0), limit = larger(2.0 * now, cap);
-        I beyond = next > limit;
-        moving |= (next > 0) | (now > 0);
-        if (any(beyond)) fraction = choose(beyond, smaller(fraction, (limit - now) / (next - now)), fraction);
+        moving |= larger(next, now) > 0;
+        if (any(next > limit)) fraction = shorter(fraction, now, next, limit);
+        next = positive(next);
+#ifdef TWIN_SQUARE
+        V x = g->s * law->twin_rate_0 * next * next;
+#else
+        V x = g->s * law->twin_rate_0 * power(next, law->twin_exponent);
+#endif
+        next_point->x_twin[b] = x;
+        total += x;
     }
-    *flows = moving;
-    return larger(fraction, all(0.01));
+    V part = choose(total > g->room, g->room / total, all(1.0));
+    for (int b = 0; b < N_TWIN; b++) {
+        V x = next_point->x_twin[b];
+        if (!any(x > 0)) continue;
+        x *= part;
+        next_point->x_twin[b] = x;
+        for (int k = 0; k < 8; k++) D[k] += x * law->twin[b][k];
+    }
+    for (int k = 0; k < 8; k++) next_point->D[k] = D[k];
+    next_point->flows = moving;
+    next_point->fraction = larger(fraction, all(0.01));
 }
 
 /* Keeps in `kept` the equations of the lanes that still iterate. */
@@ -384,47 +437,58 @@ INLINE void keep(const Lanes *z, Linear *kept, const Linear *now, I live) {
     kept->kappa = choose(live, now->kappa, kept->kappa);
 }
 
-/* Solves a stage from the Mandel stress g->m; g->ok tells where. */
-static void solve_stage(const Law *law, const Control *control, const Lanes *z, Stage *g, I live) {
-    const double tau = control->newton_tolerance * control->tolerance;
+/* Solves a stage from the Mandel stress g->m; g->ok tells where. After a step of the iteration the flow is evaluated
+ * at its end, which with the equations at hand gives an estimate of the next step; where it is small, the stage is solved.
+ * `last` tells whether the equations are needed afterwards. */
+static void solve_stage(const Law *law, const Control *control, const Lanes *z, Stage *g, I live, const int last) {
+    const double tau = control->newton_tolerance * control->tolerance, G2 = 2.0 * law->G;
     Point p;
+    Ahead ahead;
     g->ok = all(0.0) > 1.0;
     for (int a = 0; a < N_SLIP; a++) g->e_new[a] = g->e[a];
     for (int b = 0; b < N_TWIN; b++) g->lam_new[b] = g->lam[b];
     for (int iteration = 0; iteration < (int)control->newton_iterations && any(live); iteration++) {
-        V inverse[9], m_calc[5], dm[5], de[N_SLIP], dlam[N_TWIN + 1];
+        V inverse[9], m_calc[5], dm[5], dlam[N_TWIN + 1], m[5], rest[5], rho[N_TWIN + 1];
         evaluate(law, control, z, g->m, g->e_new, g->lam_new, g->s, g->e, g->lam, g->room, &p, 1);
-        I near = configuration(law, control, g, p.D, inverse, m_calc), flows;
-        for (int k = 0; k < 15; k++) p.linear.A[k] = p.A[k] * (2.0 * law->G);
+        configuration(law, control, g, p.D, inverse, m_calc);
+        for (int k = 0; k < 15; k++) p.linear.A[k] = p.A[k] * G2;
         for (int i = 0; i < 5; i++) {
             p.linear.A[SIXTH(i, i)] += 1.0;
-            dm[i] = m_calc[i] - g->m[i] - 2.0 * law->G * p.right[i];
+            dm[i] = m_calc[i] - g->m[i] - G2 * p.right[i];
         }
         factorise(p.linear.A);
         back_substitute(p.linear.A, dm);
         if (N_TWIN) twin_changes(law, &p.linear, dm, p.rho_twin, dlam);
-        V fraction = slip_changes(law, control, z, g, &p, dm, dlam, de, &flows);
-        keep(z, &g->linear, &p.linear, live);
-        V change = contract(dm, dm), size = all(0.0), bound;
-        for (int k = 0; k < 5; k++) {
-            g->m[k] = choose(live, g->m[k] + fraction * dm[k], g->m[k]);
-            g->m_calc[k] = choose(live, m_calc[k], g->m_calc[k]);
-        }
-        size = contract(g->m, g->m);
-        for (int l = 0; l < LANES; l++) bound[l] = sqrt(size[l]);
-        bound = tau * (bound + control->stress_reference);
-        I done = (change <= bound * bound) & near & (fraction >= 1.0);
-        for (int k = 0; k < 8; k++) g->D[k] = choose(live, p.D[k], g->D[k]);
+        look_ahead(law, control, z, g, &p, dm, dlam, &ahead);
+        V fraction = ahead.fraction;
+        if (last) keep(z, &g->linear, &p.linear, live);
+        for (int k = 0; k < 5; k++) m[k] = g->m[k] + fraction * dm[k];
         for (int a = 0; a < N_SLIP; a++) {
-            V e = larger(g->e_new[a] + fraction * de[a], g->e[a]);
+            V e = larger(g->e_new[a] + fraction * ahead.de[a], g->e[a]);
             g->e_new[a] = choose(live, e, g->e_new[a]);
         }
         for (int b = 0; b < N_TWIN; b++) {
             V lam = larger(g->lam_new[b] + fraction * dlam[b], g->lam[b]);
+            rho[b] = lam - g->lam[b] - ahead.x_twin[b];
             g->lam_new[b] = choose(live, lam, g->lam_new[b]);
-            done &= magnitude(dlam[b]) <= tau * control->twin_tolerance * (lam + control->twin_reference);
         }
-        done |= ~flows & (change >= 0); /* elastic: the first iteration is exact */
+        I done = configuration(law, control, g, ahead.D, inverse, m_calc) & (fraction >= 1.0);
+        for (int k = 0; k < 5; k++) rest[k] = m_calc[k] - m[k];
+        if (N_TWIN) twin_residual(law, &p.linear, rho, rest, G2);
+        back_substitute(p.linear.A, rest);
+        V bound = tau * (root_of(contract(m, m)) + control->stress_reference);
+        done &= contract(rest, rest) <= bound * bound;
+        if (N_TWIN) {
+            twin_changes(law, &p.linear, rest, rho, dlam);
+            for (int b = 0; b < N_TWIN; b++)
+                done &= magnitude(dlam[b]) <= tau * control->twin_tolerance * (g->lam_new[b] + control->twin_reference);
+        }
+        done |= ~ahead.flows & (contract(dm, dm) >= 0); /* elastic: the first iteration is exact */
+        for (int k = 0; k < 5; k++) {
+            g->m[k] = choose(live, m[k], g->m[k]);
+            g->m_calc[k] = choose(live, m_calc[k], g->m_calc[k]);
+        }
+        for (int k = 0; k < 8; k++) g->D[k] = choose(live, ahead.D[k], g->D[k]);
         for (int l = 0; l < LANES; l++) g->iterations -= live[l];
         g->rounds++;
         g->ok |= live & done & p.resolved;

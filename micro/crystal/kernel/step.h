@@ -77,7 +77,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     for (int b = 0; b < N_TWIN; b++) g->lam[b] = z->lam[b] + p.x_twin[b];
     for (int k = 0; k < 5; k++) g->m[k] = z->m[k];
     prepare(law, z, g, z->t + control->gamma * step);
-    solve_stage(law, control, z, g, live);
+    solve_stage(law, control, z, g, live, 0);
     I ok = g->ok;
     finish(law, control, g, B);
 
@@ -97,7 +97,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
         g->lam[b] = z->lam[b] + ratio * (p.x_twin[b] + middle);
     }
     prepare(law, z, g, z->t + step);
-    solve_stage(law, control, z, g, live & ok);
+    solve_stage(law, control, z, g, live & ok, 1);
     ok &= g->ok;
     finish(law, control, g, B);
 
@@ -122,8 +122,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     for (int k = 0; k < 5; k++) dm[k] *= 2.0 * law->G;
     back_substitute(lin->A, dm);
     V size = contract(g->m, g->m), change2 = contract(dm, dm), worst = all(0.0);
-    for (int l = 0; l < LANES; l++)
-        worst[l] = sqrt(change2[l]) / (control->tolerance * (sqrt(size[l]) + control->stress_reference));
+    worst = root_of(change2) / (control->tolerance * (root_of(size) + control->stress_reference));
     if (N_TWIN) {
         twin_changes(law, lin, dm, E_lam, dlam);
         for (int b = 0; b < N_TWIN; b++) {

@@ -38,6 +38,16 @@ INLINE V choose(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); 
 INLINE V larger(V a, V b) { return choose(a > b, a, b); }
 INLINE V smaller(V a, V b) { return choose(a < b, a, b); }
 #endif
+INLINE V root_of(V a) {
+#if defined(__AVX512F__)
+    return (V)_mm512_sqrt_pd((__m512d)a);
+#elif defined(__AVX__)
+    return (V)_mm256_sqrt_pd((__m256d)a);
+#else
+    for (int l = 0; l < LANES; l++) a[l] = sqrt(a[l]);
+    return a;
+#endif
+}
 INLINE V positive(V a) { return larger(a, all(0.0)); }
 INLINE V magnitude(V a) { return (V)((I)a & INT64_MAX); }
 INLINE V sign_of(V a) { return (V)((I)a & INT64_MIN); } /* the bit alone; see `signed_as` */
