@@ -11,6 +11,8 @@ typedef struct {
     double slip[N_SLIP][1 + N_TWIN][8], twin[N_TWIN][8];
     double tau_0[N_SLIP], rate_0[N_SLIP], h[N_SLIP], sigma_inf[N_SLIP], r_0[N_SLIP], v[N_SLIP];
     double slip_exponent, twin_exponent, twin_tau_0, twin_rate_0, twin_h, twin_k, G;
+    /* Derived: (i, j) of the squares of the slip systems, 1 / tau_0, -h / sigma_inf, rate_0^(-1 / exponent). */
+    double square[N_SLIP][15], over[N_SLIP], decline[N_SLIP], cap[N_SLIP], twin_cap;
 } Law;
 
 /* Constants of the integration, see `constants.py`. */
@@ -41,7 +43,7 @@ typedef struct {
 typedef struct {
     V B[9], e[N_SLIP], lam[N_TWIN + 1], K[6], trial[5], room, s;
     V m[5], e_new[N_SLIP], lam_new[N_TWIN + 1];
-    V D[8], m_calc[5];
+    V D[8], m_calc[5], slip_cap, twin_cap;
     Linear linear;
     I ok;
     long iterations, rounds; /* Newton iterations of all lanes, and of all lanes together */
@@ -53,6 +55,7 @@ typedef struct {
     I resolved; /* whether the step is short enough for the race of the twin variants */
     V force[N_SLIP][1 + N_TWIN], y[N_SLIP][1 + N_TWIN], r[N_SLIP], rho[N_SLIP];
     V w[1 + N_TWIN]; /* weights of the domains, times s */
+    I twinning; /* lanes in which twins grow or their fractions are not yet those of the equations */
     V twin_force[N_TWIN + 1], twin_r[N_TWIN + 1], rho_twin[N_TWIN + 1];
     V A[15], right[5];
     Linear linear;
@@ -76,14 +79,14 @@ INLINE V contract(const V *a, const V *m) {
 /* One slip system in one domain of weight w s: its slip and slope with the force; the slip adds to the flow D. */
 INLINE void slip_system(const Law *law, int a, int d, const V *S, V r, V weight, const V *m, Point *p, V *D, V *x, V *q,
                         const int linear) {
-    V f = contract(S, m), y = positive(magnitude(f) - r) * (1.0 / law->tau_0[a]), bit = sign_of(f);
+    V f = contract(S, m), y = positive(magnitude(f) - r) * law->over[a], bit = sign_of(f);
     V c = weight * law->rate_0[a];
 #ifdef SLIP_SQUARE
     V dx = c * y, slip = dx * y;
-    dx *= 2.0 / law->tau_0[a];
+    dx *= 2.0 * law->over[a];
 #else
     V slip = c * power(y, law->slip_exponent);
-    V dx = choose(y > 0, slip * (law->slip_exponent / law->tau_0[a]) / y, all(0.0));
+    V dx = choose(y > 0, slip * (law->slip_exponent * law->over[a]) / y, all(0.0));
 #endif
     V along = signed_as(slip, bit);
     D[0] += along * S[0], D[1] += along * S[1], D[2] += along * S[2], D[3] += along * S[3];
@@ -112,7 +115,7 @@ INLINE void slip_rates(const Law *law, const Lanes *z, const V *m, const V *e, c
     for (int d = 0; d <= SLOTS(z); d++) p->w[d] = w[d];
     for (int a = 0; a < N_SLIP; a++) total += law->v[a] * e[a];
     for (int a = 0; a < N_SLIP; a++) {
-        V decay = exponential(e[a] * (-law->h[a] / law->sigma_inf[a]));
+        V decay = decay_of(e[a] * law->decline[a]);
         V r = law->r_0[a] + law->sigma_inf[a] * (1.0 - decay) + law->v[a] * (total - law->v[a] * e[a]);
         V x = all(0.0), q = all(0.0), S[8];
         for (int k = 0; k < 8; k++) S[k] = all(law->slip[a][0][k]);
@@ -139,42 +142,41 @@ INLINE void slip_direction(const Law *law, const Lanes *z, const Linear *lin, in
     }
 }
 
-/* The part of slip in the equations of m. */
+/* The part of slip in the equations of m: sum over the domains of |c| S S - hindrance n n with n = sum c sign(f) S. */
 INLINE void slip_matrix(const Law *law, const Lanes *z, Point *p) {
-    V A[15], right[5], S[5], left[5];
+    V A[15], right[5], left[5];
     for (int k = 0; k < 15; k++) A[k] = all(0.0);
     for (int k = 0; k < 5; k++) right[k] = all(0.0);
     const Linear *lin = &p->linear;
     for (int a = 0; a < N_SLIP; a++) {
-        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0];
-        S[0] = all(law->slip[a][0][0]), S[1] = all(law->slip[a][0][1]), S[2] = all(law->slip[a][0][2]);
-        S[3] = all(law->slip[a][0][3]), S[4] = all(law->slip[a][0][4]);
-        if (!N_TWIN) {
-            V t = hindrance * p->rho[a] * c, u = magnitude(c) * lin->pivot[a];
-            right[0] += t * S[0], right[1] += t * S[1], right[2] += t * S[2], right[3] += t * S[3], right[4] += t * S[4];
-            left[0] = u * S[0], left[1] = u * S[1], left[2] = u * S[2], left[3] = u * S[3], left[4] = u * S[4];
+        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0], others[5], u = magnitude(c);
+        V t = hindrance * p->rho[a], parent = t * c;
+        u -= hindrance * u * u;
+        for (int k = 0; k < 15; k++) A[k] += u * law->square[a][k];
+        for (int k = 0; k < 5; k++) right[k] += parent * law->slip[a][0][k];
+        if (!SLOTS(z)) continue;
+        for (int k = 0; k < 5; k++) others[k] = all(0.0);
+        I there = all(0.0) > 1.0;
+        for (int d = 0; d < SLOTS(z); d++) {
+            V c_d = lin->slope[a][d + 1];
+            const V *S = z->slot[d][a];
+            I on = c_d != 0;
+            if (!any(on)) continue;
+            there |= on;
+            V size = magnitude(c_d);
+            for (int k = 0; k < 5; k++) left[k] = size * S[k];
             add_square(A, left, S);
-            continue;
+            for (int k = 0; k < 5; k++) others[k] += signed_as(left[k], sign_of(c_d));
         }
-        V n[5];
-        for (int d = 0;; d++) {
-            V bit = sign_of(c);
-            S[0] = signed_as(S[0], bit), S[1] = signed_as(S[1], bit), S[2] = signed_as(S[2], bit);
-            S[3] = signed_as(S[3], bit), S[4] = signed_as(S[4], bit);
-            c = magnitude(c);
-            left[0] = c * S[0], left[1] = c * S[1], left[2] = c * S[2], left[3] = c * S[3], left[4] = c * S[4];
-            if (d) n[0] += left[0], n[1] += left[1], n[2] += left[2], n[3] += left[3], n[4] += left[4];
-            else n[0] = left[0], n[1] = left[1], n[2] = left[2], n[3] = left[3], n[4] = left[4];
-            add_square(A, left, S);
-            if (d == SLOTS(z)) break;
-            const V *next = z->slot[d][a];
-            S[0] = next[0], S[1] = next[1], S[2] = next[2], S[3] = next[3], S[4] = next[4];
-            c = lin->slope[a][d + 1];
+        if (!any(there)) continue;
+        /* The rest of n n, without the square of the parent, which stands above. */
+        V half = -0.5 * hindrance;
+        for (int k = 0; k < 5; k++) {
+            right[k] += t * others[k];
+            left[k] = half * (others[k] + 2.0 * c * law->slip[a][0][k]);
         }
-        V t = hindrance * p->rho[a], u = -hindrance;
-        right[0] += t * n[0], right[1] += t * n[1], right[2] += t * n[2], right[3] += t * n[3], right[4] += t * n[4];
-        left[0] = u * n[0], left[1] = u * n[1], left[2] = u * n[2], left[3] = u * n[3], left[4] = u * n[4];
-        add_square(A, left, n);
+        add_square(A, left, others);
+        add_square(A, others, left);
     }
     for (int k = 0; k < 15; k++) p->A[k] = A[k];
     for (int k = 0; k < 5; k++) p->right[k] = right[k];
@@ -203,23 +205,31 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
     I full = total > room;
     V fraction = choose(full, room / total, all(1.0));
     for (int b = 0; b < N_TWIN; b++) {
+        if (!any(p->x_twin[b] > 0)) continue;
         p->x_twin[b] *= fraction;
         for (int k = 0; k < 8; k++) p->D[k] += p->x_twin[b] * law->twin[b][k];
     }
     if (!linear) return;
+    p->twinning = total > 0;
     V sum_P = all(0.0), carried = all(0.0), u[5], A[15];
     Linear *lin = &p->linear;
     for (int k = 0; k < 15; k++) A[k] = p->A[k];
     for (int k = 0; k < 5; k++) u[k] = all(0.0);
     V product = all(1.0), negative = all(0.0);
     for (int b = 0; b < N_TWIN; b++) {
+        V rho = lam[b] - given[b] - p->x_twin[b];
+        p->rho_twin[b] = rho, p->twinning |= rho != 0;
+        if (!any(slope[b] > 0)) {
+            carried += rho;
+            lin->P[b] = all(0.0), lin->inverse[b] = all(1.0);
+            continue;
+        }
         V p_b = choose(full, all(0.0), slope[b]), pivot = 1.0 + p_b * (law->twin_h - 2.0 * law->twin_k), left[5], t[5];
         /* The pivot of the winner passes through zero, where its share in the sums is not finite. */
         pivot = signed_as(larger(magnitude(pivot), all(control->twin_pivot)), sign_of(pivot));
-        V inverse = 1.0 / pivot, P = p_b * inverse, rho = lam[b] - given[b] - p->x_twin[b];
+        V inverse = 1.0 / pivot, P = p_b * inverse;
         product *= pivot;
         negative += choose(pivot < 0, all(1.0), all(0.0));
-        p->rho_twin[b] = rho;
         sum_P += P;
         carried += rho * inverse;
         V unmet = rho * (1.0 - inverse);
@@ -230,6 +240,11 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
         }
         add_square(A, left, t);
         lin->P[b] = P, lin->inverse[b] = inverse;
+    }
+    if (!any(p->twinning)) {
+        for (int k = 0; k < 5; k++) lin->u[k] = all(0.0);
+        lin->kappa = all(2.0 * law->twin_k);
+        return;
     }
     V own = 1.0 + 2.0 * law->twin_k * sum_P, kappa = 2.0 * law->twin_k / own, left[5];
     /* The race between two variants is resolved where at most one pivot is negative and the determinant positive. */
@@ -320,21 +335,6 @@ INLINE I configuration(const Law *law, const Control *control, const Stage *g, c
 }
 
 /* What limits a Newton step: an overstress y may reach twice its value, or what makes the slip `free_slip` in the stage. */
-INLINE V cap_of(double rate_0, double exponent, int square, V root, V slip) {
-    return square ? root * (1.0 / sqrt(rate_0)) : power(slip * (1.0 / rate_0), 1.0 / exponent);
-}
-
-#ifdef SLIP_SQUARE
-#define SLIP_IS_SQUARE 1
-#else
-#define SLIP_IS_SQUARE 0
-#endif
-#ifdef TWIN_SQUARE
-#define TWIN_IS_SQUARE 1
-#else
-#define TWIN_IS_SQUARE 0
-#endif
-
 INLINE V shorter(V fraction, V now, V next, V limit) {
     return choose(next > limit, smaller(fraction, (limit - now) / (next - now)), fraction);
 }
@@ -349,7 +349,7 @@ typedef struct {
 /* Changes de of the slips that go with dm, dlam, and the flow after the whole step, in which hardening is linear. */
 INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, const Stage *g, const Point *p,
                        const V *dm, const V *dlam, Ahead *next_point) {
-    V slip = control->free_slip / g->s, root = root_of(slip), fraction = all(1.0), sum = all(0.0), latent = all(0.0);
+    V fraction = all(1.0), sum = all(0.0), latent = all(0.0);
     V df[N_SLIP][1 + N_TWIN], D[8];
     I moving = all(0.0) > 1.0;
     for (int k = 0; k < 8; k++) D[k] = all(0.0);
@@ -367,15 +367,15 @@ INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, c
         latent += law->v[a] * de;
     }
     for (int a = 0; a < N_SLIP; a++) {
-        const double over = 1.0 / law->tau_0[a];
-        V cap = cap_of(law->rate_0[a], law->slip_exponent, SLIP_IS_SQUARE, root, slip), de = next_point->de[a];
+        const double over = law->over[a];
+        V de = next_point->de[a];
         V r = p->r[a] + p->linear.hardening[a] * de + law->v[a] * (latent - law->v[a] * de);
         for (int d = 0; d <= SLOTS(z); d++) {
             V f = p->force[a][d] + df[a][d], next = (magnitude(f) - r) * over, y = p->y[a][d];
             I on = larger(next, y) > 0;
             if (!any(on)) continue;
             moving |= on;
-            V limit = larger(2.0 * y, cap);
+            V limit = larger(2.0 * y, g->slip_cap * law->cap[a]);
             if (any(next > limit)) fraction = shorter(fraction, (magnitude(p->force[a][d]) - p->r[a]) * over, next, limit);
             next = positive(next);
 #ifdef SLIP_SQUARE
@@ -391,7 +391,7 @@ INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, c
     V total = all(0.0);
     for (int b = 0; b < N_TWIN; b++) sum += dlam[b];
     for (int b = 0; b < N_TWIN; b++) {
-        V cap = cap_of(law->twin_rate_0, law->twin_exponent, TWIN_IS_SQUARE, root, slip), df = all(0.0);
+        V df = all(0.0), cap = g->twin_cap * law->twin_cap;
         V dr = 2.0 * law->twin_k * sum + (law->twin_h - 2.0 * law->twin_k) * dlam[b];
         for (int k = 0; k < 5; k++) df += law->twin[b][k] * dm[k];
         V now = (p->twin_force[b] - p->twin_r[b]) * (1.0 / law->twin_tau_0);
@@ -444,6 +444,7 @@ static void solve_stage(const Law *law, const Control *control, const Lanes *z, 
     const double tau = control->newton_tolerance * control->tolerance, G2 = 2.0 * law->G;
     Point p;
     Ahead ahead;
+    p.twinning = all(0.0) > 1.0;
     g->ok = all(0.0) > 1.0;
     for (int a = 0; a < N_SLIP; a++) g->e_new[a] = g->e[a];
     for (int b = 0; b < N_TWIN; b++) g->lam_new[b] = g->lam[b];
@@ -458,7 +459,9 @@ static void solve_stage(const Law *law, const Control *control, const Lanes *z, 
         }
         factorise(p.linear.A);
         back_substitute(p.linear.A, dm);
-        if (N_TWIN) twin_changes(law, &p.linear, dm, p.rho_twin, dlam);
+        int twins = N_TWIN && any(p.twinning);
+        for (int b = 0; b < N_TWIN; b++) dlam[b] = all(0.0);
+        if (twins) twin_changes(law, &p.linear, dm, p.rho_twin, dlam);
         look_ahead(law, control, z, g, &p, dm, dlam, &ahead);
         V fraction = ahead.fraction;
         if (last) keep(z, &g->linear, &p.linear, live);
@@ -474,11 +477,14 @@ static void solve_stage(const Law *law, const Control *control, const Lanes *z, 
         }
         I done = configuration(law, control, g, ahead.D, inverse, m_calc) & (fraction >= 1.0);
         for (int k = 0; k < 5; k++) rest[k] = m_calc[k] - m[k];
-        if (N_TWIN) twin_residual(law, &p.linear, rho, rest, G2);
+        I growing = p.twinning;
+        for (int b = 0; b < N_TWIN; b++) growing |= rho[b] != 0;
+        twins = N_TWIN && any(growing);
+        if (twins) twin_residual(law, &p.linear, rho, rest, G2);
         back_substitute(p.linear.A, rest);
         V bound = tau * (root_of(contract(m, m)) + control->stress_reference);
         done &= contract(rest, rest) <= bound * bound;
-        if (N_TWIN) {
+        if (twins) {
             twin_changes(law, &p.linear, rest, rho, dlam);
             for (int b = 0; b < N_TWIN; b++)
                 done &= magnitude(dlam[b]) <= tau * control->twin_tolerance * (g->lam_new[b] + control->twin_reference);

@@ -2,6 +2,17 @@
 
 #include "stage.h"
 
+#ifdef SLIP_SQUARE
+#define SLIP_IS_SQUARE 1
+#else
+#define SLIP_IS_SQUARE 0
+#endif
+#ifdef TWIN_SQUARE
+#define TWIN_IS_SQUARE 1
+#else
+#define TWIN_IS_SQUARE 0
+#endif
+
 /* Fills the slip systems of the twins that slip, for the lanes in which their set has changed. */
 static void update_slots(const Law *law, const Control *control, Lanes *z, int *set, int *count) {
     if (!N_TWIN || control->domains <= 0) return;
@@ -67,6 +78,9 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     V sum = all(0.0), flow[9], change[9], E[5], E_e[N_SLIP], E_lam[N_TWIN + 1];
     Point p;
     g->s = d * step;
+    V slip = control->free_slip / g->s;
+    g->slip_cap = SLIP_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->slip_exponent);
+    g->twin_cap = TWIN_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->twin_exponent);
     for (int b = 0; b < N_TWIN; b++) sum += z->lam[b];
     evaluate(law, control, z, z->m, z->e, z->lam, g->s, 0, 0, positive(1.0 - sum), &p, 0);
 

@@ -81,6 +81,12 @@ INLINE V exponential(V x) {
     return (V)(~tiny & ((I)y + exponent));
 }
 
+/* exp(x) for x <= 0, zero below -50, where it does not count beside one. */
+INLINE V decay_of(V x) {
+    I there = x > -50.0;
+    return any(there) ? (V)(there & (I)exponential(x)) : all(0.0);
+}
+
 /* x^(-1/3) for positive normal x: a guess from the bits, then Newton's iteration, which needs no division. */
 INLINE V inverse_cube_root(V x) {
     V guess = __builtin_convertvector((I)x, V) * (-1.0 / 3) + 6142909891733356544.0;
