@@ -12,7 +12,7 @@ typedef struct {
     double tau_0[N_SLIP], rate_0[N_SLIP], h[N_SLIP], sigma_inf[N_SLIP], r_0[N_SLIP], v[N_SLIP];
     double slip_exponent, twin_exponent, twin_tau_0, twin_rate_0, twin_h, twin_k, G;
     /* Derived: (i, j) of the squares of the slip systems, 1 / tau_0, -h / sigma_inf, rate_0^(-1 / exponent). */
-    double square[N_SLIP][15], over[N_SLIP], decline[N_SLIP], cap[N_SLIP], twin_cap;
+    double square[N_SLIP][15], twin_square[N_TWIN][15], over[N_SLIP], decline[N_SLIP], cap[N_SLIP], twin_cap;
 } Law;
 
 /* Constants of the integration, see `constants.py`. */
@@ -144,39 +144,34 @@ INLINE void slip_direction(const Law *law, const Lanes *z, const Linear *lin, in
 
 /* The part of slip in the equations of m: sum over the domains of |c| S S - hindrance n n with n = sum c sign(f) S. */
 INLINE void slip_matrix(const Law *law, const Lanes *z, Point *p) {
-    V A[15], right[5], left[5];
+    V A[15], right[5], left[5], n[5];
     for (int k = 0; k < 15; k++) A[k] = all(0.0);
     for (int k = 0; k < 5; k++) right[k] = all(0.0);
     const Linear *lin = &p->linear;
     for (int a = 0; a < N_SLIP; a++) {
-        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0], others[5], u = magnitude(c);
-        V t = hindrance * p->rho[a], parent = t * c;
-        u -= hindrance * u * u;
-        for (int k = 0; k < 15; k++) A[k] += u * law->square[a][k];
-        for (int k = 0; k < 5; k++) right[k] += parent * law->slip[a][0][k];
-        if (!SLOTS(z)) continue;
-        for (int k = 0; k < 5; k++) others[k] = all(0.0);
-        I there = all(0.0) > 1.0;
+        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0], t = hindrance * p->rho[a], u = -hindrance;
+        if (!N_TWIN) {
+            V q = magnitude(c) * lin->pivot[a];
+            t *= c;
+            for (int k = 0; k < 5; k++) right[k] += t * law->slip[a][0][k];
+            for (int k = 0; k < 15; k++) A[k] += q * law->square[a][k];
+            continue;
+        }
+        for (int k = 0; k < 5; k++) n[k] = c * law->slip[a][0][k];
+        c = magnitude(c);
+        for (int k = 0; k < 15; k++) A[k] += c * law->square[a][k];
         for (int d = 0; d < SLOTS(z); d++) {
-            V c_d = lin->slope[a][d + 1];
             const V *S = z->slot[d][a];
-            I on = c_d != 0;
-            if (!any(on)) continue;
-            there |= on;
-            V size = magnitude(c_d);
-            for (int k = 0; k < 5; k++) left[k] = size * S[k];
+            V bit = sign_of(c = lin->slope[a][d + 1]);
+            left[0] = c * S[0], left[1] = c * S[1], left[2] = c * S[2], left[3] = c * S[3], left[4] = c * S[4];
+            n[0] += left[0], n[1] += left[1], n[2] += left[2], n[3] += left[3], n[4] += left[4];
+            left[0] = signed_as(left[0], bit), left[1] = signed_as(left[1], bit), left[2] = signed_as(left[2], bit);
+            left[3] = signed_as(left[3], bit), left[4] = signed_as(left[4], bit);
             add_square(A, left, S);
-            for (int k = 0; k < 5; k++) others[k] += signed_as(left[k], sign_of(c_d));
         }
-        if (!any(there)) continue;
-        /* The rest of n n, without the square of the parent, which stands above. */
-        V half = -0.5 * hindrance;
-        for (int k = 0; k < 5; k++) {
-            right[k] += t * others[k];
-            left[k] = half * (others[k] + 2.0 * c * law->slip[a][0][k]);
-        }
-        add_square(A, left, others);
-        add_square(A, others, left);
+        right[0] += t * n[0], right[1] += t * n[1], right[2] += t * n[2], right[3] += t * n[3], right[4] += t * n[4];
+        left[0] = u * n[0], left[1] = u * n[1], left[2] = u * n[2], left[3] = u * n[3], left[4] = u * n[4];
+        add_square(A, left, n);
     }
     for (int k = 0; k < 15; k++) p->A[k] = A[k];
     for (int k = 0; k < 5; k++) p->right[k] = right[k];
@@ -204,27 +199,24 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
     /* What is left of the parent bounds the growth. */
     I full = total > room;
     V fraction = choose(full, room / total, all(1.0));
+    V D[8];
+    for (int k = 0; k < 8; k++) D[k] = p->D[k];
     for (int b = 0; b < N_TWIN; b++) {
-        if (!any(p->x_twin[b] > 0)) continue;
         p->x_twin[b] *= fraction;
-        for (int k = 0; k < 8; k++) p->D[k] += p->x_twin[b] * law->twin[b][k];
+        for (int k = 0; k < 8; k++) D[k] += p->x_twin[b] * law->twin[b][k];
     }
+    for (int k = 0; k < 8; k++) p->D[k] = D[k];
     if (!linear) return;
     p->twinning = total > 0;
-    V sum_P = all(0.0), carried = all(0.0), u[5], A[15];
+    V sum_P = all(0.0), carried = all(0.0), u[5], A[15], right[5];
     Linear *lin = &p->linear;
     for (int k = 0; k < 15; k++) A[k] = p->A[k];
-    for (int k = 0; k < 5; k++) u[k] = all(0.0);
+    for (int k = 0; k < 5; k++) u[k] = all(0.0), right[k] = p->right[k];
     V product = all(1.0), negative = all(0.0);
     for (int b = 0; b < N_TWIN; b++) {
         V rho = lam[b] - given[b] - p->x_twin[b];
         p->rho_twin[b] = rho, p->twinning |= rho != 0;
-        if (!any(slope[b] > 0)) {
-            carried += rho;
-            lin->P[b] = all(0.0), lin->inverse[b] = all(1.0);
-            continue;
-        }
-        V p_b = choose(full, all(0.0), slope[b]), pivot = 1.0 + p_b * (law->twin_h - 2.0 * law->twin_k), left[5], t[5];
+        V p_b = choose(full, all(0.0), slope[b]), pivot = 1.0 + p_b * (law->twin_h - 2.0 * law->twin_k);
         /* The pivot of the winner passes through zero, where its share in the sums is not finite. */
         pivot = signed_as(larger(magnitude(pivot), all(control->twin_pivot)), sign_of(pivot));
         V inverse = 1.0 / pivot, P = p_b * inverse;
@@ -234,11 +226,10 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
         carried += rho * inverse;
         V unmet = rho * (1.0 - inverse);
         for (int k = 0; k < 5; k++) {
-            t[k] = all(law->twin[b][k]), left[k] = P * t[k];
-            u[k] += left[k];
-            p->right[k] += unmet * t[k];
+            u[k] += P * law->twin[b][k];
+            right[k] += unmet * law->twin[b][k];
         }
-        add_square(A, left, t);
+        for (int k = 0; k < 15; k++) A[k] += P * law->twin_square[b][k];
         lin->P[b] = P, lin->inverse[b] = inverse;
     }
     if (!any(p->twinning)) {
@@ -251,7 +242,7 @@ INLINE void twin_rates(const Law *law, const Control *control, const V *m, const
     p->resolved = (product * own > control->twin_determinant) & (negative < 1.5);
     for (int k = 0; k < 5; k++) {
         left[k] = -kappa * u[k];
-        p->right[k] += kappa * carried * u[k];
+        p->right[k] = right[k] + kappa * carried * u[k];
         lin->u[k] = u[k];
     }
     lin->kappa = kappa;
@@ -372,9 +363,7 @@ INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, c
         V r = p->r[a] + p->linear.hardening[a] * de + law->v[a] * (latent - law->v[a] * de);
         for (int d = 0; d <= SLOTS(z); d++) {
             V f = p->force[a][d] + df[a][d], next = (magnitude(f) - r) * over, y = p->y[a][d];
-            I on = larger(next, y) > 0;
-            if (!any(on)) continue;
-            moving |= on;
+            moving |= larger(next, y) > 0;
             V limit = larger(2.0 * y, g->slip_cap * law->cap[a]);
             if (any(next > limit)) fraction = shorter(fraction, (magnitude(p->force[a][d]) - p->r[a]) * over, next, limit);
             next = positive(next);
@@ -410,7 +399,6 @@ INLINE void look_ahead(const Law *law, const Control *control, const Lanes *z, c
     V part = choose(total > g->room, g->room / total, all(1.0));
     for (int b = 0; b < N_TWIN; b++) {
         V x = next_point->x_twin[b];
-        if (!any(x > 0)) continue;
         x *= part;
         next_point->x_twin[b] = x;
         for (int k = 0; k < 8; k++) D[k] += x * law->twin[b][k];
