@@ -42,7 +42,11 @@ FAR = 0.1
 TWIN_DETERMINANT = 0.1
 #: Smallest magnitude of a pivot of these equations, which passes through zero for the variant that wins.
 TWIN_PIVOT = 1e-3
-#: Fraction of the crystal from which on a twin slips; the loss is at most this share of the flow.
+#: Fraction of the crystal from which on a twin slips. The loss is not bounded by this share of the flow, since a soft twin
+#: slips faster than its parent. Measured on eight random walks of 200 steps to a strain of 0.5 with 32 grains of
+#: magnesium, against 1e-6 and with the tolerance 1e-4: 1e-3 changes the deviator by 0.07 % on the mean and 0.12 % at most,
+#: 1e-4 by 0.05 and 0.10 %, 1e-5 by less than 0.01 %. At the default tolerance the error, mean 0.24 and largest 0.30 %, is
+#: the same to 0.01 % for all, while the time is 1.2, 1.6 and 1.8 times that of 1e-3 with 1e-4, 1e-5 and 1e-6.
 SLIPPING_FRACTION = 1e-3
 #: Factors of the step: after a failed iteration; safety; the bounds of its change after an estimate.
 CUT, SAFETY, SHRINK, GROW = 0.25, 0.8, 0.2, 3.0

@@ -140,6 +140,21 @@ def test_result_does_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(alone.solves, all_of_them.solves[2:3])
 
 
+def test_grains_do_not_depend_on_the_other_lanes() -> None:
+    # Grains with and without twins in one vector, and lanes whose twins have come and gone with the grain before.
+    C, time = walks(3, strain=0.5)
+    together = magnesium(11)
+    result = together.solve(C, time, history=True)
+    assert result.history is not None
+    twins = (together.unpack_grains(result.history)["lam"] > 1e-3).sum(-1)
+    assert twins.min() == 0 and twins.max() > 1
+    for grain in range(11):
+        one = CompiledPolycrystal(together.systems, together.orientations[grain : grain + 1], np.ones(1))
+        for point in range(3):
+            alone = one.solve(C[point : point + 1], time[point : point + 1], history=True)
+            np.testing.assert_allclose(alone.history[0, :, 0], result.history[point, :, grain], rtol=1e-13, atol=0)
+
+
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     C, time = walks(3)
     whole = magnesium(3).solve(C, time)
