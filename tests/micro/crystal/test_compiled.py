@@ -142,12 +142,12 @@ def test_result_does_not_depend_on_the_batch() -> None:
 
 def test_grains_do_not_depend_on_the_other_lanes() -> None:
     # Grains with and without twins in one vector, and lanes whose twins have come and gone with the grain before.
-    C, time = walks(3, strain=0.5)
+    C, time = walks(3, strain=0.1, steps=60)
     together = magnesium(11)
     result = together.solve(C, time, history=True)
     assert result.history is not None
     twins = (together.unpack_grains(result.history)["lam"] > 1e-3).sum(-1)
-    assert twins.min() == 0 and twins.max() > 1
+    assert twins.min() == 0 and twins.max() > 0
     for grain in range(11):
         one = CompiledPolycrystal(together.systems, together.orientations[grain : grain + 1], np.ones(1))
         for point in range(3):
