@@ -150,6 +150,11 @@ def law_table(systems: CrystalSystems) -> np.ndarray:
     parts = [_eight(array("slip"), basis), _eight(array("twin"), basis)]
     parts += [array(name) for name in ("tau_0", "rate_0", "h", "sigma_inf", "r_0", "v")]
     parts += [np.array([float(getattr(systems, name)) for name in numbers] + [float(systems.parameters.G)])]
+    i, j = np.triu_indices(5)
+    parts += [part[:, i] * part[:, j] for part in (parts[0][:, 0], parts[1])]
+    parts += [1 / array("tau_0"), -array("h") / array("sigma_inf")]
+    parts += [array("rate_0") ** (-1 / systems.slip_exponent)]
+    parts += [np.array([systems.twin_rate_0 ** (-1 / systems.twin_exponent) if systems.twin_rate_0 > 0 else 0.0])]
     return np.concatenate([part.ravel() for part in parts])
 
 

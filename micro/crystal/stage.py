@@ -71,7 +71,8 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
         rules: Flow rules.
         stage: The stage.
         start: Mandel stress (n, 5), Pa, from which the iteration starts.
-        newton_tolerance: Relative change of m, and part of the bound on the error of lambda, at which it ends.
+        newton_tolerance: Estimate of the next relative change of m, and part of the bound on that of lambda, at which it
+            ends.
     """
     rows = torch.arange(len(start), device=start.device)
     given, m, e, lam = stage, start, stage.e, stage.lam
@@ -81,18 +82,23 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
     for _ in range(int(constants.NEWTON_ITERATIONS)):
         rates = rules.rates(m, e, lam, slipping=given.slipping, bound=bound)
         D = given.s[:, None, None] * rates.L
-        B, m_calc, near = _configuration(rules, given, D, trial)
+        m_calc = _configuration(rules, given, D, trial)[1]
         linear = eliminate(rules, rates, e, given.s)
         rho_lam = lam - given.lam - given.s[:, None] * rates.lam
         rho_e = e - given.e - given.s[:, None] * rates.e
         change = solve(rules, linear, m - m_calc, rho_e, rho_lam)
-        length, flows = _step_length(rules, rates, (m, e, lam), change, given.s)
-        dm, de, dlam = (length[:, None] * part for part in change)
+        ahead = _look_ahead(rules, rates, (m, e, lam), change, given.s, bound)
+        dm, de, dlam = (ahead.length[:, None] * part for part in change)
         m, e, lam = m + dm, torch.maximum(e + de, given.e), torch.maximum(lam + dlam, given.lam)
+        D = given.s[:, None, None] * ahead.L
+        B, m_calc, near = _configuration(rules, given, D, trial)
+        # The residual after the step gives, with the equations at hand, an estimate of the next one.
+        rho_lam = lam - given.lam - given.s[:, None] * ahead.lam
+        rest, _, rest_lam = solve(rules, linear, m - m_calc, torch.zeros_like(e), rho_lam)
         size, twin_bound = m.norm(dim=-1) + constants.STRESS_REFERENCE, lam + constants.TWIN_REFERENCE
-        done = (change[0].norm(dim=-1) <= newton_tolerance * size) & near & (length >= 1)
-        done &= (change[2].abs() <= newton_tolerance * constants.TWIN_TOLERANCE * twin_bound).all(-1)
-        done |= ~flows & torch.isfinite(m).all(-1)  # elastic: the first iteration is exact
+        done = (rest.norm(dim=-1) <= newton_tolerance * size) & near & (ahead.length >= 1)
+        done &= (rest_lam.abs() <= newton_tolerance * constants.TWIN_TOLERANCE * twin_bound).all(-1)
+        done |= ~ahead.flows & torch.isfinite(m).all(-1)  # elastic: the first iteration is exact
         # The last change of m belongs to a small flow, which B and D take into account.
         last = (m - m_calc) / (2 * rules.systems.parameters.G)
         B = B + matmul(B, (last @ rules.systems.basis.T).reshape(-1, 3, 3))
@@ -124,26 +130,49 @@ def _configuration(rules: FlowRules, given: Stage, D: Tensor, trial: Tensor) -> 
     return B, torch.where(near[:, None], mandel(rules, B, given.C), linear), near
 
 
-def _step_length(
-    rules: FlowRules, rates: Rates, point: tuple[Tensor, ...], change: tuple[Tensor, ...], s: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the fraction (n,) of a Newton step that leaves every overstress within its cap, and whether any flows.
+class _Ahead(NamedTuple):
+    """Where a Newton step leads, for n crystals.
+
+    Attributes:
+        length: Fraction (n,) of the step that leaves every overstress within its cap.
+        flows: Whether anything flows before or after the step (n,), bool.
+        L: L_p + L_t after the whole step (n, 3, 3), 1/s, in which hardening is linear.
+        lam: Rates of the twin fractions there (n, b), 1/s.
+    """
+
+    length: Tensor
+    flows: Tensor
+    L: Tensor
+    lam: Tensor
+
+
+def _look_ahead(
+    rules: FlowRules, rates: Rates, point: tuple[Tensor, ...], change: tuple[Tensor, ...], s: Tensor, bound: Tensor
+) -> _Ahead:
+    """Return where the Newton step `change` leads.
 
     The rates grow with a power of the overstress. Its cap is twice its present value, or what makes a slip of
     `FREE_SLIP` in the stage if this is more.
     """
     c, (m, e, lam), (dm, de, dlam) = rules.systems, point, change
     slip_r, twin_r = rules.resistance(e, lam)
-    df = (rates.schmid5 @ dm[:, None, :, None])[..., 0]
+    f = rates.force + (rates.schmid5 @ dm[:, None, :, None])[..., 0]
     cap = (constants.FREE_SLIP / (s[:, None] * c.rate_0)) ** (1 / c.slip_exponent)
     limit = torch.maximum(2 * rates.y, cap[:, :, None])
     now = (rates.force.abs() - slip_r[:, :, None]) / c.tau_0[:, None]
-    harder = (slip_r + rules.self_hardening(e) * de)[:, :, None]
-    then = ((rates.force + df).abs() - harder) / c.tau_0[:, None]
+    latent = c.v * ((de * c.v).sum(-1, keepdim=True) - c.v * de)
+    harder = (slip_r + rules.self_hardening(e) * de + latent)[:, :, None]
+    then = (f.abs() - harder) / c.tau_0[:, None]
     slips = (rates.w > 0)[:, None]
     slips[..., 0] = True  # also a parent of which only round-off is left
     length = torch.where(slips, _fraction(now, then, limit), 1.0).amin((1, 2))
     flows = (((then > 0) | (now > 0)) & slips).any(-1).any(-1)
+    weights = rates.w
+    if rules.slip == "common":
+        weights = torch.cat([(1 - lam.sum(-1, keepdim=True)).clamp(min=0.0), lam], -1)
+    flow = c.rate_0[:, None] * then.clamp(min=0.0) ** c.slip_exponent * torch.sign(f) * weights[:, None]
+    L = flow.flatten(1) @ c.slip[:, : flow.shape[-1]].reshape(-1, 9)
+    growth = rates.lam
     if c.n_twin:
         cap = (constants.FREE_SLIP / (s[:, None] * c.twin_rate_0)) ** (1 / c.twin_exponent)
         now = (m @ c.twin5.T - twin_r) / c.twin_tau_0
@@ -151,7 +180,11 @@ def _step_length(
         then = now + (dm @ c.twin5.T - harder) / c.twin_tau_0
         length = torch.minimum(length, _fraction(now, then, torch.maximum(2 * now, cap)).amin(1))
         flows |= ((then > 0) | (now > 0)).any(-1)
-    return length.clamp(min=0.01), flows
+        growth = c.twin_rate_0 * then.clamp(min=0.0) ** c.twin_exponent
+        total = growth.sum(-1)
+        growth = torch.where((total > bound)[:, None], growth * (bound / total)[:, None], growth)
+        L = L + growth @ c.twin
+    return _Ahead(length.clamp(min=0.01), flows, L.reshape(-1, 3, 3), growth)
 
 
 def _fraction(now: Tensor, then: Tensor, limit: Tensor) -> Tensor:

@@ -2,6 +2,17 @@
 
 #include "stage.h"
 
+#ifdef SLIP_SQUARE
+#define SLIP_IS_SQUARE 1
+#else
+#define SLIP_IS_SQUARE 0
+#endif
+#ifdef TWIN_SQUARE
+#define TWIN_IS_SQUARE 1
+#else
+#define TWIN_IS_SQUARE 0
+#endif
+
 /* Fills the slip systems of the twins that slip, for the lanes in which their set has changed. */
 static void update_slots(const Law *law, const Control *control, Lanes *z, int *set, int *count) {
     if (!N_TWIN || control->domains <= 0) return;
@@ -67,6 +78,9 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     V sum = all(0.0), flow[9], change[9], E[5], E_e[N_SLIP], E_lam[N_TWIN + 1];
     Point p;
     g->s = d * step;
+    V slip = control->free_slip / g->s;
+    g->slip_cap = SLIP_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->slip_exponent);
+    g->twin_cap = TWIN_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->twin_exponent);
     for (int b = 0; b < N_TWIN; b++) sum += z->lam[b];
     evaluate(law, control, z, z->m, z->e, z->lam, g->s, 0, 0, positive(1.0 - sum), &p, 0);
 
@@ -77,7 +91,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     for (int b = 0; b < N_TWIN; b++) g->lam[b] = z->lam[b] + p.x_twin[b];
     for (int k = 0; k < 5; k++) g->m[k] = z->m[k];
     prepare(law, z, g, z->t + control->gamma * step);
-    solve_stage(law, control, z, g, live);
+    solve_stage(law, control, z, g, live, 0);
     I ok = g->ok;
     finish(law, control, g, B);
 
@@ -97,7 +111,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
         g->lam[b] = z->lam[b] + ratio * (p.x_twin[b] + middle);
     }
     prepare(law, z, g, z->t + step);
-    solve_stage(law, control, z, g, live & ok);
+    solve_stage(law, control, z, g, live & ok, 1);
     ok &= g->ok;
     finish(law, control, g, B);
 
@@ -122,8 +136,7 @@ static I attempt(const Law *law, const Control *control, const Lanes *z, V step,
     for (int k = 0; k < 5; k++) dm[k] *= 2.0 * law->G;
     back_substitute(lin->A, dm);
     V size = contract(g->m, g->m), change2 = contract(dm, dm), worst = all(0.0);
-    for (int l = 0; l < LANES; l++)
-        worst[l] = sqrt(change2[l]) / (control->tolerance * (sqrt(size[l]) + control->stress_reference));
+    worst = root_of(change2) / (control->tolerance * (root_of(size) + control->stress_reference));
     if (N_TWIN) {
         twin_changes(law, lin, dm, E_lam, dlam);
         for (int b = 0; b < N_TWIN; b++) {

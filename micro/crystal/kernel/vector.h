@@ -22,10 +22,33 @@ typedef double V __attribute__((vector_size(8 * LANES)));
 typedef long long I __attribute__((vector_size(8 * LANES))); /* a mask: -1 where a comparison holds, 0 elsewhere */
 
 INLINE V all(double x) { return x - (V){0}; }
+/* In `choose`, `larger` and `smaller` b is the answer where a comparison with a does not hold, as for not-a-number. */
+#if defined(__AVX512F__)
+INLINE V choose(I mask, V a, V b) {
+    return (V)_mm512_mask_blend_pd(_mm512_test_epi64_mask((__m512i)mask, (__m512i)mask), (__m512d)b, (__m512d)a);
+}
+INLINE V larger(V a, V b) { return (V)_mm512_max_pd((__m512d)a, (__m512d)b); }
+INLINE V smaller(V a, V b) { return (V)_mm512_min_pd((__m512d)a, (__m512d)b); }
+#elif defined(__AVX__)
+INLINE V choose(I mask, V a, V b) { return (V)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)mask); }
+INLINE V larger(V a, V b) { return (V)_mm256_max_pd((__m256d)a, (__m256d)b); }
+INLINE V smaller(V a, V b) { return (V)_mm256_min_pd((__m256d)a, (__m256d)b); }
+#else
 INLINE V choose(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); }
 INLINE V larger(V a, V b) { return choose(a > b, a, b); }
 INLINE V smaller(V a, V b) { return choose(a < b, a, b); }
-INLINE V positive(V a) { return (V)((a > 0) & (I)a); }
+#endif
+INLINE V root_of(V a) {
+#if defined(__AVX512F__)
+    return (V)_mm512_sqrt_pd((__m512d)a);
+#elif defined(__AVX__)
+    return (V)_mm256_sqrt_pd((__m256d)a);
+#else
+    for (int l = 0; l < LANES; l++) a[l] = sqrt(a[l]);
+    return a;
+#endif
+}
+INLINE V positive(V a) { return larger(a, all(0.0)); }
 INLINE V magnitude(V a) { return (V)((I)a & INT64_MAX); }
 INLINE V sign_of(V a) { return (V)((I)a & INT64_MIN); } /* the bit alone; see `signed_as` */
 INLINE V signed_as(V a, V bit) { return (V)((I)a ^ (I)bit); }
@@ -56,6 +79,12 @@ INLINE V exponential(V x) {
     V c = 1.0 / 40320 + r * (1.0 / 362880) + r2 * (1.0 / 3628800 + r * (1.0 / 39916800)) + r4 * (1.0 / 479001600);
     V y = a + r4 * (b + r4 * c);
     return (V)(~tiny & ((I)y + exponent));
+}
+
+/* exp(x) for x <= 0, zero below -50, where it does not count beside one. */
+INLINE V decay_of(V x) {
+    I there = x > -50.0;
+    return any(there) ? (V)(there & (I)exponential(x)) : all(0.0);
 }
 
 /* x^(-1/3) for positive normal x: a guess from the bits, then Newton's iteration, which needs no division. */

@@ -140,18 +140,19 @@ def test_result_does_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(alone.solves, all_of_them.solves[2:3])
 
 
-def test_result_does_not_depend_on_the_other_lanes() -> None:
-    """Some grains twin, each at its own time, so that lanes with twins that slip stand beside others."""
-    C, time = walks(3, strain=0.5)
-    crystal = magnesium(9)
-    together = crystal.solve(C, time, history=True)
-    domains = (crystal.unpack_grains(together.history)["lam"] > 1e-3).sum(-1)
-    assert together.ok.all() and (np.ptp(domains, axis=2) > 0).any()
-    for grain in range(9):
-        one = CompiledPolycrystal(crystal.systems, crystal.orientations[grain : grain + 1], np.ones(1))
-        for path in range(3):
-            alone = one.solve(C[path : path + 1], time[path : path + 1], history=True)
-            np.testing.assert_allclose(alone.history[0, :, 0], together.history[path, :, grain], rtol=1e-13, atol=1e-16)
+def test_grains_do_not_depend_on_the_other_lanes() -> None:
+    # Grains with and without twins in one vector, and lanes whose twins have come and gone with the grain before.
+    C, time = walks(3, strain=0.1, steps=60)
+    together = magnesium(11)
+    result = together.solve(C, time, history=True)
+    assert result.history is not None
+    twins = (together.unpack_grains(result.history)["lam"] > 1e-3).sum(-1)
+    assert twins.min() == 0 and twins.max() > 0
+    for grain in range(11):
+        one = CompiledPolycrystal(together.systems, together.orientations[grain : grain + 1], np.ones(1))
+        for point in range(3):
+            alone = one.solve(C[point : point + 1], time[point : point + 1], history=True)
+            np.testing.assert_allclose(alone.history[0, :, 0], result.history[point, :, grain], rtol=1e-13, atol=0)
 
 
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
