@@ -202,8 +202,8 @@ def report_crystal(report: Report) -> None:
     reason = attempt(CRYSTAL, 300)
     report.say("crystal", "cannot be compiled" if reason else "compiled")
     if reason:
-        wrong = f"The crystal law cannot be compiled, so that polycrystals are slow and no law of a structure: {reason}."
-        report.find(wrong, "install a C compiler that works (Debian: gcc), or let the environment variable CC name one.")
+        wrong = f"The crystal law cannot be compiled (polycrystals are slow, and no law of a structure): {reason}."
+        report.find(wrong, "install a C compiler that works (Debian: gcc), or let the variable CC name one.")
 
 
 def report_rendering(report: Report) -> None:
