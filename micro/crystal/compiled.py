@@ -289,13 +289,13 @@ class CompiledPolycrystal:
 
         Args:
             C: Right Cauchy-Green tensor at the end of the step, (n, 6).
-            rows: States at the start (n, k or more), float64, row by row; columns beyond k are left as they are. They are
-                overwritten by the states at the end; those of points that were not solved are then of no use.
+            rows: States at the start (n, k or more), float64, row by row; columns beyond k are left as they are. The
+                states at the end replace them; those of points that were not solved are then of no use.
             dt: Duration of the step, s.
 
         Returns:
-            Second Piola-Kirchhoff stress (n, 6), Pa, not a number where the point was not solved, and the status (n,), an
-            index of `REASONS`.
+            Second Piola-Kirchhoff stress (n, 6), Pa, not a number where the point was not solved, and the status (n,),
+            an index of `REASONS`.
 
         Raises:
             ValueError: The shapes do not fit, or the duration is negative.

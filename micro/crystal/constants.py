@@ -28,7 +28,7 @@ TWIN_TOLERANCE = 0.2
 #: Fraction added to a twin fraction, and stress (Pa) added to the Mandel stress, where errors are relative to them.
 TWIN_REFERENCE = 1e-5
 STRESS_REFERENCE = 1e6
-#: Newton's iteration has converged when the estimate of its next change is below this multiple of the tolerance of the step.
+#: Newton's iteration has converged when the estimate of its next change is below this multiple of the tolerance.
 NEWTON_TOLERANCE = 0.3
 #: The tolerance that takes its place where the steps are given, so that the iteration adds nothing to their error.
 FIXED_STEP_TOLERANCE = 1e-6

@@ -78,7 +78,7 @@ class FlowRules:
             raise ValueError(f"slip must be one of {', '.join(SLIP_RULES)}, got {self.slip!r}.")
 
     def resistance(self, e: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the resistances to slip (n, a) and to twinning (n, b), Pa: r_0 + dW_p/de, (A.4), dW_t/dlambda, (A.5)."""
+        """Return the resistances to slip (n, a), r_0 + dW_p/de (A.4), and twinning (n, b), dW_t/dlambda (A.5), Pa."""
         s = self.systems
         slip = s.r_0 + s.sigma_inf * -torch.expm1(-s.h / s.sigma_inf * e)
         slip = slip + s.v * ((e * s.v).sum(-1, keepdim=True) - s.v * e)
@@ -152,8 +152,8 @@ class Elimination(NamedTuple):
         twin: Growth of each twin per its force (n, b), 1/Pa, with its own hardening.
         twin_pivot: 1 / (1 + hardening of each twin by itself) (n, b).
         mutual: How all twins hinder each other, 2k / (1 + 2k sum twin) (n,), Pa.
-        resolved: Whether the step is short enough to resolve the competition of the twins (n,), bool: the determinant of
-            their equations is positive, and one variant at most grows against its own pivot.
+        resolved: Whether the step is short enough to resolve the competition of the twins (n,), bool: the determinant
+            of their equations is positive, and one variant at most grows against its own pivot.
     """
 
     matrix: Tensor

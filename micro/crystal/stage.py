@@ -71,8 +71,8 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
         rules: Flow rules.
         stage: The stage.
         start: Mandel stress (n, 5), Pa, from which the iteration starts.
-        newton_tolerance: Estimate of the next relative change of m, and part of the bound on that of lambda, at which it
-            ends.
+        newton_tolerance: Estimate of the next relative change of m, and part of the bound on that of lambda, at which
+            it ends.
     """
     rows = torch.arange(len(start), device=start.device)
     given, m, e, lam = stage, start, stage.e, stage.lam

@@ -1,7 +1,8 @@
 """Taylor polycrystal: grains of different orientation with one common deformation gradient.
 
 The state of a polycrystal is one row of numbers: the six components of the right Cauchy-Green tensor C at its last
-instant, in the frame of the sample, then for every grain B (9), e, lambda, the Mandel stress (5) and the suggested step.
+instant, in the frame of the sample, then for every grain B (9), e, lambda, the Mandel stress (5) and the suggested time
+step.
 C is linear in time between two given instants.
 
 References:
@@ -95,7 +96,8 @@ class TaylorPolycrystal:
         if backend == "torch" or (backend == "auto" and not (usable and available())):
             return None
         if not usable:
-            raise ValueError(f'backend "compiled" needs the device cpu and slip "domains", got {device}, {self.slip!r}.')
+            got = f"{device}, {self.slip!r}"
+            raise ValueError(f'backend "compiled" needs the device cpu and slip "domains", got {got}.')
         if not available():
             raise ValueError('backend "compiled" needs a C compiler, and none works here; "auto" does without.')
         arrays = (self.orientations.numpy(), self.weights.numpy())
@@ -132,10 +134,11 @@ class TaylorPolycrystal:
         """
         crystals = self._crystals(state)
         shape = (len(state), self.grains)
-        return inverse(crystals.B).reshape(*shape, 3, 3), crystals.e.reshape(*shape, -1), crystals.lam.reshape(*shape, -1)
+        F_in = inverse(crystals.B).reshape(*shape, 3, 3)
+        return F_in, crystals.e.reshape(*shape, -1), crystals.lam.reshape(*shape, -1)
 
     def fields(self, state: Tensor) -> dict[str, Tensor]:
-        """Return means over the grains by name: "twin_fraction", and "slip_" with the name of each family; each (n,)."""
+        """Return means over the grains by name: "twin_fraction", "slip_" and the name of a family; each (n,)."""
         return self._means(*self.unpack(state)[1:])
 
     @property
