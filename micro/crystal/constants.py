@@ -29,9 +29,9 @@ TWIN_TOLERANCE = 0.2
 TWIN_REFERENCE = 1e-5
 STRESS_REFERENCE = 1e6
 #: Newton's iteration has converged when the estimate of its next change is below this multiple of the tolerance.
-NEWTON_TOLERANCE = 0.3
+NEWTON_TOLERANCE = 0.03
 #: The tolerance that takes its place where the steps are given, so that the iteration adds nothing to their error.
-FIXED_STEP_TOLERANCE = 1e-6
+FIXED_STEP_TOLERANCE = 1e-8
 #: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.
 NEWTON_ITERATIONS = 12
 #: Largest slip of a system in a stage that one Newton step may introduce, beyond which the step is shortened.
