@@ -123,6 +123,7 @@ def row_of(name: str, seconds: float, result: Solution, exact: Solution, C: np.n
         "rejected": round(result.counts.rejected / result.counts.steps, 3),
         "iterations per stage": round(result.counts.iterations / stages, 2),
         "busy lanes": round(result.counts.iterations / result.counts.places, 3),
+        "mean error": float(f"{error.mean():.2e}"),
         "largest error": float(f"{error.max():.2e}"),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows.append(impact(o))
     print(json.dumps(rows[-1]), flush=True)
     if o.torch:
-        begin, interpreted = time.process_time(), TaylorPolycrystal(o.grains, 0)
+        begin, interpreted = time.process_time(), TaylorPolycrystal(o.grains, backend="torch")
         part = slice(0, o.torch + 1)
         interpreted.solve(torch.from_numpy(U[:1, part]), torch.from_numpy(times[:1, part]))
         slow = time.process_time() - begin

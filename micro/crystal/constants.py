@@ -22,7 +22,7 @@ ERROR_WEIGHTS = (
 )
 
 #: Default bound on the error of a step, relative to the Mandel stress of a grain.
-TOLERANCE = 1e-2
+TOLERANCE = 8e-3
 #: Bound on the error of a twin fraction in a step, relative to the fraction, as a multiple of the tolerance.
 TWIN_TOLERANCE = 0.2
 #: Fraction added to a twin fraction, and stress (Pa) added to the Mandel stress, where errors are relative to them.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from micro.crystal import constants
 from micro.crystal.materials import load_material
 from micro.crystal.paths import PROTOCOLS, Insertions, PathOptions, draw_paths
 from micro.crystal.paths.mixture import histories
@@ -90,7 +91,9 @@ class TaylorConfig:
         "none", "group of rotations of the sample by which the texture is made symmetric", choices=tuple(IMAGES)
     )
     material: str = option("magnesium", "name of a material, or path of its file")
-    tolerance: float = option(1e-2, "tolerance of a step of the solver, relative to the stress", low=1e-12, high=1.0)
+    tolerance: float = option(
+        constants.TOLERANCE, "tolerance of a step of the solver, relative to the stress", low=1e-12, high=1.0
+    )
     slip: str = option("domains", "how parent and twins slip", choices=("domains", "common", "parent"))
     backend: str = option("auto", "code that solves the grains", choices=("auto", "compiled", "torch"))
     outputs: tuple[str, ...] = option(
