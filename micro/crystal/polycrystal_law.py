@@ -35,7 +35,7 @@ from micro.crystal.systems import CrystalSystems, crystal_systems
 from micro.crystal.texture import Texture, random_texture, read_texture
 
 #: Step of the central differences in the components of C. Larger ones meet the places where the integrator chooses
-#: another number of steps, smaller ones lose digits: 1e-7 leaves a relative error of about 1e-7 (tests measure it).
+#: another number of steps, smaller ones lose digits: 1e-7 leaves a relative error below 1e-5 (tests measure it).
 DIFFERENCE = 1e-7
 #: Components of a symmetric tensor in the rows of C and S, and where each entry of a matrix stands in such a row.
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2))
