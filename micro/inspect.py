@@ -5,7 +5,6 @@ paths the ranges of strain, rate, duration, path length, volume and stress. The 
 to FOLDER alone; without --output nothing is written.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from micro.data.cli import Parser, check_count
+from micro.data.cli import Parser, check_count, write_summary
 from micro.data.dataset import read_arrays
 from micro.data.files import whole_file
 from micro.tensors import ORDERS, PATH_ORDER, from_components, mandel_factors
@@ -204,15 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         sys.stderr.write(f"The data set cannot be inspected: {error or 'memory is exhausted'}.\n")
         return 1
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # otherwise Python writes again when it ends
-        sys.stderr.write(f"The summary cannot be written: {error.strerror}.\n")
-        return 1
-    return 0
+    return write_summary(text)
 
 
 if __name__ == "__main__":

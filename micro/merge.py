@@ -7,7 +7,6 @@ by its content hash, and the id there; the manifest lists the sets with seed, sa
 stay, with their reasons. A merged set may be merged again: its sets are then listed one by one.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from micro.data.cli import Parser, check_disk
+from micro.data.cli import Parser, check_disk, write_summary
 from micro.data.job import close_set
 from micro.data.manifest import (
     block_count,
@@ -204,15 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         sys.stderr.write(f"The sets cannot be merged: {error or 'memory is exhausted'}.\n")
         return 1
-    text = f"{manifest['samples']} samples, {manifest['failed']} failed, hash {manifest['hash']}\n"
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # otherwise Python writes again when it ends
-        return 1
-    return 0
+    return write_summary(f"{manifest['samples']} samples, {manifest['failed']} failed, hash {manifest['hash']}")
 
 
 if __name__ == "__main__":

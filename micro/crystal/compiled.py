@@ -35,14 +35,6 @@ from micro.tensors import PATH_ORDER, from_components, to_components
 
 logger = logging.getLogger(__name__)
 
-#: What became of a point, and what it means.
-SOLVED, STEP_TOO_SMALL, INVALID, TOO_MANY_STEPS = 0, 1, 2, 3
-REASONS = (
-    "",
-    "the time step of a grain became too small",
-    "the deformation or the state was not finite with det F > 0",
-    "a grain took too many steps",
-)
 #: Bytes of intermediate results that one call of the library may need; larger batches are cut into blocks.
 BLOCK_BYTES = 2**26
 
@@ -83,7 +75,7 @@ class Update(NamedTuple):
         S: Second Piola-Kirchhoff stress (n, 6), Pa; not a number where the point was not solved.
         state: New state (n, k); the old one where the point was not solved.
         ok: Whether the point was solved (n,), bool.
-        status: Why not (n,), an index of `REASONS`.
+        status: Why not (n,), an index of `constants.REASONS`.
         solves: Implicit stages of all grains of the point (n,), those of rejected steps included.
         counts: What the call has cost.
     """
@@ -104,7 +96,7 @@ class Solution(NamedTuple):
         state: State at the end (s, k); that of the start where the path failed.
         ok: Whether the path was solved to its end (s,), bool.
         failed_at: The first instant that was not reached (s,), or T.
-        status: Why not (s,), an index of `REASONS`.
+        status: Why not (s,), an index of `constants.REASONS`.
         solves: Implicit stages of all grains of the path (s,).
         counts: What the call has cost.
         history: Where it was asked for, the states of the grains (s, T - 1, g, k_g) after the first instant.
@@ -295,7 +287,7 @@ class CompiledPolycrystal:
 
         Returns:
             Second Piola-Kirchhoff stress (n, 6), Pa, not a number where the point was not solved, and the status (n,),
-            an index of `REASONS`.
+            an index of `constants.REASONS`.
 
         Raises:
             ValueError: The shapes do not fit, or the duration is negative.
@@ -316,7 +308,7 @@ class CompiledPolycrystal:
         rows[:, :6] = C
         p, status = self.systems.parameters, flags[1]
         S = stress(C, mean[:, 0], p.G, p.lambda_e)
-        S[status != SOLVED] = np.nan
+        S[status != constants.SOLVED] = np.nan
         return S, status
 
     def solve(
@@ -360,7 +352,7 @@ class CompiledPolycrystal:
             rows = slice(first, min(first + block, s))
             outputs = (new[rows], H, mean[rows], None if kept is None else kept[rows])
             counts += self._call(C[rows], duration[rows], outputs, (failed_at[rows], status[rows], solves[rows]))
-        ok = status == SOLVED
+        ok = status == constants.SOLVED
         p = self.systems.parameters
         S = np.empty((s, T, 6))
         S[:, 1:] = stress(C[:, 1:], mean, p.G, p.lambda_e)

@@ -51,3 +51,12 @@ CUT, SAFETY, SHRINK, GROW = 0.25, 0.8, 0.2, 3.0
 SMALLEST_STEP = 1e-9
 #: Steps of a grain between two given points, beyond which it has failed.
 MOST_STEPS = 100_000
+
+#: What became of a crystal between two instants, and what it means.
+SOLVED, STEP_TOO_SMALL, INVALID, TOO_MANY_STEPS = 0, 1, 2, 3
+REASONS = (
+    "",
+    "the time step of a grain became too small",
+    "the deformation or the state was not finite with det F > 0",
+    "a grain took too many steps",
+)

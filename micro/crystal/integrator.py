@@ -27,15 +27,6 @@ from micro.crystal.flow_rules import FlowRules, solve
 from micro.crystal.stage import Solution, Stage, mandel, solve_stage
 from micro.tensors import determinant, isochoric, matmul
 
-#: What became of a crystal between two instants, and what it means.
-SOLVED, STEP_TOO_SMALL, INVALID, TOO_MANY_STEPS = 0, 1, 2, 3
-REASONS = (
-    "",
-    "the time step of a grain became too small",
-    "the deformation or the state was not finite with det F > 0",
-    "a grain took too many steps",
-)
-
 
 class CrystalState(NamedTuple):
     """State of n crystals, in the frame of each crystal.
@@ -64,7 +55,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         state: The state at the end; where the crystal was not solved, that of the start.
-        status: SOLVED, STEP_TOO_SMALL, INVALID or TOO_MANY_STEPS (n,), int64.
+        status: What became of each crystal (n,), int64, an index of `constants.REASONS`.
         solves: Implicit stages that were solved (n,), also those of steps that were repeated.
     """
 
@@ -101,7 +92,7 @@ def integrate(
     """
     valid = torch.isfinite(C1).flatten(1).all(-1) & (determinant(C1) > 0) & (duration >= 0)
     final = CrystalState(*(field.clone() for field in state))
-    status = torch.where(valid, SOLVED, INVALID)
+    status = torch.where(valid, constants.SOLVED, constants.INVALID)
     solves = torch.zeros_like(status)
     at_once = valid & (duration == 0)
     final.m[at_once] = mandel(rules, state.B[at_once], C1[at_once])
@@ -117,8 +108,8 @@ def integrate(
             for whole, part in zip(final, done.state):
                 whole[done.rows] = part
             solves[run.rows[ended]] = 2 * run.steps[ended]
-            status[run.rows[failed]] = STEP_TOO_SMALL
-            status[run.rows[late]] = TOO_MANY_STEPS
+            status[run.rows[failed]] = constants.STEP_TOO_SMALL
+            status[run.rows[late]] = constants.TOO_MANY_STEPS
             run = run.take(torch.nonzero(~ended).flatten())
     return Outcome(final, status, solves)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from micro.crystal import constants
 from micro.crystal.compiled import CompiledPolycrystal, available
-from micro.crystal.integrator import INVALID, REASONS, CrystalState
+from micro.crystal.constants import INVALID, REASONS
+from micro.crystal.integrator import CrystalState
 from micro.crystal.law import Crystal, second_piola
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.texture import Texture, random_texture

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error instead of ending the process."""
         raise ValueError(f"{message[:1].upper()}{message[1:]}.")
+
+
+def write_summary(text: str) -> int:
+    """Write what a command has to say, and return its exit code: 1, with one sentence, where it cannot be written."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # otherwise Python writes again when it ends
+        sys.stderr.write(f"The summary cannot be written: {error.strerror}.\n")
+        return 1
+    return 0
 
 
 def as_range(name: str, values: list) -> tuple:

@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from micro.data.cli import Parser
+from micro.data.cli import Parser, write_summary
 from micro.data.manifest import block_count, fields_of, read_blocks, read_manifest, shard_entry, shard_files
 from micro.data.shards import OWN_FIELDS, content_hash, is_shard_of, shard_name, shard_number
 
@@ -195,15 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         sys.stderr.write(f"The data set cannot be read: {error or 'memory is exhausted'}.\n")
         return 1
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # otherwise Python writes again when it ends
-        sys.stderr.write(f"The summary cannot be written: {error.strerror}.\n")
-        return 1
-    return 0
+    return write_summary(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from micro.crystal import build, compiled
+from micro.crystal import build, compiled, constants
 from micro.crystal.compiled import CompiledPolycrystal
 from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
@@ -244,7 +244,7 @@ def test_a_spoilt_point_leaves_the_others_alone(spoil: str) -> None:
     result = crystal.update(F, state, 1e-8)
     others = [0, 1, 3, 4]
     assert result.ok.tolist() == [True, True, False, True, True]
-    assert compiled.REASONS[result.status[2]] and np.isnan(result.S[2]).all()
+    assert constants.REASONS[result.status[2]] and np.isnan(result.S[2]).all()
     np.testing.assert_array_equal(result.state[2], state[2])
     np.testing.assert_array_equal(result.S[others], right.S[others])
     np.testing.assert_array_equal(result.state[others], right.state[others])
