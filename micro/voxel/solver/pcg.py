@@ -7,7 +7,10 @@ or three passes reach 1e-10. All results are in double precision.
 
 Each step lowers the energy of a load by delta = alpha r.z exactly, so the sum of the steps to come is the error of that
 load's upper bound. It is extrapolated from the latest steps, and the iteration ends when it is small enough;
-`micro.voxel.bounds.lower_bound` turns this estimate into a bound. Loads and cells are independent of each other: each
+`micro.voxel.bounds.lower_bound` turns this estimate into a bound. Where hinges in soft voids leave modes 1e9 times as
+soft as the others, single precision may make the preconditioner or the stiffness indefinite. Then the products that
+have to be positive are not, the estimate means nothing, and the load continues in double precision; a pass that raised
+the energy, measured in double precision, is discarded. Loads and cells are independent of each other: each
 ends separately, and they are distributed over the threads.
 
 Fields are laid out (loads, 3, cells, nodes), see `micro.voxel.solver.operator.CompactCells`.
@@ -67,7 +70,7 @@ class Solution:
     Attributes:
         u: Displacements (loads, 3, cells, nodes).
         residual: -f - K u, of the same shape.
-        left: Estimated energy still to gain (loads, cells).
+        left: Estimated energy still to gain (loads, cells); infinite where rounding broke the pass.
         gained: Energy gained (loads, cells).
         iterations: Steps taken (loads, cells), int.
         converged: Whether `left` is below the goal (loads, cells), bool.
@@ -102,6 +105,22 @@ def extrapolate(gains: list[Tensor]) -> Tensor:
     return SAFETY * torch.stack(recent[-2:]).amax(0) * ratio / (1 - ratio)
 
 
+def measure(step: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a step gained, and what another length of it would gain still (loads, cells).
+
+    Both follow from the forces out of balance before and after it, in double precision, whatever the pass that made the
+    step knew of rounding. The second is zero for conjugate gradients without rounding, and never above the energy left.
+
+    Args:
+        step: Displacements (loads, 3, cells, nodes).
+        before: Forces out of balance, of the same shape.
+        after: Those after the step.
+    """
+    old, new = dot(step, before), dot(step, after)
+    stiffness = old - new  # of the step
+    return old + new, torch.where(stiffness > 0, new.square() / stiffness, 0.0)
+
+
 def conjugate_gradients(
     apply: Callable[[Tensor], Tensor],
     precondition: Callable[[Tensor], Tensor],
@@ -128,12 +147,13 @@ def conjugate_gradients(
     known = None if known_part is None else known_part[:, None] * r  # what `apply` leaves out of the product with p
     steps = torch.zeros_like(rz, dtype=torch.long)
     left = torch.full_like(rz, torch.inf)
-    # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance.
+    # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance. A product
+    # below zero is no gain: rounding has made the preconditioner or the stiffness indefinite, and nothing is known.
     gained = torch.zeros_like(rz)
     floor = FLOOR * goal(gained)
-    done = ~(rz > floor)
+    done = abs(rz) <= floor
     left[done] = 0.0
-    active = ~done & (steps < iterations)
+    active = (rz > floor) & (steps < iterations)
     gains: list[Tensor] = []
     while active.any():
         q = apply(p) if known is None else apply(p).add_(known)
@@ -144,13 +164,17 @@ def conjugate_gradients(
         gains.append(alpha * rz)
         gained += gains[-1]
         steps += active
-        left = torch.where(active, extrapolate(gains), left)
-        done = done | (active & ((left <= goal(gained)) | (gains[-1] <= floor)))
-        active = active & ~done & (steps < iterations)
+        broken = active & ~(pq > 0)
+        left = torch.where(active, torch.where(broken, torch.inf, extrapolate(gains)), left)
+        done = done | (active & ~broken & ((left <= goal(gained)) | (gains[-1] <= floor)))
+        active = active & ~done & ~broken & (steps < iterations)
         if not active.any():
             break
         z = precondition(r)
         rz_new = dot(r, z)
+        broken = active & ~(rz_new > -floor)
+        left[broken] = torch.inf
+        active = active & ~broken
         beta = torch.where((rz > 0) & active, rz_new / rz, 0.0)
         torch.addcmul(z, wide(beta), p, out=p)
         if known_part is not None and known is not None:
@@ -268,6 +292,29 @@ class SubBatch:
             self.soft,
         )
         return self.exact.gather(found.u.unflatten(-1, shape).to(residual)), found
+
+    def advance(
+        self, u: Tensor, f: Tensor, r: Tensor, goal: Callable[[Tensor], Tensor], limit: Tensor, harm: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the state after a pass, measured in double precision: `u`, `r`, gain, energy left, steps taken.
+
+        Args:
+            u: Displacements before the pass (loads, 3, r, nodes).
+            f: Load, of the same shape.
+            r: Forces out of balance before the pass, of the same shape.
+            goal, limit: See `correct`.
+            harm: A pass that raises the energy by more than this is discarded (loads, r).
+        """
+        step, found = self.correct(r, goal, limit)
+        after = u + step
+        rest = -(self.exact.multiplier()(after) + f)
+        gained, missed = measure(step, r, rest)
+        left = torch.maximum(found.left.to(gained) / self.scale, missed)
+        worse = ~(gained >= -harm)
+        if bool(worse.any()):
+            after, rest = (torch.where(wide(worse), old, new) for old, new in ((u, after), (r, rest)))
+            gained, left = torch.where(worse, 0.0, gained), torch.where(worse, torch.inf, left)
+        return after, rest, gained, left, found.iterations
 
 
 def on_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
@@ -409,20 +456,19 @@ class MixedPrecisionPCG:
                 f = part.exact.gather(some(self.load, cells[rows], loads))
                 r = part.exact.gather(some(out.residual, cells[rows], loads)) if begun else -f
                 goal = part.goal(tolerance, upper[:, rows], least[:, rows])
-                u, found = part.correct(r, goal, limit)
-                if begun:
-                    u += part.exact.gather(some(out.u, cells[rows], loads))
-                r = -(part.exact.multiplier()(u) + f)
+                u = part.exact.gather(some(out.u, cells[rows], loads)) if begun else torch.zeros_like(f)
+                harm = tolerance * torch.maximum(upper, least)[:, rows]
+                u, r, gained, estimate, taken = part.advance(u, f, r, goal, limit, harm)
                 put(out.u, cells[rows], loads, part.exact.spread(u))
                 put(out.residual, cells[rows], loads, part.exact.spread(r))
                 begun = True  # the first turn takes all
                 tried, before = limit > 0, left[:, rows]
-                steps[:, rows] += found.iterations
-                left[:, rows] = torch.where(tried, found.left.to(left) / self.scale, before)
-                upper[:, rows] -= found.gained.to(upper) / self.scale
+                steps[:, rows] += taken
+                left[:, rows] = torch.where(tried, estimate, before)
+                upper[:, rows] -= gained
                 met = left[:, rows] <= tolerance * torch.maximum(upper, least)[:, rows]
                 converged[:, rows] = torch.where(tried, met, converged[:, rows])
-                if bool((tried & ~met & (found.iterations < limit) & ~(left[:, rows] < 0.1 * before)).any()):
+                if bool((tried & ~met & (taken < limit) & ~(left[:, rows] < 0.1 * before)).any()):
                     precision = torch.float64  # the pass failed by rounding: multigrid of hinges in soft voids
             if not bool((~converged & (steps < iterations)).any()):
                 break

@@ -10,7 +10,7 @@ from micro.voxel.solver.element import element_stiffness, isotropic
 from micro.voxel.solver.fourier import FourierPreconditioner
 from micro.voxel.solver.homogeniser import Homogeniser, homogenise
 from micro.voxel.solver.operator import VoxelOperator
-from micro.voxel.solver.pcg import on_threads, split_soft_phase
+from micro.voxel.solver.pcg import conjugate_gradients, measure, on_threads, split_soft_phase
 
 
 def make_batch():
@@ -130,3 +130,54 @@ def test_threads_are_given_back():
         assert blas is None or blas.openblas_get_num_threads() == has
     finally:
         torch.set_num_threads(before)
+
+
+def quadratic():
+    """A stiffness (12, 12), forces out of balance (1, 3, 1, 4), and the energy that they can gain."""
+    rng = np.random.default_rng(2)
+    A = torch.tensor(rng.normal(size=(12, 12)))
+    K, r = A @ A.T + torch.eye(12), torch.tensor(rng.normal(size=(1, 3, 1, 4)))
+    return K, r, float(r.flatten() @ torch.linalg.solve(K, r.flatten()))
+
+
+def multiply(matrix):
+    return lambda r: (matrix @ r.flatten()).view(r.shape)
+
+
+def limit(count):
+    return torch.full((1, 1), count)
+
+
+def test_indefinite_pass_does_not_converge():
+    """A preconditioner or a stiffness that rounding made indefinite: no gain is not the end."""
+    K, r, energy = quadratic()
+    goal = lambda gained: torch.full_like(gained, 1e-6 * energy)  # noqa: E731
+    found = conjugate_gradients(multiply(K), torch.clone, r.clone(), goal, limit(40))
+    assert bool(found.converged) and float(found.gained) == pytest.approx(energy, rel=1e-6)
+    found = conjugate_gradients(multiply(K), torch.neg, r.clone(), goal, limit(40))
+    assert not bool(found.converged) and int(found.iterations) == 0 and float(found.left) == np.inf
+    found = conjugate_gradients(multiply(-K), torch.clone, r.clone(), goal, limit(40))
+    assert not bool(found.converged) and float(found.gained) == 0.0 and float(found.left) == np.inf
+    wrong = torch.ones(12, dtype=torch.float64)
+    wrong[5:] = -0.5  # the first product is positive still, later ones are not
+    assert float(r.flatten() @ (wrong * r.flatten())) > 0
+    found = conjugate_gradients(multiply(K), multiply(torch.diag(wrong)), r.clone(), goal, limit(40))
+    assert not bool(found.converged) and float(found.left) == np.inf
+
+
+def test_nothing_to_do_converges():
+    K, r, energy = quadratic()
+    goal = lambda gained: torch.full_like(gained, energy)  # noqa: E731
+    found = conjugate_gradients(multiply(K), torch.clone, torch.zeros_like(r), goal, limit(40))
+    assert bool(found.converged) and int(found.iterations) == 0 and float(found.left) == 0.0
+
+
+def test_measured_gain():
+    """Of a step that is too long by a factor: the energy by its definition, and the line search by its minimum."""
+    K, r, energy = quadratic()
+    u = torch.linalg.solve(K, r.flatten())
+    for factor in (0.5, 1.0, 1.7, 2.5):
+        step = factor * u
+        gained, missed = measure(step.view(r.shape), r, r - multiply(K)(step.view(r.shape)))
+        assert float(gained) == pytest.approx(float(2 * step @ r.flatten() - step @ K @ step), rel=1e-10)
+        assert float(missed) == pytest.approx((1 - factor) ** 2 * energy, rel=1e-9, abs=1e-20)
