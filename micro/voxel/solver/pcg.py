@@ -10,7 +10,8 @@ load's upper bound. It is extrapolated from the latest steps, and the iteration 
 `micro.voxel.bounds.lower_bound` turns this estimate into a bound. Where hinges in soft voids leave modes 1e9 times as
 soft as the others, single precision may make the preconditioner or the stiffness indefinite. Then the products that
 have to be positive are not, the estimate means nothing, and the load continues in double precision; a pass that raised
-the energy, measured in double precision, is discarded. Loads and cells are independent of each other: each
+the energy, measured in double precision, is discarded. What multigrid leaves of such cells is measured once more, with
+the forces in double precision. Loads and cells are independent of each other: each
 ends separately, and they are distributed over the threads.
 
 Fields are laid out (loads, 3, cells, nodes), see `micro.voxel.solver.operator.CompactCells`.
@@ -47,6 +48,10 @@ SINGLE = 1e-8
 #: The softest phase is split off where its part of the mean stiffness is at most the first, and its part of the voxels
 #: at least the second.
 SOFT, COMMON = 0.03, 0.25
+#: Multigrid's steps are at least about 1 long, so that shorter ones come of rounding.
+SHORTEST = 0.25
+#: Contrast times the rounding of the precision above which multigrid may be indefinite.
+DOUBTFUL = 1e-3
 PRECONDITIONERS = ("auto", "fourier", "multigrid", "none")
 #: Steps after which "auto" continues with multigrid: hinges and winding struts slow the Fourier preconditioner down.
 PATIENCE = 50
@@ -106,15 +111,10 @@ def extrapolate(gains: list[Tensor]) -> Tensor:
 
 
 def measure(step: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a step gained, and what another length of it would gain still (loads, cells).
+    """Return what a step (loads, 3, cells, nodes) gained, and what another length of it would still (loads, cells).
 
-    Both follow from the forces out of balance before and after it, in double precision, whatever the pass that made the
-    step knew of rounding. The second is zero for conjugate gradients without rounding, and never above the energy left.
-
-    Args:
-        step: Displacements (loads, 3, cells, nodes).
-        before: Forces out of balance, of the same shape.
-        after: Those after the step.
+    Both follow from the forces out of balance before and after it, in double precision, whatever rounding the step was
+    made with. The second is zero for conjugate gradients without rounding, and never above the energy left.
     """
     old, new = dot(step, before), dot(step, after)
     stiffness = old - new  # of the step
@@ -128,6 +128,7 @@ def conjugate_gradients(
     goal: Callable[[Tensor], Tensor],
     iterations: Tensor,
     known_part: Tensor | None = None,
+    shortest: float = 0.0,
 ) -> Solution:
     """Minimise the energies of all loads, from u = 0, until the energy left to gain is below a goal.
 
@@ -140,6 +141,7 @@ def conjugate_gradients(
         goal: Energy that may be left (loads, cells), by what was gained so far (loads, cells).
         iterations: Largest number of steps of each load and cell (loads, cells).
         known_part: If given, `apply` is the stiffness without this multiple of the inverse of `precondition` (cells,).
+        shortest: Steps of this length come of rounding; it is below the inverse of the largest eigenvalue.
     """
     u, r = torch.zeros_like(residual), residual
     p = precondition(r)
@@ -158,13 +160,13 @@ def conjugate_gradients(
     while active.any():
         q = apply(p) if known is None else apply(p).add_(known)
         pq = dot(p, q)
+        broken = active & ~((pq > 0) & (rz > shortest * pq))
         alpha = torch.where((pq > 0) & active, rz / pq, 0.0)
         u.addcmul_(wide(alpha), p)
         r.addcmul_(wide(-alpha), q)
         gains.append(alpha * rz)
         gained += gains[-1]
         steps += active
-        broken = active & ~(pq > 0)
         left = torch.where(active, torch.where(broken, torch.inf, extrapolate(gains)), left)
         done = done | (active & ~broken & ((left <= goal(gained)) | (gains[-1] <= floor)))
         active = active & ~done & ~broken & (steps < iterations)
@@ -237,6 +239,9 @@ class SubBatch:
         if preconditioner != "none":
             make = Multigrid if preconditioner == "multigrid" else FourierPreconditioner
             self.preconditioner = make(VoxelOperator(operator.basis * scale, coefficients), precision)
+        contrast = float(coefficients.amax() / torch.where(coefficients > 0, coefficients, torch.inf).amin())
+        #: Whether rounding may make the preconditioner indefinite; then its estimate is checked with the forces.
+        self.doubtful = preconditioner == "multigrid" and contrast * torch.finfo(precision).eps > DOUBTFUL
         parts = split_soft_phase(coefficients) if preconditioner == "fourier" else None
         if parts is not None:
             self.rest = CompactCells(operator.basis * scale, parts[0]).to(precision)
@@ -278,7 +283,9 @@ class SubBatch:
         """
         scaled = (residual * self.scale).to(self.precision)
         if self.soft is None:
-            found = conjugate_gradients(self.rough.multiplier(), self.precondition_nodes, scaled, goal, limit)
+            least = SHORTEST if isinstance(self.preconditioner, Multigrid) else 0.0
+            multiply = self.rough.multiplier()
+            found = conjugate_gradients(multiply, self.precondition_nodes, scaled, goal, limit, shortest=least)
             return found.u.to(residual), found
         assert isinstance(self.preconditioner, FourierPreconditioner)
         rest, solve, multiply = self.rest, self.preconditioner.solve, self.rest.multiplier()
@@ -310,6 +317,10 @@ class SubBatch:
         rest = -(self.exact.multiplier()(after) + f)
         gained, missed = measure(step, r, rest)
         left = torch.maximum(found.left.to(gained) / self.scale, missed)
+        if self.doubtful and bool((left <= harm).any()):
+            forces = (rest * self.scale).to(self.precision)
+            energy = dot(forces, self.precondition_nodes(forces)).to(left) / self.scale
+            left = torch.maximum(left, torch.where(energy >= -FLOOR * harm, energy, torch.inf))
         worse = ~(gained >= -harm)
         if bool(worse.any()):
             after, rest = (torch.where(wide(worse), old, new) for old, new in ((u, after), (r, rest)))

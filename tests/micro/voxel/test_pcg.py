@@ -151,7 +151,7 @@ def limit(count):
 def test_indefinite_pass_does_not_converge():
     """A preconditioner or a stiffness that rounding made indefinite: no gain is not the end."""
     K, r, energy = quadratic()
-    goal = lambda gained: torch.full_like(gained, 1e-6 * energy)  # noqa: E731
+    goal = lambda gained: torch.full_like(gained, 1e-6 * energy)
     found = conjugate_gradients(multiply(K), torch.clone, r.clone(), goal, limit(40))
     assert bool(found.converged) and float(found.gained) == pytest.approx(energy, rel=1e-6)
     found = conjugate_gradients(multiply(K), torch.neg, r.clone(), goal, limit(40))
@@ -167,7 +167,7 @@ def test_indefinite_pass_does_not_converge():
 
 def test_nothing_to_do_converges():
     K, r, energy = quadratic()
-    goal = lambda gained: torch.full_like(gained, energy)  # noqa: E731
+    goal = lambda gained: torch.full_like(gained, energy)
     found = conjugate_gradients(multiply(K), torch.clone, torch.zeros_like(r), goal, limit(40))
     assert bool(found.converged) and int(found.iterations) == 0 and float(found.left) == 0.0
 
