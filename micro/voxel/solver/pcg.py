@@ -148,15 +148,12 @@ def conjugate_gradients(
     rz = dot(r, p)
     known = None if known_part is None else known_part[:, None] * r  # what `apply` leaves out of the product with p
     steps = torch.zeros_like(rz, dtype=torch.long)
-    left = torch.full_like(rz, torch.inf)
-    # Below this a gain is rounding; it also ends cells without any load, homogeneous ones for instance. A product
-    # below zero is no gain: rounding has made the preconditioner or the stiffness indefinite, and nothing is known.
-    gained = torch.zeros_like(rz)
+    gained, gains = torch.zeros_like(rz), list[Tensor]()
+    # A gain below this is rounding, as in cells without load; a product below zero says that the pass is broken.
     floor = FLOOR * goal(gained)
     done = abs(rz) <= floor
-    left[done] = 0.0
+    left = torch.full_like(rz, torch.inf).masked_fill_(done, 0.0)
     active = (rz > floor) & (steps < iterations)
-    gains: list[Tensor] = []
     while active.any():
         q = apply(p) if known is None else apply(p).add_(known)
         pq = dot(p, q)
@@ -174,9 +171,10 @@ def conjugate_gradients(
             break
         z = precondition(r)
         rz_new = dot(r, z)
-        broken = active & ~(rz_new > -floor)
-        left[broken] = torch.inf
-        active = active & ~broken
+        ended = active & ~(rz_new > floor)
+        done = done | (ended & (abs(rz_new) <= floor))
+        left = torch.where(ended, torch.where(done, 0.0, torch.inf), left).to(rz)
+        active = active & ~ended
         beta = torch.where((rz > 0) & active, rz_new / rz, 0.0)
         torch.addcmul(z, wide(beta), p, out=p)
         if known_part is not None and known is not None:
