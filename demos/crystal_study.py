@@ -59,7 +59,7 @@ from micro.crystal.source import CRYSTAL_BYTES, POINT_BYTES
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
 from micro.crystal.texture import even_texture, random_texture
-from micro.data.cli import Parser, check_between, check_count, check_memory
+from micro.data.cli import Parser, check_between, check_count, check_folder, check_memory
 from micro.data.files import write_whole
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
@@ -115,8 +115,7 @@ def parse(arguments: Sequence[str] | None, size: int) -> argparse.Namespace:
     if o.walks < size:
         raise ValueError(f"--walks must be at least the number of ranks, {size}, got {o.walks}.")
     for name in ("output", "cache"):
-        if Path(getattr(o, name)).exists() and not Path(getattr(o, name)).is_dir():
-            raise ValueError(f"--{name} must name a folder, but {getattr(o, name)!r} is a file.")
+        check_folder(f"--{name}", getattr(o, name))
     random_walk([], o.seed, strain=o.strain, duration=(o.duration, o.duration))  # refuses what makes no sense
     return o
 
