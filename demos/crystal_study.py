@@ -19,7 +19,7 @@
 # 2. How far apart are the three models of slip in twins, and the choices of sign that one of them needs? What does it
 #    change that a twin of the fast law slips only from a small fraction on?
 # 3. How much of the stress hangs on the viscous resistances tau_0, three of which the paper's table lost?
-# 4. How isotropic are g grains?
+# 4. How isotropic are g grains, with random orientations and with evenly spread ones (`even_texture`)?
 # 5. What does a grain cost at the steps of the data and at those of an impact, compiled and in PyTorch?
 #
 # **Checks**, each against a number from outside the crystal law: the pressure is the closed form; the error falls with
@@ -58,7 +58,8 @@ from micro.crystal.paths import random_walk
 from micro.crystal.source import CRYSTAL_BYTES, POINT_BYTES
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.data.cli import Parser, check_between, check_count, check_memory
+from micro.crystal.texture import even_texture, random_texture
+from micro.data.cli import Parser, check_between, check_count, check_folder, check_memory
 from micro.data.files import write_whole
 from micro.data.ranks import Ranks, world
 from micro.generate import keep_memory
@@ -72,6 +73,7 @@ TOLERANCES = tuple(DEFAULT * factor for factor in (3.0, 1.0, 0.3, 0.1, 0.03))
 FAMILIES = ("basal", "prismatic", "pyramidal", "twin")
 FACTORS = (0.5, 2.0)
 SIGNS = ("cooperating", "plain turn", "nearest direction")
+TEXTURES = {"random": lambda grains: random_texture(grains, 1), "even": even_texture}
 #: Targets of the mean error, and of the cost in seconds per path of 128 grains and in microseconds per grain-step.
 TARGETS = {"without twins": 0.003, "with twins": 0.005, "seconds per path": 0.3, "data": 3.0, "impact": 1.0}
 #: Relative tolerance of the reference. A hundred times tighter, it changes by some 1e-6.
@@ -113,8 +115,7 @@ def parse(arguments: Sequence[str] | None, size: int) -> argparse.Namespace:
     if o.walks < size:
         raise ValueError(f"--walks must be at least the number of ranks, {size}, got {o.walks}.")
     for name in ("output", "cache"):
-        if Path(getattr(o, name)).exists() and not Path(getattr(o, name)).is_dir():
-            raise ValueError(f"--{name} must name a folder, but {getattr(o, name)!r} is a file.")
+        check_folder(f"--{name}", getattr(o, name))
     random_walk([], o.seed, strain=o.strain, duration=(o.duration, o.duration))  # refuses what makes no sense
     return o
 
@@ -241,15 +242,16 @@ def isotropy(o: argparse.Namespace, U: Tensor, t: Tensor, mine: Sequence[int], b
     """How far the stress of the turned path is from the turned stress, and the error of the pressure."""
     q = torch.stack([random_rotations(1, 1000 + walk)[0] for walk in mine])[:, None]
     turned = to_components(matmul(matmul(q, from_components(U)), q.mT))
-    counts = [g for g in (8, 16, 32, 64, 128, 256, 512, 1024) if g <= o.most_grains] or [o.most_grains]
-    found, off = {}, []
+    found: dict[str, Any] = {name: {} for name in TEXTURES}
+    off = []
     exact = 2 * MAGNESIUM.lambda_e * (determinant(from_components(U)) - 1)
-    for g in counts:
-        polycrystal = TaylorPolycrystal(g, seed=1, parameters=MAGNESIUM)
-        plain, other = (polycrystal.solve(path, t).stress for path in (U, turned))
-        found[g] = change(matmul(matmul(q.mT, deviators(other)), q), deviators(plain))
-        off.append(float((plain[..., :3].mean(-1) - exact).abs().max() / exact.abs().max()))
-        bar.update()
+    for name, texture in TEXTURES.items():
+        for g in [g for g in (8, 16, 32, 64, 128, 256, 512, 1024) if g <= o.most_grains] or [o.most_grains]:
+            polycrystal = TaylorPolycrystal(texture(g), parameters=MAGNESIUM)
+            plain, other = (polycrystal.solve(path, t).stress for path in (U, turned))
+            found[name][g] = change(matmul(matmul(q.mT, deviators(other)), q), deviators(plain))
+            off.append(float((plain[..., :3].mean(-1) - exact).abs().max() / exact.abs().max()))
+            bar.update()
     return {"difference": found, "pressure": max(off)}
 
 
@@ -298,7 +300,7 @@ def measure(o: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     mine = range(ranks.rank, o.walks, ranks.size)
     walk = random_walk(mine, o.seed, strain=o.strain, steps=o.points, duration=(o.duration, o.duration))
     U, t = torch.from_numpy(walk.U), torch.from_numpy(walk.time * walk.duration[:, None])
-    total = 2 * len(mine) + 11 + 5 * sum(w < 2 for w in mine) + 7 + 3
+    total = 2 * len(mine) + 11 + 5 * sum(w < 2 for w in mine) + 14 + 3
     with tqdm(total=total, disable=True if ranks.rank > 0 else None, unit="solve") as bar, torch.inference_mode():
         return {
             "cost": cost(o, U, t, bar),
@@ -332,8 +334,8 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
                for tol in TOLERANCES}
         for case in CASES
     }  # fmt: skip
-    counts = list(parts[0]["isotropy"]["difference"])
-    anisotropy = {g: spread("isotropy", "difference", g) for g in counts}
+    counts = list(parts[0]["isotropy"]["difference"]["random"])
+    anisotropy = {name: {g: spread("isotropy", "difference", name, g) for g in counts} for name in TEXTURES}
     timed: dict[str, Any] = {
         backend: {name: float(np.mean([p["cost"][backend][name] for p in parts])) for name in ("data", "impact")}
         for backend in ("compiled", "torch") if all(backend in p["cost"] for p in parts)
@@ -357,8 +359,10 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
         "threshold_of_slip_in_twins": spread("models", "threshold"),
         "sensitivity_to_tau_0": {f: {x: spread("models", "sensitivity", f, x) for x in FACTORS} for f in FAMILIES},
         "anisotropy": anisotropy,
-        "slope_of_anisotropy": float(np.polyfit(np.log(counts), np.log([anisotropy[g]["mean"] for g in counts]), 1)[0])
-        if len(counts) > 1 else None,
+        "slope_of_anisotropy": {
+            name: float(np.polyfit(np.log(counts), np.log([row["mean"] for row in rows.values()]), 1)[0])
+            for name, rows in anisotropy.items() if len(counts) > 1
+        },
         "microseconds_per_grain_step": timed,
         "targets": {n: {"target": v, "reached": reached[n], "passed": reached[n] <= v} for n, v in TARGETS.items()},
         "cores": {"used": ranks.size * o.threads, "of": os.cpu_count()},
@@ -415,10 +419,11 @@ def draw(summary: dict[str, Any], first: dict[str, Any], folder: Path) -> None:
     c.invert_yaxis()
     c.set(xlabel="change of the deviator, %")
     c.tick_params(axis="y", labelsize=7)
-    grains = np.array(list(summary["anisotropy"]), dtype=float)
-    mean = np.array([100 * row["mean"] for row in summary["anisotropy"].values()])
-    d.plot(grains, mean, "o-", color="#023047", label="mean over the walks")
-    d.plot(grains, mean[0] * (grains[0] / grains) ** 0.5, "--", color="#adb5bd", label="slope -1/2")
+    for (name, rows), colour in zip(summary["anisotropy"].items(), ("#023047", "#fb8500"), strict=True):
+        grains = np.array(list(rows), dtype=float)
+        mean = np.array([100 * row["mean"] for row in rows.values()])
+        d.plot(grains, mean, "o-", color=colour, label=f"{name} orientations")
+        d.plot(grains, mean[0] * (grains[0] / grains) ** 0.5, "--", color="#adb5bd")
     d.set(xscale="log", yscale="log", xlabel="grains", ylabel="anisotropy of the deviator, %")
     d.legend(frameon=False, fontsize=8)
     for axis in (a, b, c, d):
@@ -443,9 +448,10 @@ def table(summary: dict[str, Any]) -> str:
                  + percent(summary["threshold_of_slip_in_twins"]))  # fmt: skip
     lines += [f"tau_0 of {f} x {x:g}: {percent(row)}" for f, rows in summary["sensitivity_to_tau_0"].items()
               for x, row in rows.items()]  # fmt: skip
-    lines += [f"{g} grains: anisotropy {percent(row)}" for g, row in summary["anisotropy"].items()]
-    if summary["slope_of_anisotropy"] is not None:
-        lines.append(f"slope of the anisotropy {summary['slope_of_anisotropy']:.2f}")
+    for name, rows in summary["anisotropy"].items():
+        lines += [f"{g} {name} orientations: anisotropy {percent(row)}" for g, row in rows.items()]
+    lines += [f"slope of the anisotropy, {name} orientations: {slope:.2f}"
+              for name, slope in summary["slope_of_anisotropy"].items()]  # fmt: skip
     timed = summary["microseconds_per_grain_step"]
     lines += [f"{name}: {timed[name]['data']:.3g} at the data's steps, {timed[name]['impact']:.3g} at an impact's"
               for name in ("compiled", "torch", "ratio") if name in timed]  # fmt: skip

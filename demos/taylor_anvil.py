@@ -53,6 +53,7 @@ from fem.io.point_histories import PointHistories
 from fem.laws import FINITE, NAMED
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
+from micro.data.cli import check_count, check_folder
 
 DENSITIES = (1e-3, 1e6)  # kg/m^3, of anything solid
 FRAMES = 100_000  # at most: a series of more would fill any disk
@@ -101,8 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if o.cells < 4 or o.cells % 2:
         raise ValueError(f"--cells must be an even number of at least 4, got {o.cells}.")
     for name, least in (("frames", 0), ("every", 1), ("record", 0)):
-        if getattr(o, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name), least=least)
     if o.density is not None and not DENSITIES[0] <= o.density <= DENSITIES[1]:
         low, high = DENSITIES
         raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
@@ -114,8 +114,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     o.panels = times("panels", o.panels)
     if o.restart is not None and not Path(o.restart).is_file():
         raise ValueError(f"--restart names {o.restart!r}, but there is no such file.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

@@ -33,7 +33,7 @@ from micro.crystal.paths.recorded import read_recorded
 from micro.crystal.polycrystal_law import make_grains
 from micro.crystal.reduced import Deviations, Histories
 from micro.crystal.reduced_texture import ReducedTexture, write_reduced
-from micro.crystal.texture import Texture, random_texture, read_texture, to_euler
+from micro.crystal.texture import Texture, even_texture, random_texture, read_texture, to_euler
 from micro.data.cli import Parser, check_between, check_count, check_memory
 from micro.data.provenance import code_record
 from micro.tensors import from_components
@@ -69,8 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--output", required=True, metavar="FILE", help="file to write, .json; {grains} in it is the number")
     p.add_argument("--material", default="magnesium", help="name or file of the material")
-    p.add_argument("--texture", default="random", help="random, or a text file of Euler angles and weights")
-    p.add_argument("--grains", default=128, type=int, metavar="N", help="grains of a random texture")
+    p.add_argument("--texture", default="random", help="random, even, or a text file of Euler angles and weights")
+    p.add_argument("--grains", default=128, type=int, metavar="N", help="grains of a random or even texture")
     p.add_argument("--seed", default=0, type=int, metavar="S", help="seed of a random texture")
     p.add_argument("--keep", type=int, nargs="+", metavar="N", help="grains to keep; a file for each number")
     p.add_argument("--error", type=float, metavar="X", help="keep the fewest grains with this error instead")
@@ -147,6 +147,8 @@ def full_texture(o: argparse.Namespace) -> tuple[Texture, dict[str, Any]]:
     """Return the texture of all grains, and what it is."""
     if o.texture == "random":
         return random_texture(o.grains, o.seed), {"kind": "random", "grains": o.grains, "seed": o.seed}
+    if o.texture == "even":
+        return even_texture(o.grains), {"kind": "even", "grains": o.grains}
     texture = read_texture(o.texture)
     digest = hashlib.sha256(Path(o.texture).read_bytes()).hexdigest()
     return texture, {"kind": "file", "grains": len(texture.weights), "file": Path(o.texture).name, "sha256": digest}

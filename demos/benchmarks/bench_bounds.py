@@ -34,7 +34,7 @@ if __name__ == "__main__":
 import matplotlib
 import numpy as np
 
-from micro.data.cli import Parser
+from micro.data.cli import Parser, check_count, check_folder
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.random import make_random
 from micro.voxel.cells.tpms import make_tpms
@@ -62,13 +62,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", type=Path, default=Path("results/bench_bounds"), help="folder for the results")
     o = p.parse_args(arguments)
     for name, low in (("n", 4), ("runs", 1), ("threads", 1)):
-        if getattr(o, name) < low:
-            raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name), least=low)
     check_size("--n", (2 * o.n,) * 3)
     if not all(LEAST <= accuracy < 1 for accuracy in o.accuracy):
         raise ValueError(f"--accuracy must lie between {LEAST:g} and 1, got {o.accuracy}.")
-    if o.output.exists() and not o.output.is_dir():
-        raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

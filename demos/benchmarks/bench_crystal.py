@@ -43,7 +43,7 @@ from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.data.cli import Parser
+from micro.data.cli import Parser, check_count, check_folder
 from micro.tensors import from_components, random_rotations, to_components
 
 #: Largest errors allowed, without and with twinning.
@@ -67,10 +67,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     o = p.parse_args(arguments)
     least_of = {"paths": 1, "grains": 1, "steps": 2, "impact": 1, "torch": 0, "runs": 1, "threads": 1}
     for name, low in least_of.items():
-        if getattr(o, name) < low:
-            raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
-    if o.output.exists() and not o.output.is_dir():
-        raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
+        check_count(f"--{name}", getattr(o, name), least=low)
+    check_folder("--output", o.output)
     if not available():
         raise ValueError("The compiled crystal needs a C compiler; the log says what is missing.")
     return o

@@ -47,6 +47,7 @@ from fem.command import Parser, Stop, finish, together, write_text
 from fem.parallel import abort_when_uncaught, raise_together
 from fem.threads import owned_cores, plan_threads
 from meshes.taylor_bar import divisions, taylor_bar
+from micro.data.cli import check_folder
 from micro.threads import check_threads
 from surrogates.artifact.shipped import law_names
 
@@ -83,8 +84,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
     if o.layouts and (MPI.COMM_WORLD.size > 1 or o.threads is not None):
         raise ValueError("--layouts starts ranks and threads itself: leave out mpirun and --threads.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     if o.threads is not None:
         check_threads(o.threads, "--threads")
     return o

@@ -51,7 +51,7 @@ import torch
 from mpi4py import MPI
 from scipy.sparse.linalg import cg
 
-from micro.data.cli import Parser, check_memory
+from micro.data.cli import Parser, check_folder, check_memory
 from micro.generate import keep_memory
 from micro.voxel.bounds.lower_bound import bounds
 from micro.voxel.cells.frames import FRAMES, make_frame
@@ -85,14 +85,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(description="Cost of the homogeniser.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--n", nargs="+", type=int, default=[20, 40], help="voxels per side")
     p.add_argument("--cells", nargs="+", choices=CELLS, default=list(USUAL), help="cells")
-    p.add_argument(
-        "--compare", nargs="+", choices=CELLS, default=list(COMPARED), help="cells that SciPy solves too"
-    )
+    p.add_argument("--compare", nargs="+", choices=CELLS, default=list(COMPARED), help="cells that SciPy solves too")
     p.add_argument("--tolerance", type=float, default=1e-4, help="relative error of the tensor")
     p.add_argument("--runs", type=int, default=3, help="runs whose median counts")
-    p.add_argument(
-        "--multigrid", type=int, default=20, help="most voxels per side for multigrid, 0 for none"
-    )
+    p.add_argument("--multigrid", type=int, default=20, help="most voxels per side for multigrid, 0 for none")
     p.add_argument("--scipy", nargs="*", type=int, default=[20], help="voxels per side at which SciPy runs as well")
     p.add_argument("--bounds", nargs="*", type=int, default=[20], help="voxels per side at which bounds are computed")
     p.add_argument("--batch", nargs=2, type=int, default=[16, 20], help="cells of a batch, and their voxels per side")
@@ -116,8 +112,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     n = max(o.scipy, default=0)
     check_memory(f"the matrices of {n}^3 voxels", SCIPY_BYTES * n**3, name="--scipy")
     check_memory(f"{o.batch[0]} cells of {o.batch[1]}^3 voxels", BYTES * o.batch[0] * o.batch[1] ** 3, name="--batch")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

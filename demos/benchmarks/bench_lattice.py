@@ -40,7 +40,7 @@ from fem.discretisation.dirichlet import Dirichlet
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from fem.truss.solver import TrussSolver
-from micro.data.cli import check_memory
+from micro.data.cli import check_folder, check_memory
 from micro.data.files import write_whole
 from micro.data.ranks import world
 from micro.lattice.bars import KinematicBar
@@ -74,8 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--n must be different positive integers, got {o.n}.")
     if o.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {o.steps}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     cell = make_cell(o.cell, perturbation=o.perturbation)  # refuses what it cannot make
     n = max(o.n)
     check_memory(f"lattices of {n} x {n} x {n} cells", BYTES * float(n) ** 3 * (len(cell.nodes) + len(cell.bars)))

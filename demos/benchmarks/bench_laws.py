@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from fem.laws import load_law
-from micro.data.cli import Parser
+from micro.data.cli import Parser, check_folder
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.data import lattice_of
 from surrogates.artifact import shipped
@@ -60,8 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
     if not 0.0 < o.increment < math.inf:
         raise ValueError(f"--increment must be a positive finite number, got {o.increment}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

@@ -54,7 +54,7 @@ from micro.crystal.compiled import CompiledPolycrystal
 from micro.crystal.constants import TOLERANCE
 from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.systems import crystal_systems
-from micro.data.cli import Parser
+from micro.data.cli import Parser, check_folder
 from micro.tensors import random_rotations, to_components
 
 MISSING = "NEML2 is missing: install it beside this project with 'pip install neml2==3.1.0 torch==2.12.1 scipy'."
@@ -89,8 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("strain", "rate", "strength", "exponent"):
         if not 0.0 < getattr(o, name) < np.inf:
             raise ValueError(f"--{name} must be positive and finite, got {getattr(o, name)}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

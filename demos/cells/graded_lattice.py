@@ -64,7 +64,7 @@ from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from meshes.box import box
 from meshes.session import session
-from micro.data.cli import check_memory
+from micro.data.cli import check_count, check_folder, check_memory
 from micro.threads import check_threads
 from micro.voxel.cells.frames import FRAMES
 from micro.voxel.cells.graded import GradedCells
@@ -99,16 +99,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", default="results/graded_lattice", help="folder for the results")
     o = p.parse_args(arguments)
     for name, low in (("resolution", 6), ("elements", 1), ("steps", 0)):
-        if getattr(o, name) < low:
-            raise ValueError(f"--{name} must be at least {low}, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name), least=low)
     if min(o.cells) < 1:
         raise ValueError(f"--cells must be positive, got {o.cells}.")
     if o.resolved != 0 and o.resolved < 6:
         raise ValueError(f"--resolved must be 0 or at least 6, got {o.resolved}.")
     if o.threads is not None:
         check_threads(o.threads, "--threads")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     if o.network == "auto":
         o.network = str(PRETRAINED) if PRETRAINED.is_file() else "none"
     return o

@@ -38,7 +38,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from micro.data.cli import Parser, check_memory
+from micro.data.cli import Parser, check_folder, check_memory
 from micro.voxel.solver.homogeniser import Homogeniser, check_size
 from micro.voxel.source import FAMILIES, draw
 from surrogates.cells.data import Cells, solve
@@ -79,8 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--timed must lie between 1 and --cells, {o.cells}, got {o.timed}.")
     if len({path.stem for path in o.network}) < len(o.network):
         raise ValueError(f"--network must be files whose names differ, got {', '.join(map(str, o.network))}.")
-    if o.output.exists() and not o.output.is_dir():
-        raise ValueError(f"--output must name a folder, but {str(o.output)!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

@@ -32,6 +32,7 @@ from fem.command import Parser, Stop, finish, write_text
 from fem.discretisation.strain_measures import cauchy_stress, von_mises
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
+from micro.data.cli import check_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSICAL = "polycrystal-johnson-cook"
@@ -52,8 +53,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     o = p.parse_args(arguments)
     if min(o.grains) < 1 or len(set(o.grains)) < len(o.grains):
         raise ValueError(f"--grains must be different positive numbers, got {o.grains}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

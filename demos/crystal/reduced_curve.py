@@ -45,7 +45,7 @@ from micro.crystal.materials import load_material
 from micro.crystal.polycrystal_law import make_grains
 from micro.crystal.reduced import Deviations
 from micro.crystal.texture import Texture, random_texture
-from micro.data.cli import Parser, check_count
+from micro.data.cli import Parser, check_count, check_folder
 from micro.data.files import write_whole
 
 matplotlib.use("Agg")
@@ -74,8 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         check_count(name, getattr(o, name), 10**5)
     if min(o.keep) < 1 or max(o.keep) > 128:
         raise ValueError(f"--keep must be numbers between 1 and 128, got {o.keep}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

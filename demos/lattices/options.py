@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from fem.command import Parser
 from meshes.box import KINDS
-from micro.data.cli import available_memory, check_memory, size_in_words
+from micro.data.cli import available_memory, check_folder, check_memory, size_in_words
 from micro.threads import check_threads
 
 MESH = ("size", "kind", "grading", "rim", "degree")
@@ -82,8 +82,7 @@ def check(o: argparse.Namespace) -> None:
     for name in ("size", "grading", "rim"):
         if not 0.0 < getattr(o, name) < math.inf:
             raise ValueError(f"--{name} must be a positive finite number, got {getattr(o, name)}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     if o.restart is not None and not (Path(o.restart) / "checkpoint").is_dir():
         raise ValueError(f"--restart names {o.restart!r}, but there is no checkpoint in it.")
 

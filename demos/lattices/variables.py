@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from micro.data.cli import check_folder
 from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
@@ -89,8 +90,7 @@ def parse() -> argparse.Namespace:
         raise ValueError(f"--variables must be at least 1, got {min(o.variables)}.")
     if not 0 < o.increment[0] <= o.increment[1]:
         raise ValueError(f"--increment must be positive and increase, got {o.increment[0]:g} {o.increment[1]:g}.")
-    if Path(o.output).exists() and not Path(o.output).is_dir():
-        raise ValueError(f"--output must name a folder, but {o.output!r} is a file.")
+    check_folder("--output", o.output)
     return o
 
 

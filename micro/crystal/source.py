@@ -19,7 +19,7 @@ from micro.crystal.materials import load_material
 from micro.crystal.paths import PROTOCOLS, Insertions, PathOptions, draw_paths
 from micro.crystal.paths.mixture import histories
 from micro.crystal.taylor import TaylorPolycrystal
-from micro.crystal.texture import Texture, fibre_texture, random_texture, read_texture
+from micro.crystal.texture import Texture, even_texture, fibre_texture, random_texture, read_texture
 from micro.data.cli import check_count, check_memory
 from micro.data.config import add_options, make_config, option
 from micro.data.source import Block, Field, Source
@@ -82,7 +82,7 @@ class TaylorConfig:
     spacing: str = option("even", "distances of the stored points along the path", choices=("even", "random"))
     grains: int = option(128, "grains of the polycrystal", low=1)
     grain_seed: int = option(0, "seed of their orientations")
-    texture: str = option("random", "orientations: random, fibre, or a text file of Euler angles")
+    texture: str = option("random", "orientations: random, even, fibre, or a text file of Euler angles")
     fibre_spread: float = option(
         15.0, "standard deviation of the tilts of the c axes away from the axis 3 in a fibre texture", unit="degrees",
         low=0.0, high=90.0,
@@ -112,6 +112,8 @@ def make_texture(config: TaylorConfig) -> Texture:
     """Return the texture of the options."""
     if config.texture == "random":
         texture = random_texture(config.grains, config.grain_seed)
+    elif config.texture == "even":
+        texture = even_texture(config.grains)
     elif config.texture == "fibre":
         texture = fibre_texture(config.grains, config.grain_seed, spread=config.fibre_spread)
     else:
@@ -148,7 +150,7 @@ class TaylorSource(Source):
             "paths": json_ready(dataclasses.asdict(self.paths) | {"recorded": recorded.digest if recorded else ""}),
             "grains": len(self.polycrystal.orientations),
             **{name: getattr(config, name) for name in ("grain_seed", "symmetry", "slip", "backend")},
-            "texture": config.texture if config.texture in ("random", "fibre") else "file",
+            "texture": config.texture if config.texture in ("random", "even", "fibre") else "file",
             "fibre_spread": config.fibre_spread,
             "orientations": digest(self.polycrystal.orientations),
             "weights": digest(self.polycrystal.weights),

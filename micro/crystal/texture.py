@@ -8,6 +8,7 @@ its z axis, by Phi about the new x axis and by phi_2 about the new z axis, and i
 
 References:
     H.-J. Bunge, Texture Analysis in Materials Science (1982), doi:10.1016/C2013-0-11769-2.
+    M. Alexa, Super-Fibonacci spirals (2022), doi:10.1109/CVPR52688.2022.00811.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,19 @@ from torch import Tensor
 
 from micro.crystal.materials import CrystalParameters
 from micro.crystal.systems import twin_systems
-from micro.tensors import determinant, inverse, isochoric, matmul, polar_rotation, random_rotations, rotation_about
+from micro.tensors import (
+    determinant,
+    inverse,
+    isochoric,
+    matmul,
+    polar_rotation,
+    quaternion_rotations,
+    random_rotations,
+    rotation_about,
+)
+
+#: Turns of the two spirals of `even_texture`: the square root of 2, and the positive root of psi^4 = psi + 4.
+SPIRALS = (2**0.5, 1.533751168755204288118041)
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,27 @@ def random_texture(grains: int, seed: int = 0) -> Texture:
     """
     _check_grains(grains)
     return uniform_weights(random_rotations(grains, seed))
+
+
+def even_texture(grains: int) -> Texture:
+    """Return `grains` orientations that are spread evenly over all rotations, with equal weights.
+
+    They lie on two coupled spirals. The mean of a smooth function of the orientation converges nearly with the number
+    of grains, where that of random orientations converges with its root: the texture comes near the isotropic limit
+    with few grains.
+
+    Raises:
+        ValueError: `grains` is not positive.
+
+    References:
+        Alexa (2022), doi:10.1109/CVPR52688.2022.00811.
+    """
+    _check_grains(grains)
+    s = torch.arange(grains, dtype=torch.float64) + 0.5
+    inner, outer = (s / grains).sqrt(), (1 - s / grains).sqrt()
+    alpha, beta = 2 * torch.pi * s / SPIRALS[0], 2 * torch.pi * s / SPIRALS[1]
+    q = torch.stack([outer * beta.cos(), inner * alpha.sin(), inner * alpha.cos(), outer * beta.sin()], dim=1)
+    return uniform_weights(quaternion_rotations(q))
 
 
 def fibre_texture(

@@ -48,12 +48,18 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value:g}.")
 
 
-def check_count(name: str, value: int, most: int = 10**12) -> None:
-    """Check that a whole number is at least 1 and at most `most`; ValueError where it is not."""
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+def check_count(name: str, value: int, most: int = 10**12, *, least: int = 1) -> None:
+    """Check that a whole number is at least `least` and at most `most`; ValueError where it is not."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
     if value > most:
         raise ValueError(f"{name} must be at most {most}, got {value}.")
+
+
+def check_folder(name: str, path: str | Path) -> None:
+    """Check that an option names a folder, which need not exist yet; ValueError where it names a file."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ValueError(f"{name} must name a folder, but '{path}' is a file.")
 
 
 def size_in_words(size: float) -> str:

@@ -41,7 +41,8 @@ def test_tables_are_whole(study, result):
         assert all(0.0 < row[factor]["min"] <= row[factor]["mean"] <= row[factor]["max"] for factor in ("0.5", "2.0"))
     assert summary["signs_of_common"]["cooperating"]["change"]["max"] == 0.0
     assert 0.0 <= summary["threshold_of_slip_in_twins"]["max"] < 0.1
-    assert list(summary["anisotropy"]) == ["8", "16"]
+    assert list(summary["anisotropy"]) == ["random", "even"]
+    assert list(summary["anisotropy"]["even"]) == ["8", "16"]
     assert set(summary["targets"]) == set(study.TARGETS)
 
 

@@ -11,6 +11,7 @@ from micro.crystal.texture import (
     Texture,
     deformed_orientations,
     deformed_texture,
+    even_texture,
     fibre_texture,
     from_euler,
     odf_texture,
@@ -36,6 +37,23 @@ def test_a_random_texture_has_the_orientations_of_its_seed() -> None:
     assert torch.equal(texture.orientations, random_rotations(16, 3))
     assert close(texture.weights, torch.full((16,), 1 / 16, dtype=torch.float64))
     assert not torch.equal(texture.orientations, random_texture(16, 4).orientations)
+
+
+def test_an_even_texture_is_nearer_to_the_isotropic_limit_than_random_ones() -> None:
+    """The mean of n n and of n n n n over the c axes and over the a axes n, against the isotropic ones."""
+
+    def distance(texture: Texture) -> float:
+        axes = texture.orientations[:, :, [2, 0]].mT
+        second = torch.einsum("g,gai,gaj->aij", texture.weights, axes, axes) - ONE / 3
+        fourth = torch.einsum("g,gai,gaj,gak,gal->aijkl", texture.weights, axes, axes, axes, axes)
+        pairs = torch.einsum("ij,kl->ijkl", ONE, ONE)
+        fourth = fourth - (pairs + pairs.transpose(1, 2) + pairs.transpose(1, 3)) / 15
+        return float(second.norm() + fourth.norm())
+
+    for grains in (50, 200, 800):
+        random = min(distance(random_texture(grains, seed)) for seed in range(20))
+        assert distance(even_texture(grains)) < 0.7 * random
+    assert distance(even_texture(800)) < 0.15 * distance(even_texture(50))
 
 
 def test_euler_angles_are_three_turns_about_z_x_z() -> None:
@@ -185,7 +203,7 @@ def test_bad_textures() -> None:
         Texture(q, 2 * w)
     with pytest.raises(ValueError, match="weights must not be negative"):
         Texture(q, torch.tensor([1.5, -0.5], dtype=torch.float64))
-    for call in (random_texture, fibre_texture):
+    for call in (random_texture, even_texture, fibre_texture):
         with pytest.raises(ValueError, match="grains must be at least 1, got 0"):
             call(0)
     with pytest.raises(ValueError, match="spread must lie between 0 and 90 degrees, got -1"):

@@ -16,6 +16,7 @@ from micro.crystal.paths import random_walk
 from micro.crystal.reference import reference_crystal, solve_grain, solve_polycrystal
 from micro.crystal.systems import crystal_systems
 from micro.crystal.taylor import TaylorPolycrystal
+from micro.crystal.texture import even_texture
 from micro.tensors import deviator, from_components, matmul, random_rotations, rotation_about, to_components
 
 EYE = torch.eye(3, dtype=torch.float64)
@@ -219,6 +220,9 @@ def test_anisotropy_falls_with_the_root_of_the_number_of_grains() -> None:
         means.append(np.mean(found))
     slope = np.polyfit(np.log(counts), np.log(means), 1)[0]
     assert -0.65 < slope < -0.35
+    even = TaylorPolycrystal(even_texture(512), parameters=MAGNESIUM)
+    plain, other = (deviators(even.solve(path, time).stress) for path in (U, turned))
+    assert float((matmul(matmul(turns.mT, other), turns) - plain).norm() / plain.norm()) < 0.6 * means[-1]
 
 
 # The plane-strain tests of Kelley and Hosford on magnesium crystals (1968, Trans. Metall. Soc. AIME 242, 5):
