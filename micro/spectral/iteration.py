@@ -27,6 +27,8 @@ PATIENCE = 30
 RETREATS = 12
 #: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
 SLOW, MEASURES = 0.2, 4
+#: Returns to the best point after which the rest of a step does without the tangent.
+SHORTENED = 4
 #: Residual of the linear equations relative to the imbalance, and products with the tangent allowed.
 SHARE, PRODUCTS = 0.03, 60
 
@@ -82,6 +84,7 @@ class Iteration:
         self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), start
         self._retreats, self._waited = torch.zeros_like(self.calls), torch.zeros_like(self.calls)
         self._measured = torch.zeros_like(self.calls)
+        self._plain = torch.zeros_like(self.ok)  # the tangent is not used any more
         self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
         self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
 
@@ -114,7 +117,7 @@ class Iteration:
     def _measure(self, F: Tensor, P: Tensor, residual: Tensor, candidates: Tensor) -> None:
         """Measure the tangents of the cells of `candidates` (a,) whose iteration is slow."""
         tangents = self._cells.tangents
-        slow = candidates & (residual > SLOW * self._before) & (self._measured < MEASURES)
+        slow = candidates & ~self._plain & (residual > SLOW * self._before) & (self._measured < MEASURES)
         at = torch.nonzero(slow).flatten()
         if len(at) == 0 or self._cells.depth == 0:
             return
@@ -138,11 +141,13 @@ class Iteration:
         self._mixing.forget(slow)
         self._fresh |= slow
 
+    def _with_tangent(self) -> Tensor:
+        return self._cells.tangents.known[self._numbers] & ~self._plain
+
     def _solve(self, s: Tensor, residual: Tensor) -> Tensor:
         """Return M^-1 s."""
         tangents = self._cells.tangents
-        known = tangents.known[self._numbers]
-        at = torch.nonzero(known & torch.isfinite(residual)).flatten()
+        at = torch.nonzero(self._with_tangent() & torch.isfinite(residual)).flatten()
         if len(at) == 0:
             return self._reference.solve(s)
         r = self._reference.solve(s) if len(at) < len(s) else torch.zeros_like(s)
@@ -160,9 +165,12 @@ class Iteration:
         return r
 
     def _move(self, residual: Tensor, r: Tensor) -> None:
-        """Take the accelerated step, or return towards the best point where the residual has grown too much."""
-        better = residual < self._best
-        bad = ~(residual <= WORST * self._best) | torch.isinf(residual)
+        """Take the accelerated step, or return towards the best point where the residual has grown too much.
+
+        A step that follows from the tangent is shortened until the residual does not grow.
+        """
+        better, newton = residual < self._best, self._with_tangent()
+        bad = ~(residual <= torch.where(newton, 1.0, WORST) * self._best) | torch.isinf(residual)
         self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
         self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
         self._best = torch.where(better, residual, self._best)
@@ -174,19 +182,22 @@ class Iteration:
         self._mixing.forget(bad)
         step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
         self._retreats = torch.where(better, 0, self._retreats + bad)
+        give_up = bad & newton & (self._retreats > SHORTENED)
+        self._plain |= give_up
+        self._retreats, self._waited = torch.where(give_up, 0, self._retreats), torch.where(give_up, 0, self._waited)
         damping = 0.5 ** self._retreats.to(torch.float64)
         # From the best point: a short plain step; where there is none yet, towards the start of the step.
-        back = torch.where(_like(torch.isinf(self._best), r), 0.0, _like(damping, r) * self._best_r)
+        back = torch.where(_like(torch.isinf(self._best) | give_up, r), 0.0, _like(damping, r) * self._best_r)
         target = torch.where(_like(bad, r), self._best_y + back, self._now + step)
         self._last = torch.where(_like(bad, r), self._best_y, self._now)
         self._last_r = torch.where(_like(bad, r), self._best_r, r)
-        self._fresh = bad & torch.isinf(self._best)
+        self._fresh = bad & (torch.isinf(self._best) | give_up)
         self._now = target
 
     def _keep(self, mask: Tensor) -> None:
         for name in ("_rows", "_numbers", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r"):
             setattr(self, name, getattr(self, name)[mask])
-        for name in ("_best", "_best_r", "_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured"):
+        for name in ("_best", "_best_r", "_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_plain"):
             setattr(self, name, getattr(self, name)[mask])
         self._reference = self._reference.rows(mask)
         self._mixing.keep(mask)
