@@ -26,11 +26,11 @@ PATIENCE = 30
 #: Returns to the best point, one after the other, after which a step has failed.
 RETREATS = 12
 #: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
-SLOW, MEASURES = 0.2, 4
+SLOW, MEASURES = 0.4, 4
 #: Returns to the best point after which the rest of a step does without the tangent.
 SHORTENED = 4
 #: Residual of the linear equations relative to the imbalance, and products with the tangent allowed.
-SHARE, PRODUCTS = 0.03, 60
+SHARE, PRODUCTS = 0.1, 60
 
 
 class Tangents:

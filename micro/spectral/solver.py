@@ -38,6 +38,7 @@ from micro.threads import small_batches
 
 #: Evaluations per (partial) step beyond which the next step is cut once more: small steps need far fewer.
 HARD = 40
+BEND = 1.0
 
 
 class CellState(NamedTuple):
@@ -47,7 +48,9 @@ class CellState(NamedTuple):
         U: Mean stretch (b, 3, 3).
         y: Unknowns of the displacement (b, 3, K...), complex; see `micro.spectral.grid`.
         dU: Change of the mean stretch in the last step (b, 3, 3).
-        dy: Change of the unknowns in the last step; the next one starts from its continuation.
+        dy: Change of the unknowns in the last step.
+        bend: That change less the one which continues the step before. The next step starts from the continuation of
+            both: the unknowns are a square of the path where it is smooth.
         internal: States of the points (b, points, k), those of laws with fewer components filled with zeros.
         halvings: How often the next step is halved before it is tried (b,), int64: one less than the last one needed.
     """
@@ -56,6 +59,7 @@ class CellState(NamedTuple):
     y: Tensor
     dU: Tensor
     dy: Tensor
+    bend: Tensor
     internal: Tensor
     halvings: Tensor
 
@@ -173,7 +177,7 @@ class SpectralCells:
         one = torch.eye(3, dtype=torch.float64, device=self.device).expand(self.cells, 3, 3).clone()
         y = self.grid.zeros(self.cells)
         never = torch.zeros(self.cells, dtype=torch.long, device=self.device)
-        return CellState(one, y, torch.zeros_like(one), y.clone(), self._virgin.clone(), never)
+        return CellState(one, y, torch.zeros_like(one), y.clone(), y.clone(), self._virgin.clone(), never)
 
     def respond(self, F: Tensor, internal: Tensor, dt: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stress (a, N..., 3, 3) and the new states (a, points, k) of the points.
@@ -309,7 +313,9 @@ class SpectralCells:
         dU = U - state.U
         last = state.dU.square().sum((1, 2))
         share = (dU * state.dU).sum((1, 2)) / torch.where(last > 0, last, 1.0)
-        guess = state.y + _like(share.clamp(0.0, 2.0), state.y) * state.dy
+        share = _like(share.clamp(0.0, 2.0), state.y)
+        line = state.y + share * state.dy
+        guess = line + BEND * share**2 * state.bend
         work = Iteration(self, U, state.internal, dt, cells, state.y, guess)
         for _ in range(self.iterations):
             if not work.advance():
@@ -317,7 +323,7 @@ class SpectralCells:
         new = [a.clone() for a in state]
         at = torch.nonzero(work.ok).flatten()
         y = work.y[at]
-        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], work.internal[at])):  # the rest stays
+        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], y - line[at], work.internal[at])):  # the rest stays
             old[at] = value
         return CellState(*new), StepReport(work.P, work.ok, work.calls, work.residual)
 
