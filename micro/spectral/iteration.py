@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from micro.spectral.anderson import Anderson
+from micro.spectral.grid import Grid
 from micro.spectral.krylov import minimal_residual
-from micro.spectral.tangent import apply, in_plane, measure, pairs_of
+from micro.spectral.tangent import apply, in_plane, mean_inverse, measure, pairs_of
 from micro.tensors import determinant
 
 if TYPE_CHECKING:
@@ -42,15 +43,18 @@ class Tangents:
 
     def __init__(self, cells: int, device: torch.device) -> None:
         self.known = torch.zeros(cells, dtype=torch.bool, device=device)
-        self.values = torch.zeros(0, device=device)
+        self.values = self.medium = torch.zeros(0, device=device)
         self.plane = False
 
-    def put(self, numbers: Tensor, values: Tensor, plane: bool) -> None:
+    def put(self, numbers: Tensor, values: Tensor, plane: bool, grid: Grid) -> None:
         """Keep the tangents `values` (a, c, c, N...) of the cells `numbers` (a,)."""
+        medium = mean_inverse(grid, values)
         if self.values.shape[1:] != values.shape[1:]:
             self.values = values.new_zeros((len(self.known), *values.shape[1:]))
+            self.medium = medium.new_zeros((len(self.known), *medium.shape[1:]))
             self.known[:] = False
-        self.values[numbers], self.known[numbers], self.plane = values, True, plane
+        self.values[numbers], self.medium[numbers] = values, medium
+        self.known[numbers], self.plane = True, plane
 
 
 class Iteration:
@@ -135,7 +139,7 @@ class Iteration:
 
         values = measure(respond, F[at], P[at], dimension, plane)
         sound = torch.isfinite(values).flatten(1).all(1)
-        tangents.put(self._numbers[at[sound]], values[sound], plane)
+        tangents.put(self._numbers[at[sound]], values[sound], plane, self._cells.grid)
         self.calls[self._rows[at]] += count
         self._measured[at] += 1
         self._mixing.forget(slow)
@@ -151,14 +155,14 @@ class Iteration:
         if len(at) == 0:
             return self._reference.solve(s)
         r = self._reference.solve(s) if len(at) < len(s) else torch.zeros_like(s)
-        A, medium = tangents.values[self._numbers[at]], self._reference.rows(at)
+        A, medium = tangents.values[self._numbers[at]], tangents.medium[self._numbers[at]]
         rows = 2 if tangents.plane else 3
         right = s[at, :rows]
         whole = lambda x: torch.view_as_complex(x.unflatten(1, (*right.shape[1:], 2)))
         share = (0.3 * self._cells.tolerance / residual[at]).clamp(SHARE, 0.3)
         x = minimal_residual(
             lambda x: _flat(apply(self._cells.grid, A, whole(x))),
-            lambda x: _flat(medium.solve(whole(x))),
+            lambda x: _flat((medium * whole(x)[:, None]).sum(2)),
             _flat(right), share, PRODUCTS,
         )  # fmt: skip
         r[at, :rows] = whole(x)

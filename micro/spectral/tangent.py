@@ -89,3 +89,15 @@ def apply(grid: Grid, A: Tensor, y: Tensor) -> Tensor:
     """Return the change of the imbalance (b, r, K...) with the unknowns `y` (b, r, K...), for tangents `A`."""
     rows = y.shape[1]
     return grid.divergence((A * grid.gradient(y).flatten(1, 2)[:, None]).sum(2).unflatten(1, (rows, -1)))
+
+
+def mean_inverse(grid: Grid, A: Tensor) -> Tensor:
+    """Return the inverse (a, r, r, K...), complex, of the homogeneous medium that has the mean of the tangents `A`."""
+    d = grid.dimension
+    mean = A.flatten(3).mean(3)
+    mean = ((mean + mean.mT) / 2).unflatten(1, (-1, d)).unflatten(3, (-1, d)).to(grid.n.dtype)
+    acoustic = torch.einsum("aiJkL,J...,L...->a...ik", mean, grid.n.conj(), grid.n)
+    zero = (grid.n.abs().sum(0) == 0)[..., None, None]
+    one = torch.eye(acoustic.shape[-1], dtype=acoustic.dtype, device=acoustic.device)
+    inverse = torch.linalg.inv_ex(torch.where(zero, one, acoustic))[0].nan_to_num(0.0, 0.0, 0.0)
+    return torch.where(zero, 0.0, inverse).movedim((-2, -1), (1, 2)).contiguous()
