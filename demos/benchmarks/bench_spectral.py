@@ -6,7 +6,8 @@
 # with `--tolerances`, the error of the mean stress by the tolerance of equilibrium and by the steps.
 #
 # **Check.** Every path ends. The errors are those against the same cells with the smallest tolerance of all and with
-# four times the most steps of all: L2 norms over a path relative to the norm of the stress. Seconds are those of the machine, process time on one thread.
+# four times the most steps of all: L2 norms over a path relative to the norm of the stress. Seconds are those of the
+# machine, process time on one thread.
 #
 # Reference: Liu et al. (2022), section 3, doi:10.1016/j.jmps.2021.104668.
 
@@ -51,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--steps", type=int, default=50, help="steps of a path; the paper stores 200")
     p.add_argument("--strain", type=float, default=0.1, help="largest strain of a path")
     p.add_argument("--grids", type=int, nargs="*", default=[32, 64, 128], help="voxels per side of the second part")
-    p.add_argument("--tolerances", type=float, nargs="*", default=[], help="tolerances of equilibrium of the third part")
+    p.add_argument("--tolerances", type=float, nargs="*", default=[], help="tolerances of the third part")
     p.add_argument("--substeps", type=int, nargs="+", default=[1], help="steps per stored step of the third part")
     p.add_argument("--output", default="results/bench_spectral", help="folder for the results")
     o = p.parse_args(arguments)

@@ -163,11 +163,9 @@ class Reference:
         self._second = (rest / (rest + shear)).reshape(-1, 1, *ones) / safe
 
     def solve(self, s: Tensor) -> Tensor:
-        """Return K^-1 s for `s` (b, 3, K...), without unit; two rows do where the third is zero and F_mean in the plane."""
-        rows = s.shape[1]  # the first two where nothing depends on the third
-        q = self._q[:, :rows]
-        along = (q.conj() * s).sum(1, keepdim=True)
-        return self._first * (s - self._second * along * q)
+        """Return K^-1 s for `s` (b, 3, K...), without unit."""
+        along = (self._q.conj() * s).sum(1, keepdim=True)
+        return self._first * (s - self._second * along * self._q)
 
     def rows(self, mask: Tensor) -> "Reference":
         """Return the preconditioner of the cells of `mask` (b,)."""

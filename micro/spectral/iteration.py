@@ -26,19 +26,28 @@ WORST = 30.0
 PATIENCE = 30
 #: Returns to the best point, one after the other, after which a step has failed.
 RETREATS = 12
+#: The same where the step follows from the tangent.
+GROWTH = 1.0
 #: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
 SLOW, MEASURES = 0.4, 4
 #: Returns to the best point after which the rest of a step does without the tangent.
-SHORTENED = 4
+SHORTENED = 2
 #: Residual of the linear equations relative to the imbalance, and products with the tangent allowed.
 SHARE, PRODUCTS = 0.1, 60
 
 
 class Tangents:
-    """Tangents of the cells of a batch, as they were last measured.
+    """Tangents of the cells of a batch, as they were last measured, and the media that precondition them.
 
     Args:
         cells: Number b of cells.
+        device: Torch device.
+
+    Attributes:
+        known: Whether the tangents of a cell have been measured (b,), bool.
+        values: Tangents at the points (b, c, c, N...), Pa; see `micro.spectral.tangent.measure`.
+        medium: Inverse, by frequency, of the homogeneous media with their means (b, r, r, K...), 1/Pa.
+        plane: Whether they are those of the plane (r = 2).
     """
 
     def __init__(self, cells: int, device: torch.device) -> None:
@@ -132,9 +141,9 @@ class Iteration:
 
         def respond(trials: Tensor) -> Tensor:
             t = len(trials)
-            stress = self._cells.respond(
-                trials.flatten(0, 1), state.repeat(t, 1, 1), dt.repeat(t), phase.repeat(t, 1)
-            )[0]
+            stress = self._cells.respond(trials.flatten(0, 1), state.repeat(t, 1, 1), dt.repeat(t), phase.repeat(t, 1))[
+                0
+            ]
             return stress.unflatten(0, (t, -1))
 
         values = measure(respond, F[at], P[at], dimension, plane)
@@ -174,7 +183,7 @@ class Iteration:
         A step that follows from the tangent is shortened until the residual does not grow.
         """
         better, newton = residual < self._best, self._with_tangent()
-        bad = ~(residual <= torch.where(newton, 1.0, WORST) * self._best) | torch.isinf(residual)
+        bad = ~(residual <= torch.where(newton, GROWTH, WORST) * self._best) | torch.isinf(residual)
         self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
         self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
         self._best = torch.where(better, residual, self._best)
@@ -199,9 +208,9 @@ class Iteration:
         self._now = target
 
     def _keep(self, mask: Tensor) -> None:
-        for name in ("_rows", "_numbers", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r"):
-            setattr(self, name, getattr(self, name)[mask])
-        for name in ("_best", "_best_r", "_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_plain"):
+        names = ["_rows", "_numbers", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r", "_best", "_best_r"]
+        names += ["_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_plain"]
+        for name in names:
             setattr(self, name, getattr(self, name)[mask])
         self._reference = self._reference.rows(mask)
         self._mixing.keep(mask)

@@ -6,8 +6,11 @@ frequency: compatibility and the mean of F hold by construction. The fixed point
 
     y <- y - K_0^-1 s(P(F(y))),
 
-with a homogeneous elastic reference medium K_0 is accelerated by Anderson's method, which is a quasi-Newton method: the
-laws need no tangent. It stops when the part of P that is not in equilibrium is small,
+with a homogeneous elastic reference medium K_0 is accelerated by Anderson's method. At large strain no homogeneous
+medium is near the cell: slip leaves grains that are stiff along one direction and soft along another, as the square of
+the local stretch, in the elastic range too and at any size of the step. Where the iteration is slow, the tangents of
+the points are therefore measured by differences and take the place of K_0 (`micro.spectral.iteration`); a law offers
+its stress alone. The iteration stops when the part of P that is not in equilibrium is small,
 
     |s| <= tolerance * rms(P),
 
@@ -38,7 +41,6 @@ from micro.threads import small_batches
 
 #: Evaluations per (partial) step beyond which the next step is cut once more: small steps need far fewer.
 HARD = 40
-BEND = 1.0
 
 
 class CellState(NamedTuple):
@@ -49,8 +51,8 @@ class CellState(NamedTuple):
         y: Unknowns of the displacement (b, 3, K...), complex; see `micro.spectral.grid`.
         dU: Change of the mean stretch in the last step (b, 3, 3).
         dy: Change of the unknowns in the last step.
-        bend: That change less the one which continues the step before. The next step starts from the continuation of
-            both: the unknowns are a square of the path where it is smooth.
+        bend: That change less the one which continues the step before. The next step starts from a continuation of
+            second order in the path, which needs both.
         internal: States of the points (b, points, k), those of laws with fewer components filled with zeros.
         halvings: How often the next step is halved before it is tried (b,), int64: one less than the last one needed.
     """
@@ -315,7 +317,7 @@ class SpectralCells:
         share = (dU * state.dU).sum((1, 2)) / torch.where(last > 0, last, 1.0)
         share = _like(share.clamp(0.0, 2.0), state.y)
         line = state.y + share * state.dy
-        guess = line + BEND * share**2 * state.bend
+        guess = line + share**2 * state.bend
         work = Iteration(self, U, state.internal, dt, cells, state.y, guess)
         for _ in range(self.iterations):
             if not work.advance():
@@ -323,7 +325,8 @@ class SpectralCells:
         new = [a.clone() for a in state]
         at = torch.nonzero(work.ok).flatten()
         y = work.y[at]
-        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], y - line[at], work.internal[at])):  # the rest stays
+        values = (U[at], y, dU[at], y - state.y[at], y - line[at], work.internal[at])
+        for old, value in zip(new, values):  # the number of halvings stays
             old[at] = value
         return CellState(*new), StepReport(work.P, work.ok, work.calls, work.residual)
 

@@ -1,7 +1,7 @@
 """Tangent of point laws in a cell: measured by differences, and applied to fields.
 
-Laws do not depend on the frame: P = F S(C) with C = F^T F. So the derivative follows from that of S by the components of
-C, which take fewer trials than those of F, and from the stress itself,
+Laws do not depend on the frame: P = F S(C) with C = F^T F. So the derivative follows from that of S by the components
+of C, which take fewer trials than those of F, and from the stress itself,
 
     dP = dF S + F dS,    dS = D : dC,    dC = F^T dF + dF^T F.
 
@@ -31,7 +31,7 @@ def pairs_of(dimension: int, plane: bool) -> list[tuple[int, int]]:
 
 
 def in_plane(F: Tensor, P: Tensor, dimension: int) -> bool:
-    """Return whether deformation gradients and stresses (..., 3, 3) couple the first two axes with the third nowhere."""
+    """Return whether deformation gradients and stresses (..., 3, 3) keep the first two axes apart from the third."""
     if dimension == 3:
         return False
     largest = max(
@@ -41,9 +41,7 @@ def in_plane(F: Tensor, P: Tensor, dimension: int) -> bool:
     return largest < 1e-12
 
 
-def measure(
-    respond: Callable[[Tensor], Tensor], F: Tensor, P: Tensor, dimension: int, plane: bool
-) -> Tensor:
+def measure(respond: Callable[[Tensor], Tensor], F: Tensor, P: Tensor, dimension: int, plane: bool) -> Tensor:
     """Return the tangents A (a, c, c, N...) at the points, with c = r d: dP_iJ = A_iJkL dF_kL for J, L < d.
 
     Args:

@@ -1,4 +1,4 @@
-"""The tangent of a cell: the derivative of its imbalance, the linear equations, and what cannot be solved without it."""
+"""The tangent of a cell: derivative of its imbalance, linear equations, and what cannot be solved without it."""
 
 import math
 from collections.abc import Callable
