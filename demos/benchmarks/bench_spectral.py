@@ -1,10 +1,13 @@
 # %% [markdown]
-# # What a periodic polycrystal costs: seconds per path, iterations per step, growth with the grid
+# # What a periodic polycrystal costs and how accurate it is: seconds, iterations, growth with the grid, errors
 #
 # **Problem.** The paper's 2DFFT: 16 grains, periodic Voronoi, two orthogonal slip systems, random walks of the mean
-# stretch in the plane within one second. Second, the same cell on finer grids, and the time of one evaluation.
+# stretch in the plane within one second. Second, the same cell on finer grids, and the time of one evaluation. Third,
+# with `--tolerances`, the error of the mean stress by the tolerance of equilibrium and by the steps.
 #
-# **Check.** Every path ends. Seconds are those of the machine, process time on one thread.
+# **Check.** Every path ends. The errors are those against the same cells with the smallest tolerance of all and with
+# four times the most steps of all: L2 norms over a path relative to the norm of the stress. Seconds are those of the
+# machine, process time on one thread.
 #
 # Reference: Liu et al. (2022), section 3, doi:10.1016/j.jmps.2021.104668.
 
@@ -12,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -28,12 +32,12 @@ import numpy as np
 import torch
 
 from micro.crystal.cell import polycrystal_cells, random_cell
-from micro.crystal.cell_source import CellSource
+from micro.crystal.cell_source import CellConfig, CellSource
 from micro.crystal.materials import load_material
 from micro.data.cli import Parser, check_between, check_count
 from micro.data.files import write_whole
 from micro.generate import keep_memory
-from micro.tensors import PATH_ORDER
+from micro.tensors import PATH_ORDER, mandel_factors
 
 # %% [markdown]
 # ## Parameters
@@ -47,13 +51,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--voxels", type=int, default=32, help="voxels per side; the paper's are 64")
     p.add_argument("--steps", type=int, default=50, help="steps of a path; the paper stores 200")
     p.add_argument("--strain", type=float, default=0.1, help="largest strain of a path")
-    p.add_argument("--grids", type=int, nargs="+", default=[32, 64, 128], help="voxels per side of the second part")
+    p.add_argument("--grids", type=int, nargs="*", default=[32, 64, 128], help="voxels per side of the second part")
+    p.add_argument("--tolerances", type=float, nargs="*", default=[], help="tolerances of the third part")
+    p.add_argument("--substeps", type=int, nargs="+", default=[1], help="steps per stored step of the third part")
     p.add_argument("--output", default="results/bench_spectral", help="folder for the results")
     o = p.parse_args(arguments)
     for name in ("paths", "voxels", "steps"):
         check_count(f"--{name}", getattr(o, name))
     for n in o.grids:
         check_count("--grids", n)
+    for n in o.substeps:
+        check_count("--substeps", n)
+    for tolerance in o.tolerances:
+        check_between("--tolerances", tolerance, 1e-12, 1.0)
     check_between("--strain", o.strain, 1e-9, 2.0)
     return o
 
@@ -63,13 +73,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 # %%
+def config(o: argparse.Namespace, **changes: float) -> CellConfig:
+    """The options of the cells: the paper's 2DFFT at the strain, the voxels and the steps that were asked for."""
+    return CellConfig(shape=(o.voxels, o.voxels), strain=(o.strain, o.strain), steps=o.steps, **changes)
+
+
 def paths(o: argparse.Namespace) -> dict:
     """Seconds per path, evaluations of the law per step, and the failures."""
-    walk = {"strain": (o.strain, o.strain), "steps": o.steps, "duration": (1.0, 1.0), "margin": 0.2}
-    source = CellSource(
-        0, shape=(o.voxels, o.voxels), grains=16, material="two-slip-2d", substeps=1, tolerance=1e-4, device="cpu",
-        threads=1, **walk,
-    )  # fmt: skip
+    source = CellSource(0, config(o))
     start = time.process_time()
     result = source.respond(np.arange(o.paths))
     seconds = time.process_time() - start
@@ -108,6 +119,46 @@ def grids(o: argparse.Namespace) -> list[dict]:
 
 
 # %% [markdown]
+# ## Errors of the mean stress
+
+
+# %%
+def norms(stress: np.ndarray) -> np.ndarray:
+    """L2 norms of paths of the stress (s, T, 6)."""
+    squares = np.asarray(mandel_factors(PATH_ORDER)) ** 2
+    return np.sqrt((stress**2 * squares).sum((1, 2)))
+
+
+def deviators(stress: np.ndarray) -> np.ndarray:
+    """The stress (s, T, 6) without its mean."""
+    return stress - np.array([1, 1, 1, 0, 0, 0]) * stress[..., :3].mean(-1, keepdims=True)
+
+
+def errors(o: argparse.Namespace) -> list[dict]:
+    """Errors of the stress and of its deviator, per path, and the seconds, by the tolerance and the steps."""
+    if not o.tolerances:
+        return []
+
+    def solve(tolerance: float, substeps: int) -> tuple[np.ndarray, float, int]:
+        start = time.process_time()
+        result = CellSource(0, config(o, tolerance=tolerance, substeps=substeps)).respond(np.arange(o.paths))
+        seconds = (time.process_time() - start) / o.paths
+        return result.stress[:, ::substeps].numpy(), seconds, sum(bool(text) for text in result.reason)
+
+    best, seconds, failed = solve(min(o.tolerances), 4 * max(o.substeps))
+    rows: list[dict] = [{"reference_seconds_per_path": seconds, "failed": failed}]
+    for tolerance, substeps in itertools.product(o.tolerances, o.substeps):
+        stress, seconds, failed = solve(tolerance, substeps)
+        rows.append({
+            "tolerance": tolerance, "substeps": substeps, "seconds_per_path": seconds, "failed": failed,
+            "error": (norms(stress - best) / norms(best)).tolist(),
+            "error_of_deviator": (norms(deviators(stress - best)) / norms(deviators(best))).tolist(),
+        })  # fmt: skip
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+# %% [markdown]
 # ## Report
 
 
@@ -117,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = parse(arguments)
     keep_memory()
     use_threads(1)
-    summary = {"options": vars(o), "paths": paths(o), "grids": grids(o)}
+    summary = {"options": vars(o), "paths": paths(o), "grids": grids(o), "errors": errors(o)}
     folder = Path(o.output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "summary.json", json.dumps(summary, indent=1))

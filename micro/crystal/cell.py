@@ -1,7 +1,7 @@
 """Grains in a periodic cell: the single crystal as the point law of `micro.spectral`.
 
 All grains of a cell follow one law. Their orientations are part of the state, which is a table of numbers per point:
-the rotation from the crystal to the sample frame, then the state of the crystal. So one call of the law serves all
+the state of the crystal, then the rotation from the crystal to the sample frame. So one call of the law serves all
 points of all cells of a batch, and a voxel may have an orientation of its own.
 
 References:
@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 
 from micro.crystal.compiled import CompiledPolycrystal, available
+from micro.crystal.constants import SOLVED
 from micro.crystal.integrator import CrystalState
 from micro.crystal.law import Crystal
 from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.systems import crystal_systems
 from micro.spectral.solver import SpectralCells
 from micro.spectral.voronoi import seeds, stream, voronoi
-from micro.tensors import determinant, from_components, matmul, quaternion_rotations, to_components
+from micro.tensors import PATH_ORDER, determinant, from_components, matmul, quaternion_rotations, to_components
 
-#: Components of a rotation, which precede the state of the crystal.
+#: Components of a rotation, which follow the state of the crystal.
 ROTATION = 9
+#: Equal steps of a crystal that has not been solved in one.
+FINER = 8
 
 
 class _Compiled:
@@ -32,32 +35,67 @@ class _Compiled:
 
     One step of the second-order scheme per step of the cell: with control of the error the stress would not be a
     smooth function of F, and the iteration for equilibrium would not converge below the tolerance of that control. The
-    few crystals whose step is too large for Newton's iteration take steps under control of the error after all.
+    few crystals whose step is too large for Newton's iteration take `FINER` equal steps, and control of the error after
+    all where that is not enough.
     """
 
     def __init__(self, parameters: CrystalParameters, substeps: int) -> None:
-        self._law = CompiledPolycrystal(
-            crystal_systems(parameters), np.eye(3)[None], np.ones(1), tolerance=None, substeps=substeps
-        )
-        self._careful = CompiledPolycrystal(crystal_systems(parameters), np.eye(3)[None], np.ones(1))
+        systems, one = crystal_systems(parameters), (np.eye(3)[None], np.ones(1))
+        self._laws = [CompiledPolycrystal(systems, *one, tolerance=None, substeps=n * substeps) for n in (1, FINER)]
+        self._laws.append(CompiledPolycrystal(systems, *one))
+        self.width = self._laws[0].state_size
 
     def initial_state(self, n: int) -> Tensor:
-        return torch.from_numpy(self._law.initial_state(n))
+        return torch.from_numpy(self._laws[0].initial_state(n))
 
     def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the second Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved."""
-        C = to_components(matmul(F.mT, F)).numpy()
-        start, time = np.ascontiguousarray(state.numpy()), dt.contiguous().numpy()
-        done = self._law.update(C, start, time)
-        lost = np.flatnonzero(~done.ok)
-        if len(lost) > 0:
-            again = self._careful.update(C[lost], start[lost], time[lost])
-            for whole, part in zip((done.S, done.state, done.ok), (again.S, again.state, again.ok)):
-                whole[lost] = part
-        return from_components(torch.from_numpy(done.S)), torch.from_numpy(done.state), torch.from_numpy(done.ok)
+        """Return the first Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved.
+
+        Tensors are lists of components here, each a row of all points: products of long rows cost a tenth of those of
+        small matrices.
+        """
+        n, start, time = len(F), state.numpy(), dt.numpy()
+        Q, turned = _rows(start[:, self.width :]), _rows(F.numpy().reshape(n, 9))
+        G = _product(turned, Q)  # F Q, so that C in the frame of the crystal is G^T G
+        C = np.stack([G[i] * G[j] + G[3 + i] * G[3 + j] + G[6 + i] * G[6 + j] for i, j in PATH_ORDER.pairs], axis=1)
+        new = np.array(start)
+        S, ok = self._advance(0, C, new, time)
+        for law in (1, 2):
+            lost = np.flatnonzero(~ok)
+            if len(lost) > 0:
+                part = start[lost]
+                S[lost], ok[lost] = self._advance(law, C[lost], part, time[lost])
+                new[lost] = part
+        a, b, c, d, e, f = np.ascontiguousarray(S.T)
+        P = _product(_product(G, [a, d, f, d, b, e, f, e, c]), [Q[3 * (k % 3) + k // 3] for k in range(9)])
+        return torch.from_numpy(np.stack(P, axis=1)).unflatten(1, (3, 3)), torch.from_numpy(new), torch.from_numpy(ok)
+
+    def _advance(self, law: int, C: np.ndarray, rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Advance crystals in place by their own times; return the stress (n, 6), Pa, and whether each was solved."""
+        values = np.unique(time)
+        if len(values) == 1:
+            S, status = self._laws[law].advance(C, rows, float(values[0]))
+            return S, status == SOLVED
+        S, ok = np.empty_like(C), np.empty(len(C), dtype=bool)
+        for value in values:
+            at = np.flatnonzero(time == value)
+            part = rows[at]
+            S[at], status = self._laws[law].advance(C[at], part, float(value))
+            rows[at], ok[at] = part, status == SOLVED
+        return S, ok
 
     def slip(self, state: Tensor) -> Tensor:
-        return torch.from_numpy(self._law.unpack(state.numpy())["e"][:, 0])
+        return torch.from_numpy(self._laws[0].unpack(state[:, : self.width].numpy())["e"][:, 0])
+
+
+def _rows(a: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of a table (n, k) as k rows (n,) without gaps."""
+    return list(np.ascontiguousarray(a.T))
+
+
+def _product(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the nine components of the products of 3 x 3 matrices, row by row."""
+    return [a[i] * b[j] + a[i + 1] * b[j + 3] + a[i + 2] * b[j + 6] for i in (0, 3, 6) for j in range(3)]
 
 
 class _Torch:
@@ -65,24 +103,28 @@ class _Torch:
 
     def __init__(self, parameters: CrystalParameters, substeps: int, device: str | torch.device) -> None:
         self._law = Crystal(parameters, substeps=substeps, device=device)
-        self._careful = Crystal(parameters, device=device)
+        self._others = Crystal(parameters, substeps=FINER * substeps, device=device), Crystal(parameters, device=device)
         self._shapes = [part.shape[1:] for part in self._law.initial_state(1)]
+        self.width = 6 + sum(math.prod(shape) for shape in self._shapes)
 
     def initial_state(self, n: int) -> Tensor:
         crystals = self._pack(self._law.initial_state(n))
         return torch.cat([to_components(torch.eye(3).to(crystals)).expand(n, 6), crystals], dim=1)
 
     def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the second Piola-Kirchhoff stress (n, 3, 3), Pa, the state, and whether each crystal was solved."""
-        C0, C1, start = from_components(state[:, :6]), matmul(F.mT, F), self._unpack(state)
+        """As that of `_Compiled`."""
+        Q = state[:, self.width :].unflatten(1, (3, 3))
+        G = matmul(F, Q)
+        C0, C1, start = from_components(state[:, :6]), matmul(G.mT, G), self._unpack(state)
         new, status, _ = self._law.update(C0, C1, start, dt)
-        lost = torch.nonzero(status).flatten()
-        if len(lost) > 0:
-            again = self._careful.update(C0[lost], C1[lost], start.rows(lost), dt[lost])
-            for whole, part in zip((*new, status), (*again.state, again.status)):
-                whole[lost] = part
-        S = self._law.second_piola(C1, new)
-        return S, torch.cat([to_components(C1), self._pack(new)], dim=1), status == 0
+        for law in self._others:
+            lost = torch.nonzero(status).flatten()
+            if len(lost) > 0:
+                again = law.update(C0[lost], C1[lost], start.rows(lost), dt[lost])
+                for whole, part in zip((*new, status), (*again.state, again.status)):
+                    whole[lost] = part
+        P = matmul(matmul(G, self._law.second_piola(C1, new)), Q.mT)
+        return P, torch.cat([to_components(C1), self._pack(new), state[:, self.width :]], dim=1), status == 0
 
     def slip(self, state: Tensor) -> Tensor:
         return self._unpack(state).e
@@ -91,7 +133,7 @@ class _Torch:
         return torch.cat([part.reshape(len(part), -1) for part in crystals], dim=1)
 
     def _unpack(self, state: Tensor) -> CrystalState:
-        parts = state[:, 6:].split([math.prod(shape) for shape in self._shapes], dim=1)
+        parts = state[:, 6 : self.width].split([math.prod(shape) for shape in self._shapes], dim=1)
         return CrystalState(*[part.reshape(len(state), *shape) for part, shape in zip(parts, self._shapes)])
 
 
@@ -129,28 +171,26 @@ class CrystalPoints:
     def initial_state(self, n: int) -> Tensor:
         """Return the state (n, k) of `n` virgin crystals whose axes are those of the sample."""
         crystals = self._grains.initial_state(n)
-        return torch.cat([torch.eye(3).to(crystals).flatten().expand(n, ROTATION), crystals], dim=1)
+        return torch.cat([crystals, torch.eye(3).to(crystals).flatten().expand(n, ROTATION)], dim=1)
 
     def oriented(self, orientations: Tensor) -> Tensor:
         """Return the states (n, k) of virgin crystals with the `orientations` (n, 3, 3), crystal to sample frame."""
         state = self.initial_state(len(orientations))
-        state[:, :ROTATION] = orientations.to(state).flatten(1)
+        state[:, -ROTATION:] = orientations.to(state).flatten(1)
         return state
 
     def slip(self, state: Tensor) -> Tensor:
         """Return the accumulated slip (n, n_slip) of states (n, k)."""
-        return self._grains.slip(state[:, ROTATION:])
+        return self._grains.slip(state)
 
     def update(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first Piola-Kirchhoff stress (n, 3, 3), Pa, in the sample frame, and the new state.
 
         The stress of a crystal whose step fails is not a number.
         """
-        q = state[:, :ROTATION].unflatten(1, (3, 3))
-        S, new, ok = self._grains.update(matmul(matmul(q.mT, F), q), state[:, ROTATION:], dt)
-        P = matmul(F, matmul(matmul(q, S), q.mT))
-        P = torch.where((ok & (determinant(F) > 0))[:, None, None], P, torch.nan)
-        return P, torch.cat([state[:, :ROTATION], new], dim=1)
+        P, new, ok = self._grains.update(F, state, dt)
+        P[~(ok & (determinant(F) > 0))] = torch.nan
+        return P, new
 
 
 def grain_orientations(grains: int, dimension: int, rng: np.random.Generator) -> Tensor:

@@ -89,7 +89,7 @@ class Grid:
         if shape[-1] % 2 == 0:
             last[-1] = 1.0
         self.weight = last.expand(self.n.shape[1:])
-        self._root = self.weight.sqrt()
+        self._root, self._back = self.weight.sqrt(), self.n.conj().resolve_conj()
         self._axes = tuple(range(-len(shape), 0))
 
     @property
@@ -101,10 +101,19 @@ class Grid:
         """Return the unknowns y (cells, 3, K...) of homogeneous cells, complex."""
         return self.n.new_zeros((cells, 3, *self.n.shape[1:]))
 
+    def gradient(self, y: Tensor) -> Tensor:
+        """Return the gradient (b, r, d, N...) of the unknowns `y` (b, r, K...) of r components."""
+        waves = (y / self._root)[:, :, None] * self.n
+        return torch.fft.irfftn(waves, s=self.shape, dim=self._axes, norm="forward")
+
+    def divergence(self, columns: Tensor) -> Tensor:
+        """Return the imbalance (b, r, K...) of r rows of a stress, `columns` (b, r, d, N...); see `imbalance`."""
+        waves = torch.fft.rfftn(columns, dim=self._axes, norm="forward")
+        return (waves * self._back).sum(2) * self._root
+
     def deformation(self, y: Tensor, F_mean: Tensor) -> Tensor:
         """Return the deformation gradient (b, N..., 3, 3) of the unknowns `y` (b, 3, K...) and its mean (b, 3, 3)."""
-        waves = (y / self._root)[:, :, None] * self.n  # (b, 3, d, K...)
-        field = torch.fft.irfftn(waves, s=self.shape, dim=self._axes, norm="forward")
+        field = self.gradient(y)
         F = F_mean.reshape(-1, *[1] * self.dimension, 3, 3).expand(-1, *self.shape, 3, 3).clone()
         F[..., : self.dimension] += field.permute(0, *range(3, 3 + self.dimension), 1, 2)
         return F
@@ -114,9 +123,7 @@ class Grid:
 
         Its Euclidean norm is the root mean square of the projection of P on compatible fields.
         """
-        columns = P[..., : self.dimension].permute(0, -2, -1, *range(1, 1 + self.dimension))
-        waves = torch.fft.rfftn(columns, dim=self._axes, norm="forward")
-        return (waves * self.n.conj()).sum(2) * self._root
+        return self.divergence(P[..., : self.dimension].permute(0, -2, -1, *range(1, 1 + self.dimension)))
 
     def incompatibility(self, F: Tensor) -> Tensor:
         """Return the root mean square (b,) of the part of `F` (b, N..., 3, 3) that is no gradient and no mean."""

@@ -6,8 +6,11 @@ frequency: compatibility and the mean of F hold by construction. The fixed point
 
     y <- y - K_0^-1 s(P(F(y))),
 
-with a homogeneous elastic reference medium K_0 is accelerated by Anderson's method, which is a quasi-Newton method: the
-laws need no tangent. It stops when the part of P that is not in equilibrium is small,
+with a homogeneous elastic reference medium K_0 is accelerated by Anderson's method. At large strain no homogeneous
+medium is near the cell: slip leaves grains that are stiff along one direction and soft along another, as the square of
+the local stretch, in the elastic range too and at any size of the step. Where the iteration is slow, the tangents of
+the points are therefore measured by differences and take the place of K_0 (`micro.spectral.iteration`); a law offers
+its stress alone. The iteration stops when the part of P that is not in equilibrium is small,
 
     |s| <= tolerance * rms(P),
 
@@ -30,20 +33,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micro.spectral.anderson import Anderson
 from micro.spectral.grid import Grid, Reference
+from micro.spectral.iteration import Iteration, Tangents
 from micro.spectral.point_law import PointLaw, elastic_moduli
 from micro.tensors import determinant, from_components, to_components
 from micro.threads import small_batches
 
-#: A residual this many times larger than the smallest one sends the iteration back to that one.
-WORST = 30.0
-#: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
-PATIENCE = 30
 #: Evaluations per (partial) step beyond which the next step is cut once more: small steps need far fewer.
 HARD = 40
-#: Returns to the best point, one after the other, after which a step has failed.
-RETREATS = 12
 
 
 class CellState(NamedTuple):
@@ -53,7 +50,9 @@ class CellState(NamedTuple):
         U: Mean stretch (b, 3, 3).
         y: Unknowns of the displacement (b, 3, K...), complex; see `micro.spectral.grid`.
         dU: Change of the mean stretch in the last step (b, 3, 3).
-        dy: Change of the unknowns in the last step; the next one starts from its continuation.
+        dy: Change of the unknowns in the last step.
+        bend: That change less the one which continues the step before. The next step starts from a continuation of
+            second order in the path, which needs both.
         internal: States of the points (b, points, k), those of laws with fewer components filled with zeros.
         halvings: How often the next step is halved before it is tried (b,), int64: one less than the last one needed.
     """
@@ -62,6 +61,7 @@ class CellState(NamedTuple):
     y: Tensor
     dU: Tensor
     dy: Tensor
+    bend: Tensor
     internal: Tensor
     halvings: Tensor
 
@@ -166,6 +166,7 @@ class SpectralCells:
         points = tuple(self.phase.shape)
         shape = tuple(self._virgin.shape)
         _check(shape[:2] == points, f"internal must have shape {(*points, 'k')}", shape)
+        self.tangents = Tangents(self.cells, self.device)
         self._find_examples()
 
     @property
@@ -178,7 +179,7 @@ class SpectralCells:
         one = torch.eye(3, dtype=torch.float64, device=self.device).expand(self.cells, 3, 3).clone()
         y = self.grid.zeros(self.cells)
         never = torch.zeros(self.cells, dtype=torch.long, device=self.device)
-        return CellState(one, y, torch.zeros_like(one), y.clone(), self._virgin.clone(), never)
+        return CellState(one, y, torch.zeros_like(one), y.clone(), y.clone(), self._virgin.clone(), never)
 
     def respond(self, F: Tensor, internal: Tensor, dt: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stress (a, N..., 3, 3) and the new states (a, points, k) of the points.
@@ -235,6 +236,7 @@ class SpectralCells:
         calls = torch.zeros(self.cells, T, dtype=torch.long, device=self.device)
         alive, reason = torch.arange(self.cells, device=self.device), [""] * self.cells
         state, grid = self.initial_state(), self.grid.shape
+        self.tangents = Tangents(self.cells, self.device)
         F = U.new_full((self.cells, len(store), *grid, 3, 3), torch.nan)
         P, internal = F.clone(), U.new_full((self.cells, len(store), *grid, state.internal.shape[-1]), torch.nan)
         if 0 in kept:
@@ -313,15 +315,18 @@ class SpectralCells:
         dU = U - state.U
         last = state.dU.square().sum((1, 2))
         share = (dU * state.dU).sum((1, 2)) / torch.where(last > 0, last, 1.0)
-        guess = state.y + _like(share.clamp(0.0, 2.0), state.y) * state.dy
-        work = _Iteration(self, U, state, dt, cells, guess)
+        share = _like(share.clamp(0.0, 2.0), state.y)
+        line = state.y + share * state.dy
+        guess = line + share**2 * state.bend
+        work = Iteration(self, U, state.internal, dt, cells, state.y, guess)
         for _ in range(self.iterations):
             if not work.advance():
                 break
         new = [a.clone() for a in state]
         at = torch.nonzero(work.ok).flatten()
         y = work.y[at]
-        for old, value in zip(new, (U[at], y, dU[at], y - state.y[at], work.internal[at])):  # the rest stays
+        values = (U[at], y, dU[at], y - state.y[at], y - line[at], work.internal[at])
+        for old, value in zip(new, values):  # the number of halvings stays
             old[at] = value
         return CellState(*new), StepReport(work.P, work.ok, work.calls, work.residual)
 
@@ -377,84 +382,6 @@ class SpectralCells:
         _check(bool(stiff.all()), "laws must give every cell some stiffness", "a cell without any")
 
 
-class _Iteration:
-    """The accelerated fixed point of one step: what it knows of each cell, and of those that still iterate."""
-
-    def __init__(
-        self, cells: SpectralCells, U: Tensor, state: CellState, dt: Tensor, numbers: Tensor, guess: Tensor
-    ) -> None:
-        self._cells, self._rows = cells, torch.arange(len(U), device=U.device)
-        self._U, self._state, self._dt, self._phase = U, state.internal, dt, cells.phase[numbers]
-        self._reference = cells.reference(U, numbers)
-        self.y, self.internal = guess.clone(), state.internal.clone()
-        self.P = U.new_zeros((len(U), *cells.grid.shape, 3, 3))
-        self.ok = torch.zeros(len(U), dtype=torch.bool, device=U.device)
-        self.calls = torch.zeros(len(U), dtype=torch.long, device=U.device)
-        self.residual = U.new_full((len(U),), torch.inf)
-        self._now, self._last, self._last_r = guess, state.y, torch.zeros_like(guess)
-        self._mark = self.residual.clone()  # the residual from which the patience counts
-        self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), state.y
-        self._retreats, self._waited = torch.zeros_like(self.calls), torch.zeros_like(self.calls)
-        self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
-        self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
-
-    def advance(self) -> bool:
-        """Evaluate the laws once and take one step; return whether any cell still iterates."""
-        cells, grid = self._cells, self._cells.grid
-        F = grid.deformation(self._now, self._U)
-        P, internal = cells.respond(F, self._state, self._dt, self._phase)
-        rows = self._rows
-        self.calls[rows] += 1
-        finite = torch.isfinite(P).flatten(1).all(1) & (determinant(F) > 0).flatten(1).all(1)
-        s = grid.imbalance(torch.where(_like(finite, P), P, 0.0))
-        size = P.square().sum((-1, -2)).flatten(1).mean(1).sqrt()
-        residual = s.abs().square().flatten(1).sum(1).sqrt() / torch.where(size > 0, size, 1.0)
-        residual = torch.where(finite, residual, torch.inf)
-        done = residual <= cells.tolerance
-        self.residual[rows] = residual
-        if bool(done.any()):
-            at = rows[done]
-            self.y[at], self.P[at], self.internal[at], self.ok[at] = self._now[done], P[done], internal[done], True
-        r = -self._reference.solve(s)
-        self._move(residual, r)
-        keep = ~done & (self._retreats <= RETREATS) & (self._waited <= PATIENCE)
-        if not bool(keep.all()):
-            self._keep(keep)
-        return len(self._rows) > 0
-
-    def _move(self, residual: Tensor, r: Tensor) -> None:
-        """Take the accelerated step, or return towards the best point where the residual has grown too much."""
-        better = residual < self._best
-        bad = ~(residual <= WORST * self._best) | torch.isinf(residual)
-        self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
-        self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
-        self._best = torch.where(better, residual, self._best)
-        self._best_y = torch.where(_like(better, r), self._now, self._best_y)
-        self._best_r = torch.where(_like(better, r), r, self._best_r)
-        stored = ~bad & ~self._fresh
-        dx, dr = (_flat(torch.where(_like(stored, r), a, 0.0)) for a in (self._now - self._last, r - self._last_r))
-        self._mixing.store(dx, dr)
-        self._mixing.forget(bad)
-        step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
-        self._retreats = torch.where(better, 0, self._retreats + bad)
-        damping = 0.5 ** self._retreats.to(torch.float64)
-        # From the best point: a short plain step; where there is none yet, towards the start of the step.
-        back = torch.where(_like(torch.isinf(self._best), r), 0.0, _like(damping, r) * self._best_r)
-        target = torch.where(_like(bad, r), self._best_y + back, self._now + step)
-        self._last = torch.where(_like(bad, r), self._best_y, self._now)
-        self._last_r = torch.where(_like(bad, r), self._best_r, r)
-        self._fresh = bad & torch.isinf(self._best)
-        self._now = target
-
-    def _keep(self, mask: Tensor) -> None:
-        for name in ("_rows", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r"):
-            setattr(self, name, getattr(self, name)[mask])
-        for name in ("_best", "_best_r", "_best_y", "_mark", "_waited", "_retreats", "_fresh"):
-            setattr(self, name, getattr(self, name)[mask])
-        self._reference = self._reference.rows(mask)
-        self._mixing.keep(mask)
-
-
 def _put(state: CellState | None, report: StepReport | None, at: Tensor, part: CellState, partial: StepReport) -> None:
     """Write the results of some cells into those of all, at the places `at`."""
     for whole, piece in zip(state or (), part):
@@ -462,11 +389,6 @@ def _put(state: CellState | None, report: StepReport | None, at: Tensor, part: C
     if report is not None:
         report.P[at], report.ok[at] = partial.P, partial.ok
         report.iterations[at], report.residual[at] = partial.iterations, partial.residual
-
-
-def _flat(a: Tensor) -> Tensor:
-    """Return complex unknowns (b, ...) as real ones (b, n)."""
-    return torch.view_as_real(a.contiguous()).flatten(1)
 
 
 def _like(a: Tensor, b: Tensor) -> Tensor:

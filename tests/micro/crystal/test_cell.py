@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from micro.crystal.cell import CrystalPoints, polycrystal_cells, random_cell
-from micro.crystal.cell_source import CellSource
+from micro.crystal.cell_source import CellConfig, CellSource
 from micro.crystal.compiled import available
 from micro.crystal.materials import load_material
 from micro.data.dataset import read_arrays
@@ -79,10 +79,8 @@ def test_the_source_makes_the_same_samples_in_any_block(tmp_path: Path) -> None:
 
 
 def test_local_fields_on_request_average_to_the_stress() -> None:
-    options = {"strain": (0.02, 0.02), "steps": 4, "duration": (1.0, 1.0), "margin": 0.2, "tolerance": 1e-5}
-    source = CellSource(
-        0, shape=(8, 8), grains=4, material="two-slip-2d", substeps=2, device="cpu", threads=1, **options
-    )
+    config = CellConfig(shape=(8, 8), grains=4, strain=(0.02, 0.02), steps=4, substeps=2, tolerance=1e-5)
+    source = CellSource(0, config)
     ids = np.array([1])
     result, U = source.respond(ids, store=(-1,)), torch.from_numpy(source.paths(ids)[0])
     mean = from_components(U[:, -1])

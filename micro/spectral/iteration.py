@@ -1,0 +1,226 @@
+"""The iteration for equilibrium of one step of a batch of cells, each of which has an iteration of its own.
+
+From the imbalance s of the present field a step -M^-1 s follows, where M is either a homogeneous elastic medium or the
+tangent of the points, measured by differences (`micro.spectral.tangent`) and solved by a method of minimal residuals
+with the homogeneous medium as its preconditioner. A tangent is kept as long as it serves: Anderson's method makes up
+for what has changed since it was measured. It is measured where the iteration is slow.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from micro.spectral.anderson import Anderson
+from micro.spectral.grid import Grid
+from micro.spectral.krylov import minimal_residual
+from micro.spectral.tangent import apply, in_plane, mean_inverse, measure, pairs_of
+from micro.tensors import determinant
+
+if TYPE_CHECKING:
+    from micro.spectral.solver import SpectralCells
+
+#: A residual this many times larger than the smallest one sends the iteration back to that one.
+WORST = 30.0
+#: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
+PATIENCE = 30
+#: Returns to the best point, one after the other, after which a step has failed.
+RETREATS = 12
+#: The same where the step follows from the tangent.
+GROWTH = 1.0
+#: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
+SLOW, MEASURES = 0.4, 4
+#: Returns to the best point after which the rest of a step does without the tangent.
+SHORTENED = 2
+#: Residual of the linear equations relative to the imbalance, and products with the tangent allowed.
+SHARE, PRODUCTS = 0.1, 60
+
+
+class Tangents:
+    """Tangents of the cells of a batch, as they were last measured, and the media that precondition them.
+
+    Args:
+        cells: Number b of cells.
+        device: Torch device.
+
+    Attributes:
+        known: Whether the tangents of a cell have been measured (b,), bool.
+        values: Tangents at the points (b, c, c, N...), Pa; see `micro.spectral.tangent.measure`.
+        medium: Inverse, by frequency, of the homogeneous media with their means (b, r, r, K...), 1/Pa.
+        plane: Whether they are those of the plane (r = 2).
+    """
+
+    def __init__(self, cells: int, device: torch.device) -> None:
+        self.known = torch.zeros(cells, dtype=torch.bool, device=device)
+        self.values = self.medium = torch.zeros(0, device=device)
+        self.plane = False
+
+    def put(self, numbers: Tensor, values: Tensor, plane: bool, grid: Grid) -> None:
+        """Keep the tangents `values` (a, c, c, N...) of the cells `numbers` (a,)."""
+        medium = mean_inverse(grid, values)
+        if self.values.shape[1:] != values.shape[1:]:
+            self.values = values.new_zeros((len(self.known), *values.shape[1:]))
+            self.medium = medium.new_zeros((len(self.known), *medium.shape[1:]))
+            self.known[:] = False
+        self.values[numbers], self.medium[numbers] = values, medium
+        self.known[numbers], self.plane = True, plane
+
+
+class Iteration:
+    """What the iteration of one step knows of each cell, and of those that still iterate.
+
+    Args:
+        cells: The batch.
+        U: Mean stretches (a, 3, 3) at the end of the step.
+        internal: States (a, points, k) of the points at its start.
+        dt: Size of the step (a,), s.
+        numbers: Numbers of the cells in the batch (a,).
+        start: Unknowns (a, 3, K...) at the start of the step.
+        guess: Unknowns from which the iteration starts.
+    """
+
+    def __init__(
+        self, cells: "SpectralCells", U: Tensor, internal: Tensor, dt: Tensor, numbers: Tensor,
+        start: Tensor, guess: Tensor,
+    ) -> None:  # fmt: skip
+        self._cells, self._rows, self._numbers = cells, torch.arange(len(U), device=U.device), numbers
+        self._U, self._state, self._dt, self._phase = U, internal, dt, cells.phase[numbers]
+        self._reference = cells.reference(U, numbers)
+        self.y, self.internal = guess.clone(), internal.clone()
+        self.P = U.new_zeros((len(U), *cells.grid.shape, 3, 3))
+        self.ok = torch.zeros(len(U), dtype=torch.bool, device=U.device)
+        self.calls = torch.zeros(len(U), dtype=torch.long, device=U.device)
+        self.residual = U.new_full((len(U),), torch.inf)
+        self._now, self._last, self._last_r = guess, start, torch.zeros_like(guess)
+        self._mark = self.residual.clone()  # the residual from which the patience counts
+        self._before = self.residual.clone()
+        self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), start
+        self._retreats, self._waited = torch.zeros_like(self.calls), torch.zeros_like(self.calls)
+        self._measured = torch.zeros_like(self.calls)
+        self._plain = torch.zeros_like(self.ok)  # the tangent is not used any more
+        self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
+        self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
+
+    def advance(self) -> bool:
+        """Evaluate the laws once and take one step; return whether any cell still iterates."""
+        cells, grid = self._cells, self._cells.grid
+        F = grid.deformation(self._now, self._U)
+        P, internal = cells.respond(F, self._state, self._dt, self._phase)
+        rows = self._rows
+        self.calls[rows] += 1
+        finite = torch.isfinite(P).flatten(1).all(1) & (determinant(F) > 0).flatten(1).all(1)
+        s = grid.imbalance(torch.where(_like(finite, P), P, 0.0))
+        size = P.square().sum((-1, -2)).flatten(1).mean(1).sqrt()
+        residual = s.abs().square().flatten(1).sum(1).sqrt() / torch.where(size > 0, size, 1.0)
+        residual = torch.where(finite, residual, torch.inf)
+        done = residual <= cells.tolerance
+        self.residual[rows] = residual
+        if bool(done.any()):
+            at = rows[done]
+            self.y[at], self.P[at], self.internal[at], self.ok[at] = self._now[done], P[done], internal[done], True
+        if not bool(done.all()):
+            self._measure(F, P, residual, finite & ~done)
+            self._move(residual, -self._solve(s, residual))
+        self._before = residual
+        keep = ~done & (self._retreats <= RETREATS) & (self._waited <= PATIENCE)
+        if not bool(keep.all()):
+            self._keep(keep)
+        return len(self._rows) > 0
+
+    def _measure(self, F: Tensor, P: Tensor, residual: Tensor, candidates: Tensor) -> None:
+        """Measure the tangents of the cells of `candidates` (a,) whose iteration is slow."""
+        tangents = self._cells.tangents
+        slow = candidates & ~self._plain & (residual > SLOW * self._before) & (self._measured < MEASURES)
+        at = torch.nonzero(slow).flatten()
+        if len(at) == 0 or self._cells.depth == 0:
+            return
+        dimension = self._cells.grid.dimension
+        plane = in_plane(F[at], P[at], dimension)
+        count = len(pairs_of(dimension, plane))
+        state, dt, phase = self._state[at], self._dt[at], self._phase[at]
+
+        def respond(trials: Tensor) -> Tensor:
+            t = len(trials)
+            stress = self._cells.respond(trials.flatten(0, 1), state.repeat(t, 1, 1), dt.repeat(t), phase.repeat(t, 1))[
+                0
+            ]
+            return stress.unflatten(0, (t, -1))
+
+        values = measure(respond, F[at], P[at], dimension, plane)
+        sound = torch.isfinite(values).flatten(1).all(1)
+        tangents.put(self._numbers[at[sound]], values[sound], plane, self._cells.grid)
+        self.calls[self._rows[at]] += count
+        self._measured[at] += 1
+        self._mixing.forget(slow)
+        self._fresh |= slow
+
+    def _with_tangent(self) -> Tensor:
+        return self._cells.tangents.known[self._numbers] & ~self._plain
+
+    def _solve(self, s: Tensor, residual: Tensor) -> Tensor:
+        """Return M^-1 s."""
+        tangents = self._cells.tangents
+        at = torch.nonzero(self._with_tangent() & torch.isfinite(residual)).flatten()
+        if len(at) == 0:
+            return self._reference.solve(s)
+        r = self._reference.solve(s) if len(at) < len(s) else torch.zeros_like(s)
+        A, medium = tangents.values[self._numbers[at]], tangents.medium[self._numbers[at]]
+        rows = 2 if tangents.plane else 3
+        right = s[at, :rows]
+        whole = lambda x: torch.view_as_complex(x.unflatten(1, (*right.shape[1:], 2)))
+        share = (0.3 * self._cells.tolerance / residual[at]).clamp(SHARE, 0.3)
+        x = minimal_residual(
+            lambda x: _flat(apply(self._cells.grid, A, whole(x))),
+            lambda x: _flat((medium * whole(x)[:, None]).sum(2)),
+            _flat(right), share, PRODUCTS,
+        )  # fmt: skip
+        r[at, :rows] = whole(x)
+        return r
+
+    def _move(self, residual: Tensor, r: Tensor) -> None:
+        """Take the accelerated step, or return towards the best point where the residual has grown too much.
+
+        A step that follows from the tangent is shortened until the residual does not grow.
+        """
+        better, newton = residual < self._best, self._with_tangent()
+        bad = ~(residual <= torch.where(newton, GROWTH, WORST) * self._best) | torch.isinf(residual)
+        self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
+        self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
+        self._best = torch.where(better, residual, self._best)
+        self._best_y = torch.where(_like(better, r), self._now, self._best_y)
+        self._best_r = torch.where(_like(better, r), r, self._best_r)
+        stored = ~bad & ~self._fresh
+        dx, dr = (_flat(torch.where(_like(stored, r), a, 0.0)) for a in (self._now - self._last, r - self._last_r))
+        self._mixing.store(dx, dr)
+        self._mixing.forget(bad)
+        step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
+        self._retreats = torch.where(better, 0, self._retreats + bad)
+        give_up = bad & newton & (self._retreats > SHORTENED)
+        self._plain |= give_up
+        self._retreats, self._waited = torch.where(give_up, 0, self._retreats), torch.where(give_up, 0, self._waited)
+        damping = 0.5 ** self._retreats.to(torch.float64)
+        # From the best point: a short plain step; where there is none yet, towards the start of the step.
+        back = torch.where(_like(torch.isinf(self._best) | give_up, r), 0.0, _like(damping, r) * self._best_r)
+        target = torch.where(_like(bad, r), self._best_y + back, self._now + step)
+        self._last = torch.where(_like(bad, r), self._best_y, self._now)
+        self._last_r = torch.where(_like(bad, r), self._best_r, r)
+        self._fresh = bad & (torch.isinf(self._best) | give_up)
+        self._now = target
+
+    def _keep(self, mask: Tensor) -> None:
+        names = ["_rows", "_numbers", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r", "_best", "_best_r"]
+        names += ["_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_plain"]
+        for name in names:
+            setattr(self, name, getattr(self, name)[mask])
+        self._reference = self._reference.rows(mask)
+        self._mixing.keep(mask)
+
+
+def _flat(a: Tensor) -> Tensor:
+    """Return complex unknowns (b, ...) as real ones (b, n)."""
+    return torch.view_as_real(a.contiguous()).flatten(1)
+
+
+def _like(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a` (b,) with as many axes as `b` (b, ...)."""
+    return a.reshape(-1, *[1] * (b.dim() - 1))
