@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from micro.threads import limit_threads, use_threads
 
@@ -73,7 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 # %%
-def config(o: argparse.Namespace, **changes: float) -> CellConfig:
+def config(o: argparse.Namespace, **changes: Any) -> CellConfig:
     """The options of the cells: the paper's 2DFFT at the strain, the voxels and the steps that were asked for."""
     return CellConfig(shape=(o.voxels, o.voxels), strain=(o.strain, o.strain), steps=o.steps, **changes)
 
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = parse(arguments)
     keep_memory()
     use_threads(1)
-    summary = {"options": vars(o), "paths": paths(o), "grids": grids(o), "errors": errors(o)}
+    summary: dict[str, Any] = {"options": vars(o), "paths": paths(o), "grids": grids(o), "errors": errors(o)}
     folder = Path(o.output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "summary.json", json.dumps(summary, indent=1))

@@ -6,9 +6,10 @@
 # does not depend on the others. This study shows the error against the number of grains that are kept, on paths that
 # had no part in the choice: random walks, and points of an impact.
 #
-# **Two targets.** The 128 random grains themselves; and the isotropic limit, 32 random grains with all their images
-# under the 24 rotations of a cube, 768 in all, of which the few are chosen as well. Beside them stand grains drawn at
-# random with equal weights, whose error falls with the square root of their number.
+# **Two targets.** The 128 random grains themselves; and the isotropic limit, 512 orientations that are spread evenly
+# (`even_texture`), of which the few are chosen as well. Beside them stand grains drawn at random with equal weights,
+# whose error falls with the square root of their number, and few evenly spread grains with equal weights, which need
+# no choice.
 #
 # **Error** of a path, and root mean square over the paths:
 #
@@ -38,13 +39,14 @@ if __name__ == "__main__":
 
 import matplotlib
 import numpy as np
+import torch
 
 from micro import reduce
 from micro.crystal import reduced
 from micro.crystal.materials import load_material
 from micro.crystal.polycrystal_law import make_grains
 from micro.crystal.reduced import Deviations
-from micro.crystal.texture import Texture, random_texture
+from micro.crystal.texture import Texture, even_texture, random_texture
 from micro.data.cli import Parser, check_count, check_folder
 from micro.data.files import write_whole
 
@@ -64,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--material", default="magnesium", help="name or file of the material")
     p.add_argument("--keep", type=int, nargs="+", default=[4, 6, 8, 12, 16, 24, 32, 48, 64], help="grains kept")
     p.add_argument("--walks", type=int, default=64, help="random walks, and as many held out")
-    p.add_argument("--isotropic", type=int, default=32, help="grains of the isotropic target, times 24; 0: none")
+    p.add_argument("--isotropic", type=int, default=512, help="evenly spread grains of the isotropic target; 0: none")
     p.add_argument("--isotropic-walks", type=int, default=24, help="random walks of the isotropic target")
     p.add_argument("--history", type=Path, nargs="*", default=[], help="recorded F of an impact; none: drawn paths")
     p.add_argument("--seed", type=int, default=1, help="seed of the walks")
@@ -92,20 +94,23 @@ def options(o: argparse.Namespace, walks: int) -> argparse.Namespace:
 
 # %%
 def curve(o: argparse.Namespace, texture: Texture, base: int, walks: int, thin: int) -> dict[str, Any]:
-    """Errors of reduced sets of a texture, and of grains drawn at random, by number of grains."""
+    """Errors of reduced sets of a texture, and of random and evenly spread grains, by number of grains."""
     chosen = options(o, walks)
     kinds = [reduce.walks(chosen), reduce.impact(chosen)]
-    grains = make_grains(texture, load_material(o.material))
+    g, rows, counts = len(texture.weights), [], sorted(k for k in o.keep if k <= len(texture.weights))
+    others = [even_texture(keep).orientations for keep in counts]  # they take part with the weight zero
+    weights = torch.cat([texture.weights, torch.zeros(sum(counts), dtype=torch.float64)])
+    grains = make_grains(Texture(torch.cat([texture.orientations, *others]), weights), load_material(o.material))
     found = {}
     for kind in kinds:
         every = slice(None, None, thin if kind.name == "impact" else 1)
         parts = [paths.part(every) for paths in (kind.training, kind.held_out)]
         found[kind.name] = tuple(reduced.deviations(grains, part, instants=50, progress=True) for part in parts)
-    matrix = np.mean([pair[0].matrix() for pair in found.values()], axis=0)
-    g, rows = len(texture.weights), []
-    assert max(rms(pair[1], np.arange(g), grains.weights) for pair in found.values()) < 1e-9
-    rng = np.random.default_rng(0)
-    for keep in sorted(k for k in o.keep if k <= g):
+    matrix = np.mean([pair[0].matrix() for pair in found.values()], axis=0)[:g, :g]
+    assert max(rms(pair[1], np.arange(g), grains.weights[:g]) for pair in found.values()) < 1e-9
+    rng, end = np.random.default_rng(0), g
+    for keep in counts:
+        even, end = np.arange(end, end + keep), end + keep
         start = time.perf_counter()
         index, weights = reduced.choose(matrix, keep)
         assert (weights > 0).all() and abs(weights.sum() - 1) < 1e-12
@@ -115,12 +120,13 @@ def curve(o: argparse.Namespace, texture: Texture, base: int, walks: int, thin: 
             row[name] = {
                 "training": rms(training, index, weights), "held_out": rms(held, index, weights),
                 "random": float(np.mean([rms(held, draw, np.full(keep, 1 / keep)) for draw in draws])),
+                "even": rms(held, even, np.full(keep, 1 / keep)),
             }  # fmt: skip
         rows.append(row)
         held = [row[kind]["held_out"] for kind in ("walks", "impact")]
         sys.stdout.write(f"{keep} of {g}: walks {held[0]:.4f}, impact {held[1]:.4f}\n")
         sys.stdout.flush()
-    half = np.arange(g) % base < base // 2  # of the images of each grain all or none
+    half = np.arange(g) % base < base // 2
     equal = np.full(half.sum(), 1 / half.sum())
     halves = {name: rms(pair[1], np.flatnonzero(half), equal) for name, pair in found.items()}
     return {"grains": g, "rows": rows, "half": halves}
@@ -142,7 +148,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for axis, kind in zip(axes, ("walks", "impact"), strict=True):
         for (name, result), colour in zip(results.items(), ("C0", "C1"), strict=False):
             n = [row["grains"] for row in result["rows"]]
-            for which, line in (("held_out", "o-"), ("training", ":"), ("random", "--")):
+            for which, line in (("held_out", "o-"), ("training", ":"), ("random", "--"), ("even", "x-.")):
                 errors = [100 * row[kind][which] for row in result["rows"]]
                 axis.loglog(n, errors, line, color=colour, label=f"{name}, {which.replace('_', ' ')}")
         axis.set(title=kind, xlabel="grains", xticks=n, xticklabels=n)
@@ -158,9 +164,10 @@ def table(results: dict[str, Any]) -> str:
     """The held-out errors as a table in Markdown."""
     lines = []
     for name, result in results.items():
-        lines += [f"{name}:", "", "| grains | walks | impact | random: walks | impact |", "|---|---|---|---|---|"]
+        heads = ["grains", "walks", "impact", "random: walks", "impact", "even: walks", "impact"]
+        lines += [f"{name}:", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in result["rows"]:
-            numbers = [row[kind][which] for which in ("held_out", "random") for kind in ("walks", "impact")]
+            numbers = [row[kind][which] for which in ("held_out", "random", "even") for kind in ("walks", "impact")]
             lines.append(f"| {row['grains']} | " + " | ".join(f"{100 * x:.2g} %" for x in numbers) + " |")
         lines.append("")
     return "\n".join(lines)
@@ -178,8 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     results = {"128 random grains": curve(o, random_texture(128, 0), 128, o.walks, 1)}
     if o.isotropic:
-        target = random_texture(o.isotropic, 1).symmetrised("cubic")
-        results["isotropic limit"] = curve(o, target, o.isotropic, o.isotropic_walks, 4)
+        results["isotropic limit"] = curve(o, even_texture(o.isotropic), 2, o.isotropic_walks, 4)
     draw(results, folder / "reduced_curve.png")
     content = {"options": vars(o), "results": results}
     write_whole(folder / "summary.json", json.dumps(content, indent=1, default=str) + "\n")
