@@ -1,7 +1,7 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
-The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
-the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Several grains are advanced at a time, one in
+The mathematics stands in `micro/crystal/kernel`: `rates.h` has the rates of the law, `stage.h` Newton's iteration,
+`step.h` the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Several grains are advanced at a time, one in
 each lane of a vector (eight lanes with AVX-512); each has its own step, and a lane whose grain has reached the end
 takes the next grain of the queue. The result of a grain does not depend on the grains in the other lanes.
 `micro.crystal.constants` holds all constants.
@@ -135,7 +135,7 @@ def _eight(tensors: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def law_table(systems: CrystalSystems) -> np.ndarray:
-    """Return the numbers of the structure `Law` of stage.h."""
+    """Return the numbers of the structure `Law` of rates.h."""
     array = lambda name: np.asarray(getattr(systems, name), dtype=float)
     numbers = ("slip_exponent", "twin_exponent", "twin_tau_0", "twin_rate_0", "twin_h", "twin_k")
     basis = array("basis")
@@ -151,11 +151,12 @@ def law_table(systems: CrystalSystems) -> np.ndarray:
 
 
 def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
-    """Return the numbers of the structure `Control` of stage.h."""
+    """Return the numbers of the structure `Control` of rates.h."""
     c = constants
     return np.array(
         [c.GAMMA, c.DIAGONAL, c.WEIGHT, *c.ERROR_WEIGHTS]
-        + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.STRESS_REFERENCE, c.TWIN_REFERENCE]
+        + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.NEWTON_TWIN_TOLERANCE, c.FLOW_TOLERANCE]
+        + [c.STRESS_REFERENCE, c.TWIN_REFERENCE]
         + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
         + [c.CUT, c.SAFETY, c.SHRINK, c.GROW, c.SMALLEST_STEP, c.MOST_STEPS, substeps, domains]
     )
