@@ -180,7 +180,7 @@ def _step(
     middle = solve_stage(rules, given, Start(m, e, lam, start), tolerance)
     second = [y - r for y, r in zip(middle[:3], R)]  # s k_2
     R = [y + WEIGHT / DIAGONAL * (k + k_) for y, k, k_ in zip((B, e, lam), second, first)]
-    guess = Start(m + (middle.m - m) / GAMMA, *R[1:])
+    guess = Start(m + (middle.m - m) / GAMMA, R[1], R[2])
     end = solve_stage(rules, Stage._make([*R, run.C(run.time + h), s, slipping]), guess, tolerance)
     third = [y - r for y, r in zip(end[:3], R)]  # s k_3
     D5 = D.reshape(-1, 9) @ rules.systems.basis

@@ -25,7 +25,7 @@ typedef struct {
     long *failed_at;         /* (points,): segment, or instants - 1 where all grains were solved */
     long *status;            /* (points,): the reason at that segment */
     long *solves;            /* (points,): stages */
-    long counts[4];          /* steps, rejected steps, Newton iterations of all grains, and lanes that could have taken one */
+    long counts[4];          /* steps, rejected ones, Newton iterations of all grains, lanes that could have taken one */
 } Job;
 
 typedef struct {
@@ -72,7 +72,7 @@ static void check(const Job *job) {
     }
 }
 
-/* The first failure of a point counts; of those in the same segment what is not valid, otherwise the smallest number. */
+/* The first failure of a point counts; of those in one segment what is not valid, otherwise the smallest number. */
 static void fail(const Job *job, Queue *q, int l, long status) {
     long point = q->point[l];
     long before = job->status[point];
@@ -82,7 +82,7 @@ static void fail(const Job *job, Queue *q, int l, long status) {
     q->point[l] = -1;
 }
 
-/* Gives lane l the next grain of the queue, if there is one; a grain at all points, then the next. Returns whether it has. */
+/* Gives lane l the next grain of the queue: one grain at all points, then the next. Returns whether there is one. */
 static int refill(const Job *job, Queue *q, Lanes *z, int l) {
     while (q->next < job->points * job->grains) {
         long grain = q->next / job->points, point = q->next % job->points;

@@ -18,7 +18,8 @@ typedef struct {
 /* Constants of the integration, see `constants.py`. */
 typedef struct {
     double gamma, diagonal, weight, error[3];
-    double tolerance, twin_tolerance, newton_tolerance, newton_twin_tolerance, flow_tolerance, stress_reference, twin_reference;
+    double tolerance, twin_tolerance, newton_tolerance, newton_twin_tolerance, flow_tolerance;
+    double stress_reference, twin_reference;
     double newton_iterations, free_slip, far, twin_determinant, twin_pivot, slipping_fraction;
     double cut, safety, shrink, grow, smallest_step, most_steps, substeps, domains;
 } Control;
@@ -39,25 +40,25 @@ typedef struct {
     V A[15];                                   /* L D L^T of the matrix of m, the upper triangle row by row */
     V slope[N_SLIP][1 + N_TWIN], pivot[N_SLIP], hardening[N_SLIP]; /* c sign(f), 1 / (1 + q r'), r' */
     unsigned slips[N_SLIP];                    /* a bit for each domain in which a system slips in some lane */
-    V P[N_TWIN + 1], inverse[N_TWIN + 1], kappa, u[5]; /* p / pivot, 1 / (1 + p (h - 2k)), 2k / (1 + 2k sum P), sum P t */
+    V P[N_TWIN + 1], inverse[N_TWIN + 1], kappa, u[5]; /* p / pivot, 1 / pivot, 2k / (1 + 2k sum P), sum P t */
 } Linear;
 
-/* Where rates are evaluated: the unknowns, the weight s of the rates, the room for twins, and how many times s times the
- * rates stands in the equations of slips and twins: twice at the start of a step, where explicit and implicit rate agree. */
+/* Where rates are evaluated: the unknowns, the weight s of the rates, the room for twins, and how many times a rate stands
+ * in the equations of slips and twins: twice at the start of a step, where the explicit and the implicit one agree. */
 typedef struct {
     const V *m, *e, *lam;
     V s, room;
     double times;
 } At;
 
-/* What one evaluation leaves for the step of the iteration. A system that slips in no lane is passed over: its terms are
- * zero. With the same grain of neighbouring points in the lanes, as the queue has them, these are most. */
+/* What one evaluation leaves for the step of the iteration. A system that slips in no lane is passed over, as its terms
+ * are zero. The queue puts the same grain of neighbouring points into the lanes, which then slip on the same systems. */
 typedef struct {
     V D[8], x[N_SLIP], x_twin[N_TWIN + 1];
     I resolved; /* whether the step is short enough for the race of the twin variants */
     V force[N_SLIP][1 + N_TWIN], y[N_SLIP][1 + N_TWIN], r[N_SLIP], rho[N_SLIP];
     V w[1 + N_TWIN]; /* weights of the domains, times s */
-    unsigned twins;         /* a bit for each twin that grows, or whose fraction is not that of the equations, in some lane */
+    unsigned twins; /* a bit for each twin that grows, or whose fraction is not that of the equations, in some lane */
     I twinning; /* lanes in which twins grow or their fractions are not yet those of the equations */
     V twin_force[N_TWIN + 1], twin_r[N_TWIN + 1], rho_twin[N_TWIN + 1];
     V A[15], right[5];
@@ -80,7 +81,8 @@ INLINE V contract(const V *a, const V *m) {
 }
 
 /* One slip system in one domain of weight w s: its slip and slope with the force; the slip adds to the flow D. */
-INLINE void slip_system(const Law *law, int a, int d, const V *S, V r, V weight, const V *m, Point *p, V *D, V *x, V *q) {
+INLINE void slip_system(const Law *law, int a, int d, const V *S, V r, V weight, const V *m, Point *p, V *D, V *x,
+                        V *q) {
     V f = contract(S, m), y = positive(magnitude(f) - r) * law->over[a], bit = sign_of(f);
     p->force[a][d] = f, p->y[a][d] = y;
     if (!any(y > 0)) {
@@ -105,7 +107,8 @@ INLINE void slip_system(const Law *law, int a, int d, const V *S, V r, V weight,
 }
 
 /* Slips of all systems in all domains, and the flow D that they make. */
-INLINE void slip_rates(const Law *law, const Lanes *z, const At *at, const V *given, Point *restrict p, const int domains) {
+INLINE void slip_rates(const Law *law, const Lanes *z, const At *at, const V *given, Point *restrict p,
+                       const int domains) {
     V m[5];
     for (int k = 0; k < 5; k++) m[k] = at->m[k];
     V w0 = all(1.0), w[N_TWIN + 1], total = all(0.0), D[8];
@@ -154,7 +157,8 @@ INLINE void slip_matrix(const Law *law, const Lanes *z, Point *p) {
     const Linear *lin = &p->linear;
     for (int a = 0; a < N_SLIP; a++) {
         if (!p->linear.slips[a]) continue;
-        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0], t = hindrance * p->rho[a], u = -hindrance;
+        V hindrance = lin->hardening[a] * lin->pivot[a], c = lin->slope[a][0];
+        V t = hindrance * p->rho[a], u = -hindrance;
         if (!N_TWIN) {
             V q = magnitude(c) * lin->pivot[a];
             t *= c;
@@ -268,8 +272,8 @@ INLINE void twin_rates(const Law *law, const Control *control, const At *at, con
     for (int k = 0; k < 15; k++) p->A[k] = A[k];
 }
 
-/* Slips, twin growth and flow D = s L, and what the Newton iteration needs. `e_given` and `lam_given` are the known parts
- * of the slips and the twin fractions. */
+/* Slips, twin growth and flow D = s L, and what the Newton iteration needs. `e_given` and `lam_given` are the
+ * known parts of the slips and the twin fractions. */
 static void evaluate(const Law *law, const Control *control, const Lanes *z, const At *at, const V *e_given,
                      const V *lam_given, Point *p) {
     slip_rates(law, z, at, e_given, p, control->domains > 0);

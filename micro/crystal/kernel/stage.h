@@ -82,7 +82,7 @@ INLINE I configuration(const Law *law, const Control *control, const Stage *g, c
     return near;
 }
 
-/* What limits a Newton step: an overstress y may reach twice its value, or what makes the slip `free_slip` in the stage. */
+/* What limits a Newton step: an overstress y may reach twice its value, or what makes the slip `free_slip`. */
 INLINE V shorter(V fraction, V now, V next, V limit) {
     return choose(next > limit, smaller(fraction, (limit - now) / (next - now)), fraction);
 }
@@ -95,7 +95,8 @@ typedef struct {
 } Ahead;
 
 /* Changes de of the slips that go with dm, and df of the forces on them; returns the sum of v de. */
-INLINE V slip_changes(const Law *law, const Lanes *z, const Point *p, const V *dm, V df[N_SLIP][1 + N_TWIN], V *change) {
+INLINE V slip_changes(const Law *law, const Lanes *z, const Point *p, const V *dm, V df[N_SLIP][1 + N_TWIN],
+                      V *change) {
     V latent = all(0.0);
     for (int a = 0; a < N_SLIP; a++) {
         V S[5], push;
@@ -128,7 +129,8 @@ INLINE void slips_ahead(const Law *law, const Lanes *z, const Stage *g, const Po
             if (!any(flows)) continue;
             moving |= flows;
             V limit = larger(2.0 * y, cap);
-            if (any(next > limit)) fraction = shorter(fraction, (magnitude(p->force[a][d]) - p->r[a]) * over, next, limit);
+            if (any(next > limit))
+                fraction = shorter(fraction, (magnitude(p->force[a][d]) - p->r[a]) * over, next, limit);
             next = positive(next);
 #ifdef SLIP_SQUARE
             V x = p->w[d] * law->rate_0[a] * next * next;
@@ -216,12 +218,13 @@ INLINE void newton_change(const Law *law, const Control *control, const Stage *g
     if (N_TWIN && p->twins) twin_changes(law, &p->linear, dm, p->rho_twin, dlam);
 }
 
-/* Whether the stage is solved at m, whose stress from the flow at the end of the step is m_calc: the estimate of the next
- * change is small, and so is the flow that is missing. The latter counts as a stress without the resistance of the
- * equations: in a crystal that is nearly independent of the rate, a tiny change of m is a large change of the flow, which
- * the next step begins with. */
-INLINE I converged(const Law *law, const Control *control, const Stage *g, const V *m, const V *m_calc, const V *x_twin) {
-    const double tau = control->newton_tolerance * control->tolerance, flow = control->flow_tolerance * control->tolerance;
+/* Whether the stage is solved at m, where the stress that follows from the flow is m_calc: the estimate of the next change
+ * is small, and so is the flow that is missing, as an elastic stress. The one does not follow from the other: where slip
+ * hardly depends on the rate, a small change of m is a large change of the flow, and the next step begins with this flow. */
+INLINE I converged(const Law *law, const Control *control, const Stage *g, const V *m, const V *m_calc,
+                   const V *x_twin) {
+    const double tau = control->newton_tolerance * control->tolerance;
+    const double flow = control->flow_tolerance * control->tolerance;
     const double twin = control->newton_twin_tolerance * control->tolerance * control->twin_tolerance;
     V rest[5], rho[N_TWIN + 1], dlam[N_TWIN + 1], size = root_of(contract(m, m)) + control->stress_reference;
     I open = g->point.twinning;
