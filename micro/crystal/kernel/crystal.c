@@ -7,6 +7,7 @@
 #include "step.h"
 
 #define GRAIN (9 + N_SLIP + N_TWIN + 5 + 1) /* B, e, lambda, m, h */
+#define BLOCK 16                            /* points whose grains follow one another in the queue */
 
 enum { SOLVED = 0, STEP_TOO_SMALL = 1, INVALID = 2, TOO_MANY_STEPS = 3 };
 
@@ -82,10 +83,19 @@ static void fail(const Job *job, Queue *q, int l, long status) {
     q->point[l] = -1;
 }
 
-/* Gives lane l the next grain of the queue: one grain at all points, then the next. Returns whether there is one. */
+/* The grain and the point at a place of the queue: one grain at a block of points, then the next grain, then the next
+ * block. Neighbouring points deform alike, and the states of a block stay in the cache. */
+static long place_in_queue(const Job *job, long next, long *point) {
+    long first = next / (BLOCK * job->grains) * BLOCK, rest = next % (BLOCK * job->grains);
+    long size = job->points - first < BLOCK ? job->points - first : BLOCK;
+    *point = first + rest % size;
+    return rest / size;
+}
+
+/* Gives lane l the next grain of the queue. Returns whether there is one. */
 static int refill(const Job *job, Queue *q, Lanes *z, int l) {
     while (q->next < job->points * job->grains) {
-        long grain = q->next / job->points, point = q->next % job->points;
+        long point, grain = place_in_queue(job, q->next, &point);
         const double *state = job->state + point * job->stride + grain * GRAIN;
         double sum = 0.0;
         q->next++;
