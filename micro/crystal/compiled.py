@@ -1,9 +1,9 @@
 """The crystal law in compiled form: a Taylor polycrystal whose grains are advanced by a C library, NumPy in and out.
 
-The mathematics stands in `micro/crystal/kernel`: `stage.h` has the rates of the law and Newton's iteration, `step.h`
-the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Several grains are advanced at a time, one in
-each lane of a vector (eight lanes with AVX-512); each has its own step, and a lane whose grain has reached the end
-takes the next grain of the queue. The result of a grain does not depend on the grains in the other lanes.
+The mathematics stands in `micro/crystal/kernel`: `rates.h` has the rates of the law, `stage.h` Newton's iteration,
+`step.h` the steps of TR-BDF2 (Hosea and Shampine 1996), `crystal.c` the queue. Several grains are advanced at a time,
+one in each lane of a vector (eight lanes with AVX-512); each has its own step, and a lane whose grain has reached the
+end takes the next one of the queue. The result of a grain does not depend on the grains in the other lanes.
 `micro.crystal.constants` holds all constants.
 
 Only the right Cauchy-Green tensor C = F^T F enters, linear in time between two given instants. A grain gives
@@ -38,17 +38,14 @@ logger = logging.getLogger(__name__)
 #: Bytes of intermediate results that one call of the library may need; larger batches are cut into blocks.
 BLOCK_BYTES = 2**26
 
-_DOUBLES, _LONGS = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_long)
-
 
 class _Job(ctypes.Structure):
     """`Job` of crystal.c."""
 
     _fields_ = (
         *((name, ctypes.c_long) for name in ("points", "instants", "grains", "stride")),
-        *((name, _DOUBLES) for name in ("C", "duration", "turn", "weight", "state", "state_new", "H", "mean")),
-        ("history", _DOUBLES),
-        *((name, _LONGS) for name in ("failed_at", "status", "solves")),
+        *((name, ctypes.c_void_p) for name in ("C", "duration", "turn", "weight", "state", "state_new", "H", "mean")),
+        *((name, ctypes.c_void_p) for name in ("history", "failed_at", "status", "solves")),
         ("counts", ctypes.c_long * 4),
     )
 
@@ -135,7 +132,7 @@ def _eight(tensors: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def law_table(systems: CrystalSystems) -> np.ndarray:
-    """Return the numbers of the structure `Law` of stage.h."""
+    """Return the numbers of the structure `Law` of rates.h."""
     array = lambda name: np.asarray(getattr(systems, name), dtype=float)
     numbers = ("slip_exponent", "twin_exponent", "twin_tau_0", "twin_rate_0", "twin_h", "twin_k")
     basis = array("basis")
@@ -151,11 +148,12 @@ def law_table(systems: CrystalSystems) -> np.ndarray:
 
 
 def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
-    """Return the numbers of the structure `Control` of stage.h."""
+    """Return the numbers of the structure `Control` of rates.h."""
     c = constants
     return np.array(
         [c.GAMMA, c.DIAGONAL, c.WEIGHT, *c.ERROR_WEIGHTS]
-        + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.STRESS_REFERENCE, c.TWIN_REFERENCE]
+        + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.NEWTON_TWIN_TOLERANCE, c.FLOW_TOLERANCE]
+        + [c.STRESS_REFERENCE, c.TWIN_REFERENCE]
         + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
         + [c.CUT, c.SAFETY, c.SHRINK, c.GROW, c.SMALLEST_STEP, c.MOST_STEPS, substeps, domains]
     )
@@ -276,14 +274,17 @@ class CompiledPolycrystal:
         result = self._solve(path, np.broadcast_to(np.asarray(dt, dtype=float), (n,))[:, None], state, False, False)
         return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves, result.counts)
 
-    def advance(self, C: np.ndarray, rows: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """Advance n points by one step, in place: the quick form of `update` for laws.
+    def advance(
+        self, C: np.ndarray, rows: np.ndarray, dt: float, new: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Advance n points by one step: the quick form of `update` for laws.
 
         Args:
             C: Right Cauchy-Green tensor at the end of the step, (n, 6).
-            rows: States at the start (n, k or more), float64, row by row; columns beyond k are left as they are. The
-                states at the end replace them; those of points that were not solved are then of no use.
+            rows: States at the start (n, k or more), float64, row by row.
             dt: Duration of the step, s.
+            new: Takes the states at the end, shaped as `rows`, which takes them where it is left out. Columns beyond k
+                are left as they are; those of points that were not solved are then of no use.
 
         Returns:
             Second Piola-Kirchhoff stress (n, 6), Pa, not a number where the point was not solved, and the status (n,),
@@ -295,6 +296,9 @@ class CompiledPolycrystal:
         n, g = len(C), len(self.weights)
         if C.shape != (n, 6) or len(rows) != n or rows.shape[1] < self.state_size or not rows.flags.c_contiguous:
             raise ValueError(f"C must have shape (n, 6) and rows (n, {self.state_size}), got {C.shape}, {rows.shape}.")
+        new = rows if new is None else new
+        if new.shape != rows.shape or not new.flags.c_contiguous:
+            raise ValueError(f"new must have the shape of rows, {rows.shape}, row by row, got {new.shape}.")
         if not dt >= 0:
             raise ValueError(f"dt must not be negative, got {dt}.")
         path, duration, mean = np.stack([rows[:, :6], C], 1), np.full((n, 1), float(dt)), np.empty((n, 1, 6))
@@ -304,8 +308,8 @@ class CompiledPolycrystal:
         for first in range(0, n, block):
             part = slice(first, min(first + block, n))
             a, b, c = (flag[part] for flag in flags)
-            self._call(path[part], duration[part], (rows[part], H, mean[part], None), (a, b, c))
-        rows[:, :6] = C
+            self._call(path[part], duration[part], rows[part], (new[part], H, mean[part], None), (a, b, c))
+        new[:, :6] = C
         p, status = self.systems.parameters, flags[1]
         S = stress(C, mean[:, 0], p.G, p.lambda_e)
         S[status != constants.SOLVED] = np.nan
@@ -342,7 +346,8 @@ class CompiledPolycrystal:
             raise ValueError(f"dt must not be negative, got {duration.min()}.")
         s, T = C.shape[:2]
         g, k = len(self.weights), self.grain_size
-        new, mean = np.array(state, dtype=float), np.empty((s, T - 1, 6))
+        state, mean = np.ascontiguousarray(state, dtype=float), np.empty((s, T - 1, 6))
+        new = np.empty_like(state)
         kept = np.full((s, T - 1, g, k), np.nan) if history else None
         failed_at, status, solves = (np.empty(s, dtype=ctypes.c_long) for _ in range(3))
         counts = np.zeros(4, dtype=int)
@@ -351,42 +356,61 @@ class CompiledPolycrystal:
         for first in range(0, s, block):
             rows = slice(first, min(first + block, s))
             outputs = (new[rows], H, mean[rows], None if kept is None else kept[rows])
-            counts += self._call(C[rows], duration[rows], outputs, (failed_at[rows], status[rows], solves[rows]))
+            flags = (failed_at[rows], status[rows], solves[rows])
+            counts += self._call(C[rows], duration[rows], state[rows], outputs, flags)
         ok = status == constants.SOLVED
         p = self.systems.parameters
         S = np.empty((s, T, 6))
         S[:, 1:] = stress(C[:, 1:], mean, p.G, p.lambda_e)
         S[:, 0] = self.stress(state) if first_too else np.nan
-        failed_at = failed_at + 1
-        S[np.arange(T) >= failed_at[:, None]] = np.nan
+        failed_at += 1
         new[:, :6] = C[:, -1]
-        new[~ok] = state[~ok]
+        if not ok.all():
+            S[np.arange(T) >= failed_at[:, None]] = np.nan
+            new[~ok] = state[~ok]
         return Solution(S, new, ok, failed_at, status, solves, Counts(*(int(n) for n in counts)), kept)
 
     def _call(
-        self, C: np.ndarray, duration: np.ndarray, outputs: tuple[Any, ...], flags: tuple[np.ndarray, ...]
+        self,
+        C: np.ndarray,
+        duration: np.ndarray,
+        state: np.ndarray,
+        outputs: tuple[Any, ...],
+        flags: tuple[np.ndarray, ...],
     ) -> np.ndarray:
         """Call the library for one block; `outputs` are the new state, H, its mean and the history."""
-        library = self._library()
+        s = self.systems
+        library = _library(s.n_slip, s.n_twin, s.slip_exponent == 2, s.twin_exponent == 2, self._law.size)
         new, H, mean, kept = outputs
-        pointer = lambda a: None if a is None else a.ctypes.data_as(_LONGS if a.dtype.kind == "i" else _DOUBLES)
         C, duration = np.ascontiguousarray(C), np.ascontiguousarray(duration)
         weight = np.ascontiguousarray(self.weights, dtype=float)
+        skip = 6 * state.itemsize  # C comes first in a state
         job = _Job(
-            *(len(C), C.shape[1], len(weight), new.shape[1]),
-            *(pointer(a) for a in (C, duration, self._turn, weight, new[:, 6:], new[:, 6:], H, mean, kept, *flags)),
+            *(len(C), C.shape[1], len(weight), state.shape[1]),
+            *(_address(a) for a in (C, duration, self._turn, weight)),
+            *(_address(state) + skip, _address(new) + skip, _address(H), _address(mean)),
+            *(None if kept is None else _address(kept), *(_address(flag) for flag in flags)),
         )
-        library.solve(pointer(self._law), pointer(self._control), ctypes.byref(job))
+        library.solve(_address(self._law), _address(self._control), ctypes.addressof(job))
         return np.array(job.counts[:], dtype=int)
 
-    def _library(self) -> ctypes.CDLL:
-        s = self.systems
-        library = build(_defines(s.n_slip, s.n_twin, s.slip_exponent == 2, s.twin_exponent == 2))
-        sizes = (self._law.size, self._control.size, ctypes.sizeof(_Job))
-        found = (library.law_doubles(), library.control_doubles(), library.job_bytes())
-        if sizes != found:
-            raise RuntimeError(f"The tables of the compiled law must have the sizes {found}, got {sizes}.")
-        return library
+
+def _address(array: np.ndarray) -> int:
+    """Return where the numbers of an array begin."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+@cache
+def _library(n_slip: int, n_twin: int, slip_square: bool, twin_square: bool, size: int) -> ctypes.CDLL:
+    """Return the library for so many systems, whose table of the law has the size `size`."""
+    library = build(_defines(n_slip, n_twin, slip_square, twin_square))
+    library.solve.argtypes, library.solve.restype = [ctypes.c_void_p] * 3, None
+    sizes = (size, control_table(1.0, 0, True).size, ctypes.sizeof(_Job))
+    found = (library.law_doubles(), library.control_doubles(), library.job_bytes())
+    if sizes != found:
+        raise RuntimeError(f"The tables of the compiled law must have the sizes {found}, got {sizes}.")
+    return library
 
 
 assert PATH_ORDER.pairs == ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2)), "the order of components in kernel/"

@@ -28,8 +28,12 @@ TWIN_TOLERANCE = 0.2
 #: Fraction added to a twin fraction, and stress (Pa) added to the Mandel stress, where errors are relative to them.
 TWIN_REFERENCE = 1e-5
 STRESS_REFERENCE = 1e6
-#: Newton's iteration has converged when the estimate of its next change is below this multiple of the tolerance.
-NEWTON_TOLERANCE = 0.03
+#: Newton's iteration has converged when the estimate of its next change is below these multiples of the tolerance: for
+#: the stress, and for the twin fractions, on which the race between the variants depends.
+NEWTON_TOLERANCE, NEWTON_TWIN_TOLERANCE = 0.3, 0.01
+#: The same for the flow that is still missing, as an elastic stress 2 G |D|. Where slip hardly depends on the rate, a
+#: small change of the stress is a large change of the flow, and the next step begins with this flow.
+FLOW_TOLERANCE = 1.0
 #: The tolerance that takes its place where the steps are given, so that the iteration adds nothing to their error.
 FIXED_STEP_TOLERANCE = 1e-8
 #: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.

@@ -24,7 +24,7 @@ from torch import Tensor
 from micro.crystal import constants
 from micro.crystal.constants import DIAGONAL, ERROR_WEIGHTS, GAMMA, WEIGHT
 from micro.crystal.flow_rules import FlowRules, solve
-from micro.crystal.stage import Solution, Stage, mandel, solve_stage
+from micro.crystal.stage import Solution, Stage, Start, mandel, solve_stage
 from micro.tensors import determinant, isochoric, matmul
 
 
@@ -170,16 +170,17 @@ def _step(
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Return B, e, lambda and m after a step of size `h` (n,), whether it was solved, and its error over the bound."""
     B, e, lam, m, _ = run.state
-    slipping, tolerance = rules.slipping(lam), constants.NEWTON_TOLERANCE * control.tolerance
-    s = DIAGONAL * h
+    slipping, tolerance, s = rules.slipping(lam), control.tolerance, DIAGONAL * h
+    # The rates of the start are at the same time the first that the middle stage needs: its iteration begins there.
     start = rules.rates(m, e, lam, slipping=slipping, bound=(1 - lam.sum(-1)).clamp(min=0.0) / s)
     D = s[:, None, None] * start.L
     first = (-matmul(B, D), s[:, None] * start.e, s[:, None] * start.lam)  # s k_0
     R = [y + k for y, k in zip((B, e, lam), first)]
-    middle = solve_stage(rules, Stage._make([*R, run.C(run.time + GAMMA * h), s, slipping]), m, tolerance)
+    given = Stage._make([*R, run.C(run.time + GAMMA * h), s, slipping])
+    middle = solve_stage(rules, given, Start(m, e, lam, start), tolerance)
     second = [y - r for y, r in zip(middle[:3], R)]  # s k_2
     R = [y + WEIGHT / DIAGONAL * (k + k_) for y, k, k_ in zip((B, e, lam), second, first)]
-    guess = m + (middle.m - m) / GAMMA
+    guess = Start(m + (middle.m - m) / GAMMA, R[1], R[2])
     end = solve_stage(rules, Stage._make([*R, run.C(run.time + h), s, slipping]), guess, tolerance)
     third = [y - r for y, r in zip(end[:3], R)]  # s k_3
     D5 = D.reshape(-1, 9) @ rules.systems.basis

@@ -70,7 +70,9 @@ class Grains(Protocol):
     def initial_state(self, n: int) -> np.ndarray:
         """Virgin state (n, k)."""
 
-    def advance(self, C: np.ndarray, rows: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    def advance(
+        self, C: np.ndarray, rows: np.ndarray, dt: float, new: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Advance in place; S (n, 6) and status (n,)."""
 
     def unpack(self, state: np.ndarray) -> dict[str, np.ndarray]:
@@ -214,8 +216,9 @@ class PolycrystalLaw:
 
     def _advance(self, C: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """S (n, 6) and the new state, with S and work still those of the start."""
-        new = state.copy()
-        S, status = self.grains.advance(np.ascontiguousarray(C), new, dt)
+        new = np.empty_like(state)
+        S, status = self.grains.advance(np.ascontiguousarray(C), state, dt, new)
+        new[:, self._inner :] = state[:, self._inner :]
         if status.any():
             new[status != 0] = state[status != 0]
         return S, new

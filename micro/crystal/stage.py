@@ -64,23 +64,39 @@ def mandel(rules: FlowRules, B: Tensor, C: Tensor) -> Tensor:
     return rules.systems.parameters.G * (A.reshape(-1, 9) @ rules.systems.basis)
 
 
-def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance: float) -> Solution:
+class Start(NamedTuple):
+    """Where the iteration of a stage starts, for n crystals.
+
+    Attributes:
+        m: Mandel stress (n, 5), Pa.
+        e: Accumulated slip (n, a).
+        lam: Twin fractions (n, b).
+        rates: The rates there, where they are known.
+    """
+
+    m: Tensor
+    e: Tensor
+    lam: Tensor
+    rates: Rates | None = None
+
+
+def solve_stage(rules: FlowRules, stage: Stage, start: Start, tolerance: float) -> Solution:
     """Solve a stage for many crystals, each of which leaves the iteration when it has converged.
 
     Args:
         rules: Flow rules.
         stage: The stage.
-        start: Mandel stress (n, 5), Pa, from which the iteration starts.
-        newton_tolerance: Estimate of the next relative change of m, and part of the bound on that of lambda, at which
-            it ends.
+        start: Where the iteration starts.
+        tolerance: Tolerance of the time step, to which the constants of Newton's iteration are relative.
     """
-    rows = torch.arange(len(start), device=start.device)
-    given, m, e, lam = stage, start, stage.e, stage.lam
+    rows = torch.arange(len(start.m), device=start.m.device)
+    given, (m, e, lam, known) = stage, start
     trial = mandel(rules, stage.B, stage.C)
     bound = (1 - stage.lam.sum(-1)).clamp(min=0.0) / stage.s
     solution: Solution | None = None
     for _ in range(int(constants.NEWTON_ITERATIONS)):
-        rates = rules.rates(m, e, lam, slipping=given.slipping, bound=bound)
+        rates = known or rules.rates(m, e, lam, slipping=given.slipping, bound=bound)
+        known = None
         D = given.s[:, None, None] * rates.L
         m_calc = _configuration(rules, given, D, trial)[1]
         linear = eliminate(rules, rates, e, given.s)
@@ -92,12 +108,8 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
         m, e, lam = m + dm, torch.maximum(e + de, given.e), torch.maximum(lam + dlam, given.lam)
         D = given.s[:, None, None] * ahead.L
         B, m_calc, near = _configuration(rules, given, D, trial)
-        # The residual after the step gives, with the equations at hand, an estimate of the next one.
         rho_lam = lam - given.lam - given.s[:, None] * ahead.lam
-        rest, _, rest_lam = solve(rules, linear, m - m_calc, torch.zeros_like(e), rho_lam)
-        size, twin_bound = m.norm(dim=-1) + constants.STRESS_REFERENCE, lam + constants.TWIN_REFERENCE
-        done = (rest.norm(dim=-1) <= newton_tolerance * size) & near & (ahead.length >= 1)
-        done &= (rest_lam.abs() <= newton_tolerance * constants.TWIN_TOLERANCE * twin_bound).all(-1)
+        done = _converged(rules, linear, (m, e, lam), (m - m_calc, rho_lam), tolerance) & near & (ahead.length >= 1)
         done |= ~ahead.flows & torch.isfinite(m).all(-1)  # elastic: the first iteration is exact
         # The last change of m belongs to a small flow, which B and D take into account.
         last = (m - m_calc) / (2 * rules.systems.parameters.G)
@@ -115,6 +127,24 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Tensor, newton_tolerance:
             given = Stage(*(field[keep] for field in given))
     assert solution is not None
     return solution
+
+
+def _converged(
+    rules: FlowRules, linear: Elimination, point: tuple[Tensor, ...], rest: tuple[Tensor, Tensor], tolerance: float
+) -> Tensor:
+    """Return whether the stage is solved at m, e, lambda (n,), bool, where residuals of m and lambda are left.
+
+    With the equations at hand they give an estimate of the next change, which has to be small. So has the residual of m
+    itself, which is the flow that is missing: where slip hardly depends on the rate, a small change of m is a large
+    change of the flow, and the next step begins with this flow.
+    """
+    (m, e, lam), (rho_m, rho_lam) = point, rest
+    change, _, twins = solve(rules, linear, rho_m, torch.zeros_like(e), rho_lam)
+    size = tolerance * (m.norm(dim=-1) + constants.STRESS_REFERENCE)
+    small = change.norm(dim=-1) <= constants.NEWTON_TOLERANCE * size
+    small &= rho_m.norm(dim=-1) <= constants.FLOW_TOLERANCE * size
+    bound = constants.NEWTON_TWIN_TOLERANCE * tolerance * constants.TWIN_TOLERANCE * (lam + constants.TWIN_REFERENCE)
+    return small & (twins.abs() <= bound).all(-1)
 
 
 def _configuration(rules: FlowRules, given: Stage, D: Tensor, trial: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@
 #include "step.h"
 
 #define GRAIN (9 + N_SLIP + N_TWIN + 5 + 1) /* B, e, lambda, m, h */
+#define BLOCK 16                            /* points whose grains follow one another in the queue */
 
 enum { SOLVED = 0, STEP_TOO_SMALL = 1, INVALID = 2, TOO_MANY_STEPS = 3 };
 
@@ -25,12 +26,13 @@ typedef struct {
     long *failed_at;         /* (points,): segment, or instants - 1 where all grains were solved */
     long *status;            /* (points,): the reason at that segment */
     long *solves;            /* (points,): stages */
-    long counts[4];          /* steps, rejected steps, Newton iterations of all grains, and lanes that could have taken one */
+    long counts[4];          /* steps, rejected ones, Newton iterations of all grains, lanes that could have taken one */
 } Job;
 
 typedef struct {
-    long pair[LANES], segment[LANES], steps[LANES]; /* pair = point * grains + grain, -1 in an empty lane */
-    int set[LANES], count[LANES];
+    long point[LANES], grain[LANES]; /* point -1 in an empty lane */
+    long segment[LANES], steps[LANES];
+    long turned[LANES]; /* the grain whose frame is in a lane */
     long next;
 } Queue;
 
@@ -59,71 +61,104 @@ static void store_state(const Lanes *z, int l, double *state) {
     *state = z->h[l];
 }
 
-static void fail(Job *job, Queue *q, int l, long status) {
-    long point = q->pair[l] / job->grains;
-    if (q->segment[l] < job->failed_at[point]) {
-        job->failed_at[point] = q->segment[l];
-        job->status[point] = status;
-    } else if (q->segment[l] == job->failed_at[point] && status < job->status[point]) {
-        job->status[point] = status;
+/* Finds the first segment of each point whose strains or duration are not valid, which no grain can pass. */
+static void check(const Job *job) {
+    const long segments = job->instants - 1;
+    for (long point = 0; point < job->points; point++) {
+        const double *C = job->C + point * job->instants * 6, *T = job->duration + point * segments;
+        long k = 0;
+        if (proper(C))
+            while (k < segments && proper(C + 6 * (k + 1)) && isfinite(T[k]) && T[k] >= 0) k++;
+        job->failed_at[point] = k, job->status[point] = k < segments ? INVALID : SOLVED, job->solves[point] = 0;
     }
-    q->pair[l] = -1;
 }
 
-/* Puts the grain of lane l before its present segment. Returns whether it can be solved. */
-static int begin_segment(const Job *job, const Queue *q, Lanes *z, int l) {
-    long point = q->pair[l] / job->grains, grain = q->pair[l] % job->grains;
-    const double *C = job->C + (point * job->instants + q->segment[l]) * 6, *turn = job->turn + grain * 36;
-    double T = job->duration[point * (job->instants - 1) + q->segment[l]];
-    if (!proper(C) || !proper(C + 6) || !isfinite(T) || T < 0) return 0;
-    for (int i = 0; i < 6; i++) {
-        double first = 0.0, change = 0.0;
-        for (int j = 0; j < 6; j++) first += turn[6 * i + j] * C[j], change += turn[6 * i + j] * (C[6 + j] - C[j]);
-        z->C0[i][l] = first, z->dC[i][l] = change;
-    }
-    z->T[l] = T, z->t[l] = 0.0;
-    return 1;
+/* The first failure of a point counts; of those in one segment what is not valid, otherwise the smallest number. */
+static void fail(const Job *job, Queue *q, int l, long status) {
+    long point = q->point[l];
+    long before = job->status[point];
+    int worse = status == INVALID || (before != INVALID && status < before);
+    if (q->segment[l] < job->failed_at[point] || (q->segment[l] == job->failed_at[point] && worse))
+        job->failed_at[point] = q->segment[l], job->status[point] = status;
+    q->point[l] = -1;
 }
 
-/* Gives lane l the next grain of the queue, if there is one. */
-static void refill(Job *job, Queue *q, Lanes *z, int l) {
-    while (q->pair[l] < 0 && q->next < job->points * job->grains) {
-        long pair = q->pair[l] = q->next++, point = pair / job->grains;
-        const double *state = job->state + point * job->stride + pair % job->grains * GRAIN;
+/* The grain and the point at a place of the queue: one grain at a block of points, then the next grain, then the next
+ * block. Neighbouring points deform alike, and the states of a block stay in the cache. */
+static long place_in_queue(const Job *job, long next, long *point) {
+    long first = next / (BLOCK * job->grains) * BLOCK, rest = next % (BLOCK * job->grains);
+    long size = job->points - first < BLOCK ? job->points - first : BLOCK;
+    *point = first + rest % size;
+    return rest / size;
+}
+
+/* Gives lane l the next grain of the queue. Returns whether there is one. */
+static int refill(const Job *job, Queue *q, Lanes *z, int l) {
+    while (q->next < job->points * job->grains) {
+        long point, grain = place_in_queue(job, q->next, &point);
+        const double *state = job->state + point * job->stride + grain * GRAIN;
         double sum = 0.0;
+        q->next++;
+        if (job->failed_at[point] == 0 && job->status[point] == INVALID) continue;
         for (int k = 0; k < GRAIN; k++) sum += state[k];
-        q->segment[l] = q->steps[l] = 0;
-        load_state(z, l, state);
-        if (!isfinite(sum) || !begin_segment(job, q, z, l)) fail(job, q, l, INVALID);
+        q->point[l] = point, q->grain[l] = grain, q->segment[l] = q->steps[l] = 0;
+        if (isfinite(sum)) {
+            load_state(z, l, state);
+            return 1;
+        }
+        fail(job, q, l, INVALID);
+    }
+    return 0;
+}
+
+/* Puts the lanes of `fresh` before their present segments. */
+static void begin_segments(const Job *job, Queue *q, Lanes *z, I fresh) {
+    V first[6], change[6];
+    for (int k = 0; k < 6; k++) first[k] = change[k] = all(0.0);
+    for (int l = 0; l < LANES; l++) {
+        if (!fresh[l]) continue;
+        long segment = q->segment[l], point = q->point[l];
+        const double *C = job->C + (point * job->instants + segment) * 6, *turn = job->turn + q->grain[l] * 36;
+        for (int k = 0; k < 6; k++) first[k][l] = C[k], change[k][l] = C[6 + k] - C[k];
+        z->T[l] = job->duration[point * (job->instants - 1) + segment], z->t[l] = 0.0;
+        if (q->turned[l] == q->grain[l]) continue;
+        for (int k = 0; k < 36; k++) z->turn[k][l] = turn[k];
+        q->turned[l] = q->grain[l];
+    }
+    for (int i = 0; i < 6; i++) {
+        V C0 = all(0.0), dC = all(0.0);
+        for (int j = 0; j < 6; j++) C0 += z->turn[6 * i + j] * first[j], dC += z->turn[6 * i + j] * change[j];
+        z->C0[i] = choose(fresh, C0, z->C0[i]), z->dC[i] = choose(fresh, dC, z->dC[i]);
     }
 }
 
-/* Keeps what is asked for at the end of a segment, and goes on to the next. */
-static void end_segment(Job *job, Queue *q, Lanes *z, int l) {
-    long point = q->pair[l] / job->grains, grain = q->pair[l] % job->grains, segments = job->instants - 1;
-    long place = (point * segments + q->segment[l]) * job->grains + grain;
-    const double *turn = job->turn + grain * 36;
-    double h[6];
+/* H of all lanes in the frame of the sample. */
+INLINE void turn_back(const Lanes *z, V *H) {
+    V h[6];
     for (int k = 0; k < 6; k++) {
         int i = 3 * ROW[k], j = 3 * COLUMN[k];
-        h[k] = z->B[i][l] * z->B[j][l] + z->B[i + 1][l] * z->B[j + 1][l] + z->B[i + 2][l] * z->B[j + 2][l];
+        h[k] = z->B[i] * z->B[j] + z->B[i + 1] * z->B[j + 1] + z->B[i + 2] * z->B[j + 2];
         if (k > 2) h[k] *= 2.0; /* C : H is the same in both frames, so H turns back with the transpose */
     }
     for (int j = 0; j < 6; j++) {
-        double sum = 0.0;
-        for (int i = 0; i < 6; i++) sum += turn[6 * i + j] * h[i];
-        job->H[place * 6 + j] = j > 2 ? 0.5 * sum : sum;
+        H[j] = all(0.0);
+        for (int i = 0; i < 6; i++) H[j] += z->turn[6 * i + j] * h[i];
+        if (j > 2) H[j] *= 0.5;
     }
+}
+
+/* Keeps what is asked for at the end of a segment, and goes on to the next. Returns whether there is one. */
+static int end_segment(const Job *job, Queue *q, const Lanes *z, const V *H, int l) {
+    long point = q->point[l], grain = q->grain[l], segments = job->instants - 1;
+    long place = (point * segments + q->segment[l]) * job->grains + grain;
+    for (int k = 0; k < 6; k++) job->H[place * 6 + k] = H[k][l];
     if (job->history) store_state(z, l, job->history + place * GRAIN);
-    q->steps[l] = 0;
-    if (++q->segment[l] == segments) {
-        store_state(z, l, job->state_new + point * job->stride + grain * GRAIN);
-        q->pair[l] = -1;
-    } else if (job->failed_at[point] < q->segment[l]) {
-        q->pair[l] = -1; /* another grain of the point has failed before */
-    } else if (!begin_segment(job, q, z, l)) {
-        fail(job, q, l, INVALID);
-    }
+    q->steps[l] = 0, q->segment[l]++;
+    if (q->segment[l] == segments) store_state(z, l, job->state_new + point * job->stride + grain * GRAIN);
+    /* where another grain of the point has failed, or its strains are not valid, nobody goes further */
+    else if (q->segment[l] < job->failed_at[point] + (job->status[point] != INVALID)) return 1;
+    q->point[l] = -1;
+    return 0;
 }
 
 /* A segment without duration: the answer is elastic. */
@@ -140,46 +175,8 @@ long law_doubles(void) { return sizeof(Law) / sizeof(double); }
 long control_doubles(void) { return sizeof(Control) / sizeof(double); }
 long job_bytes(void) { return sizeof(Job); }
 
-/* Solves the job. */
-void solve(const Law *law, const Control *control, Job *job) {
-    Lanes z;
-    Stage g;
-    Queue q;
-    memset(&z, 0, sizeof z);
-    memset(&g, 0, sizeof g);
-    memset(&q, 0, sizeof q);
-    for (int l = 0; l < LANES; l++) q.pair[l] = -1;
-    for (long point = 0; point < job->points; point++)
-        job->failed_at[point] = job->instants - 1, job->status[point] = SOLVED, job->solves[point] = 0;
-    for (;;) {
-        I live = all(0.0) > 1.0;
-        for (int l = 0; l < LANES; l++) {
-            if (q.pair[l] < 0) refill(job, &q, &z, l);
-            live[l] = -(q.pair[l] >= 0);
-        }
-        if (!any(live)) break;
-        I now = live & (z.T <= 0), moving = live & ~now, rejected = now & ~now, failed = rejected;
-        if (any(now)) jump(law, &z, now);
-        if (any(moving)) {
-            update_slots(law, control, &z, q.set, q.count);
-            g.iterations = g.rounds = 0;
-            failed = advance(law, control, &z, moving, &g, &rejected);
-            job->counts[2] += g.iterations, job->counts[3] += g.rounds * LANES;
-        }
-        for (int l = 0; l < LANES; l++) {
-            if (!live[l]) continue;
-            if (moving[l]) {
-                job->solves[q.pair[l] / job->grains] += 2;
-                job->counts[0]++, job->counts[1] -= rejected[l];
-            }
-            if (failed[l])
-                fail(job, &q, l, STEP_TOO_SMALL);
-            else if (z.t[l] >= z.T[l])
-                end_segment(job, &q, &z, l);
-            else if (++q.steps[l] > control->most_steps)
-                fail(job, &q, l, TOO_MANY_STEPS);
-        }
-    }
+/* The mean of H over the grains. */
+static void average(const Job *job) {
     for (long row = 0; row < job->points * (job->instants - 1); row++) {
         const double *H = job->H + row * job->grains * 6;
         double *mean = job->mean + row * 6;
@@ -187,4 +184,49 @@ void solve(const Law *law, const Control *control, Job *job) {
         for (long grain = 0; grain < job->grains; grain++)
             for (int k = 0; k < 6; k++) mean[k] += job->weight[grain] * H[grain * 6 + k];
     }
+}
+
+/* Solves the job. */
+void solve(const Law *law, const Control *control, Job *job) {
+    Lanes z;
+    Stage g;
+    Queue q;
+    I none = all(0.0) > 1.0, fresh = none, live = none;
+    memset(&z, 0, sizeof z);
+    memset(&g, 0, sizeof g);
+    memset(&q, 0, sizeof q);
+    for (int l = 0; l < LANES; l++) q.point[l] = q.turned[l] = -1;
+    check(job);
+    for (;;) {
+        for (int l = 0; l < LANES; l++)
+            if (q.point[l] < 0) live[l] = fresh[l] = -refill(job, &q, &z, l);
+        if (!any(live)) break;
+        if (any(fresh)) begin_segments(job, &q, &z, fresh);
+        fresh = none;
+        I now = live & (z.T <= 0), moving = live & ~now, rejected = none, failed = none;
+        if (any(now)) jump(law, &z, now);
+        if (any(moving)) {
+            update_slots(law, control, &z);
+            g.iterations = g.rounds = 0;
+            failed = advance(law, control, &z, moving, &g, &rejected);
+            job->counts[2] += g.iterations, job->counts[3] += g.rounds * LANES;
+        }
+        V H[6];
+        I ended = live & ~failed & (z.t >= z.T);
+        if (any(ended)) turn_back(&z, H);
+        for (int l = 0; l < LANES; l++) {
+            if (!live[l]) continue;
+            if (moving[l]) {
+                job->solves[q.point[l]] += 2;
+                job->counts[0]++, job->counts[1] -= rejected[l];
+            }
+            if (failed[l])
+                fail(job, &q, l, STEP_TOO_SMALL);
+            else if (ended[l])
+                fresh[l] = -end_segment(job, &q, &z, H, l);
+            else if (++q.steps[l] > control->most_steps)
+                fail(job, &q, l, TOO_MANY_STEPS);
+        }
+    }
+    average(job);
 }

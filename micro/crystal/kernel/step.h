@@ -13,34 +13,38 @@
 #define TWIN_IS_SQUARE 0
 #endif
 
-/* Fills the slip systems of the twins that slip, for the lanes in which their set has changed. */
-static void update_slots(const Law *law, const Control *control, Lanes *z, int *set, int *count) {
-    if (!N_TWIN || control->domains <= 0) return;
-    int most = 0;
-    for (int l = 0; l < LANES; l++) {
-        int now = 0;
-        for (int b = 0; b < N_TWIN; b++) now |= (z->lam[b][l] > control->slipping_fraction) << b;
-        if (now != set[l]) {
-            int k = 0;
-            for (int b = 0; b < N_TWIN; b++) {
-                if (!(now >> b & 1)) continue;
-                for (int c = 0; c < N_TWIN; c++) z->place[k][c][l] = b == c;
-                for (int a = 0; a < N_SLIP; a++)
-                    for (int i = 0; i < 8; i++) z->slot[k][a][i][l] = law->slip[a][1 + b][i];
-                k++;
-            }
-            /* A slot that is not used any more feels no force, so that it does not limit the iteration either. */
-            for (int unused = k; unused < count[l]; unused++) {
-                for (int c = 0; c < N_TWIN; c++) z->place[unused][c][l] = 0.0;
-                for (int a = 0; a < N_SLIP; a++)
-                    for (int i = 0; i < 8; i++) z->slot[unused][a][i][l] = 0.0;
-            }
-            count[l] = k;
-            set[l] = now;
-        }
-        if (count[l] > most) most = count[l];
+/* Puts the slip systems of the twins of `set` into the slots of lane l, `used` of which were in use. */
+static int fill_slots(const Law *law, Lanes *z, int l, int set, int used) {
+    int k = 0;
+    for (int b = 0; b < N_TWIN; b++) {
+        if (!(set >> b & 1)) continue;
+        for (int c = 0; c < N_TWIN; c++) z->place[k][c][l] = b == c;
+        for (int a = 0; a < N_SLIP; a++)
+            for (int i = 0; i < 8; i++) z->slot[k][a][i][l] = law->slip[a][1 + b][i];
+        k++;
     }
-    z->slots = most;
+    /* A slot that is not used any more feels no force, so that it does not limit the iteration either. */
+    for (int unused = k; unused < used; unused++) {
+        for (int c = 0; c < N_TWIN; c++) z->place[unused][c][l] = 0.0;
+        for (int a = 0; a < N_SLIP; a++)
+            for (int i = 0; i < 8; i++) z->slot[unused][a][i][l] = 0.0;
+    }
+    return k;
+}
+
+/* Fills the slots of the lanes in which the set of the twins that slip has changed. */
+INLINE void update_slots(const Law *law, const Control *control, Lanes *z) {
+    I now = all(0.0) > 1.0;
+    if (!N_TWIN || control->domains <= 0) return;
+    for (int b = 0; b < N_TWIN; b++) now |= (z->lam[b] > control->slipping_fraction) & (1LL << b);
+    if (!any(now != z->set)) return;
+    z->slots = 0;
+    for (int l = 0; l < LANES; l++) {
+        int used = __builtin_popcountll(z->set[l]);
+        if (now[l] != z->set[l]) used = fill_slots(law, z, l, (int)now[l], used);
+        if (used > z->slots) z->slots = used;
+    }
+    z->set = now;
 }
 
 /* C at the time `at`, the stress without further flow, and room for twins. */
@@ -75,51 +79,55 @@ INLINE void finish(const Law *law, const Control *control, Stage *g, V *B) {
 static I attempt(const Law *law, const Control *control, const Lanes *z, V step, I live, Stage *g, V *B, V *error) {
     const double d = control->diagonal, ratio = control->weight / d;
     const double e0 = control->error[0] / d, e2 = control->error[1] / d, e3 = control->error[2] / d;
-    V sum = all(0.0), flow[9], change[9], E[5], E_e[N_SLIP], E_lam[N_TWIN + 1];
-    Point p;
+    V sum = all(0.0), flow[9], change[9], E[5], E_e[N_SLIP], E_lam[N_TWIN + 1], D[5], x[N_SLIP], x_twin[N_TWIN + 1];
+    Point *p = &g->point;
     g->s = d * step;
     V slip = control->free_slip / g->s;
     g->slip_cap = SLIP_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->slip_exponent);
     g->twin_cap = TWIN_IS_SQUARE ? root_of(slip) : power(slip, 1.0 / law->twin_exponent);
     for (int b = 0; b < N_TWIN; b++) sum += z->lam[b];
-    evaluate(law, control, z, z->m, z->e, z->lam, g->s, 0, 0, positive(1.0 - sum), &p, 0);
+    /* The explicit rates are at the same time the first evaluation of the middle stage, which starts where they are. */
+    const At start = {z->m, z->e, z->lam, g->s, positive(1.0 - sum), 2.0};
+    evaluate(law, control, z, &start, z->e, z->lam, p);
 
-    tensor(p.D, flow);
+    tensor(p->D, flow);
     times(z->B, flow, change);
     for (int k = 0; k < 9; k++) g->B[k] = z->B[k] - change[k];
-    for (int a = 0; a < N_SLIP; a++) g->e[a] = z->e[a] + p.x[a];
-    for (int b = 0; b < N_TWIN; b++) g->lam[b] = z->lam[b] + p.x_twin[b];
-    for (int k = 0; k < 5; k++) g->m[k] = z->m[k];
+    for (int k = 0; k < 5; k++) g->m[k] = z->m[k], D[k] = p->D[k];
+    for (int a = 0; a < N_SLIP; a++) g->e_new[a] = z->e[a], x[a] = p->x[a], g->e[a] = z->e[a] + x[a];
+    for (int b = 0; b < N_TWIN; b++)
+        g->lam_new[b] = z->lam[b], x_twin[b] = p->x_twin[b], g->lam[b] = z->lam[b] + x_twin[b];
     prepare(law, z, g, z->t + control->gamma * step);
-    solve_stage(law, control, z, g, live, 0);
+    solve_stage(law, control, z, g, live, 1);
     I ok = g->ok;
     finish(law, control, g, B);
 
     for (int k = 0; k < 5; k++) {
-        E[k] = e0 * p.D[k] + e2 * g->D[k];
+        E[k] = e0 * D[k] + e2 * g->D[k];
         g->m[k] = z->m[k] + (g->m[k] - z->m[k]) * (1.0 / control->gamma);
     }
     for (int k = 0; k < 9; k++) g->B[k] = z->B[k] + ratio * (B[k] - g->B[k] - change[k]);
     for (int a = 0; a < N_SLIP; a++) {
         V middle = g->e_new[a] - g->e[a];
-        E_e[a] = e0 * p.x[a] + e2 * middle;
-        g->e[a] = z->e[a] + ratio * (p.x[a] + middle);
+        E_e[a] = e0 * x[a] + e2 * middle;
+        g->e[a] = g->e_new[a] = z->e[a] + ratio * (x[a] + middle);
     }
     for (int b = 0; b < N_TWIN; b++) {
         V middle = g->lam_new[b] - g->lam[b];
-        E_lam[b] = e0 * p.x_twin[b] + e2 * middle;
-        g->lam[b] = z->lam[b] + ratio * (p.x_twin[b] + middle);
+        E_lam[b] = e0 * x_twin[b] + e2 * middle;
+        g->lam[b] = g->lam_new[b] = z->lam[b] + ratio * (x_twin[b] + middle);
     }
     prepare(law, z, g, z->t + step);
-    solve_stage(law, control, z, g, live & ok, 1);
+    solve_stage(law, control, z, g, live & ok, 0);
     ok &= g->ok;
     finish(law, control, g, B);
 
     /* The estimate, as a residual of the last Newton iteration. */
-    Linear *lin = &g->linear;
+    const Linear *lin = &p->linear;
     V dm[5], dlam[N_TWIN + 1], carried = all(0.0);
     for (int k = 0; k < 5; k++) dm[k] = -(E[k] + e3 * g->D[k]);
     for (int a = 0; a < N_SLIP; a++) {
+        if (!lin->slips[a]) continue;
         E_e[a] += e3 * (g->e_new[a] - g->e[a]);
         V n[5], hindrance = lin->hardening[a] * lin->pivot[a] * E_e[a];
         slip_direction(law, z, lin, a, n);

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from micro.crystal import constants
 from micro.crystal.materials import CrystalParameters, read_material
 from micro.crystal.systems import slip_systems
 from micro.crystal.taylor import TaylorPolycrystal
@@ -40,6 +41,17 @@ def least_slip(metal: CrystalParameters, texture: Texture) -> float:
     return float(np.mean(factors))
 
 
+def simulated_factor(metal: CrystalParameters, texture: Texture, backend: str = "auto") -> float:
+    """Taylor factor of uniaxial tension along z: the stress over the resistance of a system."""
+    time = torch.linspace(0.0, STRAIN / RATE, STEPS + 1, dtype=torch.float64)
+    a = torch.exp(RATE * time)
+    U = to_components(torch.diag_embed(torch.stack([a**-0.5, a**-0.5, a], -1)))
+    result = TaylorPolycrystal(texture, parameters=metal, backend=backend).solve(U[None], time[None])
+    assert bool(result.ok.all()), result.reason
+    end = result.stress[0, -1]
+    return float(end[2] - (end[0] + end[1]) / 2) / R_0
+
+
 @pytest.mark.parametrize(
     ("lattice", "families", "textbook"),
     [("fcc", [OCTAHEDRAL], 3.067), ("bcc", [DODECAHEDRAL], 3.067), ("bcc", [DODECAHEDRAL, TRAPEZOHEDRAL], 2.754)],
@@ -51,13 +63,16 @@ def test_the_taylor_factor(lattice: str, families: list[dict[str, Any]], textboo
     tau_0 (rate of a system / rate_0)^(1/2), with the rate of a system below 4 RATE, that is 0.4 % of 10 MPa.
     """
     metal, texture = plastic_metal(lattice, families), random_texture(60, 5)
-    time = torch.linspace(0.0, STRAIN / RATE, STEPS + 1, dtype=torch.float64)
-    a = torch.exp(RATE * time)
-    U = to_components(torch.diag_embed(torch.stack([a**-0.5, a**-0.5, a], -1)))
-    result = TaylorPolycrystal(texture, parameters=metal).solve(U[None], time[None])
-    assert bool(result.ok.all()), result.reason
-    end = result.stress[0, -1]
-    factor = float(end[2] - (end[0] + end[1]) / 2) / R_0
+    factor = simulated_factor(metal, texture)
     expected = least_slip(metal, texture)
     assert expected * 0.998 < factor < expected * 1.008  # 0.2 %: the lattice turns by up to the strain
     assert factor == pytest.approx(textbook, rel=0.03)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_a_loose_iteration_still_resolves_the_flow(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny change of the stress is a large change of the flow here, so the flow needs a bound of its own."""
+    monkeypatch.setattr(constants, "NEWTON_TOLERANCE", 1.0)
+    metal, texture = plastic_metal("fcc", [OCTAHEDRAL]), random_texture(12, 5)
+    expected = least_slip(metal, texture)
+    assert expected * 0.998 < simulated_factor(metal, texture, backend) < expected * 1.008
