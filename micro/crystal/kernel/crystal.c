@@ -26,7 +26,7 @@ typedef struct {
     long *failed_at;         /* (points,): segment, or instants - 1 where all grains were solved */
     long *status;            /* (points,): the reason at that segment */
     long *solves;            /* (points,): stages */
-    long counts[4];          /* steps, rejected ones, Newton iterations of all grains, lanes that could have taken one */
+    long counts[4];          /* steps, rejected ones, Newton iterations, lanes that could have taken one */
 } Job;
 
 typedef struct {

@@ -43,16 +43,18 @@ typedef struct {
     V P[N_TWIN + 1], inverse[N_TWIN + 1], kappa, u[5]; /* p / pivot, 1 / pivot, 2k / (1 + 2k sum P), sum P t */
 } Linear;
 
-/* Where rates are evaluated: the unknowns, the weight s of the rates, the room for twins, and how many times a rate stands
- * in the equations of slips and twins: twice at the start of a step, where the explicit and the implicit one agree. */
+/* Where rates are evaluated: the unknowns, the weight s of the rates, the room for twins, and how many times a rate
+ * stands in the equations of slips and twins: twice at the start of a step, where the explicit and the implicit one
+ * agree. */
 typedef struct {
     const V *m, *e, *lam;
     V s, room;
     double times;
 } At;
 
-/* What one evaluation leaves for the step of the iteration. A system that slips in no lane is passed over, as its terms
- * are zero. The queue puts the same grain of neighbouring points into the lanes, which then slip on the same systems. */
+/* What one evaluation leaves for the step of the iteration. A system that slips in no lane is passed over, as its
+ * terms are zero. The queue puts the same grain of neighbouring points into the lanes, which then slip on the same
+ * systems. */
 typedef struct {
     V D[8], x[N_SLIP], x_twin[N_TWIN + 1];
     I resolved; /* whether the step is short enough for the race of the twin variants */

@@ -218,9 +218,10 @@ INLINE void newton_change(const Law *law, const Control *control, const Stage *g
     if (N_TWIN && p->twins) twin_changes(law, &p->linear, dm, p->rho_twin, dlam);
 }
 
-/* Whether the stage is solved at m, where the stress that follows from the flow is m_calc: the estimate of the next change
- * is small, and so is the flow that is missing, as an elastic stress. The one does not follow from the other: where slip
- * hardly depends on the rate, a small change of m is a large change of the flow, and the next step begins with this flow. */
+/* Whether the stage is solved at m, where the stress that follows from the flow is m_calc: the estimate of the next
+ * change is small, and so is the flow that is missing, as an elastic stress. The one does not follow from the other:
+ * where slip hardly depends on the rate, a small change of m is a large change of the flow, and the next step begins
+ * with this flow. */
 INLINE I converged(const Law *law, const Control *control, const Stage *g, const V *m, const V *m_calc,
                    const V *x_twin) {
     const double tau = control->newton_tolerance * control->tolerance;

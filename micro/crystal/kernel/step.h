@@ -178,7 +178,8 @@ static I advance(const Law *law, const Control *control, Lanes *z, I live, Stage
         failed = live & ~ok;
     } else {
         accept &= error <= 1.0;
-        V cut = choose(ok, smaller(all(control->safety), larger(growth, all(control->shrink))), all(control->cut)) * step;
+        V factor = smaller(all(control->safety), larger(growth, all(control->shrink)));
+        V cut = choose(ok, factor, all(control->cut)) * step;
         V next = step * smaller(larger(growth, all(control->shrink)), all(control->grow));
         next = choose(shortened, larger(z->h, next), next);
         failed = live & ~accept & (cut < control->smallest_step * z->T);
