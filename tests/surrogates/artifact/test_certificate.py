@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from surrogates import tensors
-from surrogates.artifact.certify import random_paths
+from surrogates.artifact.certify import EVERY, random_paths
 from surrogates.certificate import certify, disagreements
 
 G, K = 1.0, 2.0
@@ -181,6 +181,22 @@ def test_paths_stay_in_range_and_turn():
         H = torch.linalg.svdvals(F).log().norm(dim=-1)
         assert 0.15 < float(H.max()) <= 0.5
         assert 0.01 < float(torch.linalg.det(F).log().abs().max()) < 0.1 * d**0.5 * 0.5
+
+
+def test_each_path_has_its_own_size_and_little_change_of_volume() -> None:
+    """At the turns, path i reaches 0.3 to 1 of its share of the range; its spherical part is at most a tenth."""
+    share = torch.logspace(-3, 0, 6, dtype=torch.float64)
+    for d in (2, 3):
+        eye = torch.eye(d, dtype=torch.float64)
+        F = random_paths("small", d, 0.1, points=6, seed=1)[EVERY - 1 :: EVERY]
+        size = (0.5 * (F + F.mT) - eye).norm(dim=(2, 3)) / (0.1 * share)
+        assert bool(((size >= 0.3 - 1e-9) & (size <= 1.0 + 1e-9)).all())
+        F = random_paths("finite", d, 0.5, points=6, seed=1)[EVERY - 1 :: EVERY]
+        H = torch.linalg.svdvals(F).log()
+        size = H.norm(dim=-1) / (0.5 * share)
+        assert bool(((size >= 0.3 - 1e-6) & (size <= 1.0 + 1e-6)).all())
+        spherical = H.sum(dim=-1).abs() / d**0.5
+        assert bool((spherical <= 0.1 * H.norm(dim=-1) + 1e-9).all())
 
 
 @pytest.mark.parametrize(
