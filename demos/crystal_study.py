@@ -329,6 +329,9 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
     def both(group: str, *names: str) -> dict[str, Any]:
         return {n: {k: spread("models", group, n, k) for k in ("change", "level")} for n in names}
 
+    def slope(rows: dict[int, dict[str, float]]) -> float:
+        return float(np.polyfit(np.log(list(rows)), np.log([row["mean"] for row in rows.values()]), 1)[0])
+
     error = {
         case: {tol: spread("accuracy", case, tol, "error") | {"solves": spread("accuracy", case, tol, "solves")["mean"]}
                for tol in TOLERANCES}
@@ -359,10 +362,7 @@ def collect(parts: list[dict[str, Any]], o: argparse.Namespace, ranks: Ranks) ->
         "threshold_of_slip_in_twins": spread("models", "threshold"),
         "sensitivity_to_tau_0": {f: {x: spread("models", "sensitivity", f, x) for x in FACTORS} for f in FAMILIES},
         "anisotropy": anisotropy,
-        "slope_of_anisotropy": {
-            name: float(np.polyfit(np.log(counts), np.log([row["mean"] for row in rows.values()]), 1)[0])
-            for name, rows in anisotropy.items() if len(counts) > 1
-        },
+        "slope_of_anisotropy": {name: slope(rows) for name, rows in anisotropy.items() if len(counts) > 1},
         "microseconds_per_grain_step": timed,
         "targets": {n: {"target": v, "reached": reached[n], "passed": reached[n] <= v} for n, v in TARGETS.items()},
         "cores": {"used": ranks.size * o.threads, "of": os.cpu_count()},
@@ -420,8 +420,7 @@ def draw(summary: dict[str, Any], first: dict[str, Any], folder: Path) -> None:
     c.set(xlabel="change of the deviator, %")
     c.tick_params(axis="y", labelsize=7)
     for (name, rows), colour in zip(summary["anisotropy"].items(), ("#023047", "#fb8500"), strict=True):
-        grains = np.array(list(rows), dtype=float)
-        mean = np.array([100 * row["mean"] for row in rows.values()])
+        grains, mean = np.array(list(rows), dtype=float), np.array([100 * row["mean"] for row in rows.values()])
         d.plot(grains, mean, "o-", color=colour, label=f"{name} orientations")
         d.plot(grains, mean[0] * (grains[0] / grains) ** 0.5, "--", color="#adb5bd")
     d.set(xscale="log", yscale="log", xlabel="grains", ylabel="anisotropy of the deviator, %")

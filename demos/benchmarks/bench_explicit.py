@@ -47,7 +47,7 @@ from fem.command import Parser, Stop, finish, together, write_text
 from fem.parallel import abort_when_uncaught, raise_together
 from fem.threads import owned_cores, plan_threads
 from meshes.taylor_bar import divisions, taylor_bar
-from micro.data.cli import check_folder
+from micro.data.cli import check_count, check_folder
 from micro.threads import check_threads
 from surrogates.artifact.shipped import law_names
 
@@ -80,8 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     o.laws = o.laws or [*fem.laws.FINITE, *law_names()]
     divisions(o.length, o.diameter, o.cells)  # refuses what cannot be meshed
     for name in ("steps", "warm"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
     if o.layouts and (MPI.COMM_WORLD.size > 1 or o.threads is not None):
         raise ValueError("--layouts starts ranks and threads itself: leave out mpirun and --threads.")
     check_folder("--output", o.output)

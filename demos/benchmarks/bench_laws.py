@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from fem.laws import load_law
-from micro.data.cli import Parser, check_folder
+from micro.data.cli import Parser, check_count, check_folder
 from micro.lattice.cell_problem import LatticeCell
 from micro.lattice.data import lattice_of
 from surrogates.artifact import shipped
@@ -56,8 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", default="results/bench_laws", help="folder for the results")
     o = p.parse_args(arguments)
     for name in ("points", "steps", "rounds", "threads"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
     if not 0.0 < o.increment < math.inf:
         raise ValueError(f"--increment must be a positive finite number, got {o.increment}.")
     check_folder("--output", o.output)

@@ -54,7 +54,7 @@ from micro.crystal.compiled import CompiledPolycrystal
 from micro.crystal.constants import TOLERANCE
 from micro.crystal.materials import CrystalParameters, load_material
 from micro.crystal.systems import crystal_systems
-from micro.data.cli import Parser, check_folder
+from micro.data.cli import Parser, check_count, check_folder
 from micro.tensors import random_rotations, to_components
 
 MISSING = "NEML2 is missing: install it beside this project with 'pip install neml2==3.1.0 torch==2.12.1 scipy'."
@@ -82,8 +82,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", default="results/bench_neml2", help="folder for the results")
     o = p.parse_args(arguments)
     for name in ("steps", "threads", "rounds"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
     if min(o.grains) < o.threads:
         raise ValueError(f"--grains must be at least the number of threads, {o.threads}, got {min(o.grains)}.")
     for name in ("strain", "rate", "strength", "exponent"):

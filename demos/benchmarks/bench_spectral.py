@@ -38,7 +38,7 @@ from micro.crystal.materials import load_material
 from micro.data.cli import Parser, check_between, check_count
 from micro.data.files import write_whole
 from micro.generate import keep_memory
-from micro.tensors import PATH_ORDER, mandel_factors
+from micro.tensors import PATH_ORDER, deviator, from_components
 
 # %% [markdown]
 # ## Parameters
@@ -124,15 +124,9 @@ def grids(o: argparse.Namespace) -> list[dict]:
 
 
 # %%
-def norms(stress: np.ndarray) -> np.ndarray:
-    """L2 norms of paths of the stress (s, T, 6)."""
-    squares = np.asarray(mandel_factors(PATH_ORDER)) ** 2
-    return np.sqrt((stress**2 * squares).sum((1, 2)))
-
-
-def deviators(stress: np.ndarray) -> np.ndarray:
-    """The stress (s, T, 6) without its mean."""
-    return stress - np.array([1, 1, 1, 0, 0, 0]) * stress[..., :3].mean(-1, keepdims=True)
+def change(stress: torch.Tensor, best: torch.Tensor) -> list[float]:
+    """Distances in L2 of paths of the stress (s, T, 3, 3) from the best ones, relative to the norms of these."""
+    return ((stress - best).flatten(1).norm(dim=1) / best.flatten(1).norm(dim=1)).tolist()
 
 
 def errors(o: argparse.Namespace) -> list[dict]:
@@ -140,11 +134,11 @@ def errors(o: argparse.Namespace) -> list[dict]:
     if not o.tolerances:
         return []
 
-    def solve(tolerance: float, substeps: int) -> tuple[np.ndarray, float, int]:
+    def solve(tolerance: float, substeps: int) -> tuple[torch.Tensor, float, int]:
         start = time.process_time()
         result = CellSource(0, config(o, tolerance=tolerance, substeps=substeps)).respond(np.arange(o.paths))
         seconds = (time.process_time() - start) / o.paths
-        return result.stress[:, ::substeps].numpy(), seconds, sum(bool(text) for text in result.reason)
+        return from_components(result.stress[:, ::substeps]), seconds, sum(bool(text) for text in result.reason)
 
     best, seconds, failed = solve(min(o.tolerances), 4 * max(o.substeps))
     rows: list[dict] = [{"reference_seconds_per_path": seconds, "failed": failed}]
@@ -152,8 +146,7 @@ def errors(o: argparse.Namespace) -> list[dict]:
         stress, seconds, failed = solve(tolerance, substeps)
         rows.append({
             "tolerance": tolerance, "substeps": substeps, "seconds_per_path": seconds, "failed": failed,
-            "error": (norms(stress - best) / norms(best)).tolist(),
-            "error_of_deviator": (norms(deviators(stress - best)) / norms(deviators(best))).tolist(),
+            "error": change(stress, best), "error_of_deviator": change(deviator(stress), deviator(best)),
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     return rows

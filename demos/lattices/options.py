@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from fem.command import Parser
 from meshes.box import KINDS
-from micro.data.cli import available_memory, check_folder, check_memory, size_in_words
+from micro.data.cli import available_memory, check_count, check_folder, check_memory, size_in_words
 from micro.threads import check_threads
 
 MESH = ("size", "kind", "grading", "rim", "degree")
@@ -73,8 +73,7 @@ def read(
 def check(o: argparse.Namespace) -> None:
     """Check what all studies share; ValueError says in one sentence what does not fit."""
     for name in ("n", "steps"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
     if o.steps > MOST_STEPS:
         raise ValueError(f"--steps must be at most {MOST_STEPS}, got {o.steps}.")
     if o.threads is not None:

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from micro.data.cli import check_folder
+from micro.data.cli import check_count, check_folder
 from micro.threads import asked_threads, limit_threads, use_threads
 
 if __name__ == "__main__":
@@ -84,8 +84,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--output", default="results/lattice_variables", help="folder for the results")
     o = p.parse_args()
     for name in ("samples", "steps", "threads"):
-        if getattr(o, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(o, name)}.")
+        check_count(f"--{name}", getattr(o, name))
     if any(n < 1 for n in o.variables):
         raise ValueError(f"--variables must be at least 1, got {min(o.variables)}.")
     if not 0 < o.increment[0] <= o.increment[1]:

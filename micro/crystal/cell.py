@@ -59,30 +59,17 @@ class _Compiled:
         G = _product(turned, Q)  # F Q, so that C in the frame of the crystal is G^T G
         C = np.stack([G[i] * G[j] + G[3 + i] * G[3 + j] + G[6 + i] * G[6 + j] for i, j in PATH_ORDER.pairs], axis=1)
         new = np.array(start)
-        S, ok = self._advance(0, C, new, time)
-        for law in (1, 2):
-            lost = np.flatnonzero(~ok)
+        S, status = self._laws[0].advance(C, new, time)
+        for law in self._laws[1:]:
+            lost = np.flatnonzero(status != SOLVED)
             if len(lost) > 0:
                 part = start[lost]
-                S[lost], ok[lost] = self._advance(law, C[lost], part, time[lost])
+                S[lost], status[lost] = law.advance(C[lost], part, time[lost])
                 new[lost] = part
         a, b, c, d, e, f = np.ascontiguousarray(S.T)
         P = _product(_product(G, [a, d, f, d, b, e, f, e, c]), [Q[3 * (k % 3) + k // 3] for k in range(9)])
-        return torch.from_numpy(np.stack(P, axis=1)).unflatten(1, (3, 3)), torch.from_numpy(new), torch.from_numpy(ok)
-
-    def _advance(self, law: int, C: np.ndarray, rows: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Advance crystals in place by their own times; return the stress (n, 6), Pa, and whether each was solved."""
-        values = np.unique(time)
-        if len(values) == 1:
-            S, status = self._laws[law].advance(C, rows, float(values[0]))
-            return S, status == SOLVED
-        S, ok = np.empty_like(C), np.empty(len(C), dtype=bool)
-        for value in values:
-            at = np.flatnonzero(time == value)
-            part = rows[at]
-            S[at], status = self._laws[law].advance(C[at], part, float(value))
-            rows[at], ok[at] = part, status == SOLVED
-        return S, ok
+        stress = torch.from_numpy(np.stack(P, axis=1)).unflatten(1, (3, 3))
+        return stress, torch.from_numpy(new), torch.from_numpy(status == SOLVED)
 
     def slip(self, state: Tensor) -> Tensor:
         return torch.from_numpy(self._laws[0].unpack(state[:, : self.width].numpy())["e"][:, 0])

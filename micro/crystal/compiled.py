@@ -275,14 +275,14 @@ class CompiledPolycrystal:
         return Update(result.S[:, 1], result.state, result.ok, result.status, result.solves, result.counts)
 
     def advance(
-        self, C: np.ndarray, rows: np.ndarray, dt: float, new: np.ndarray | None = None
+        self, C: np.ndarray, rows: np.ndarray, dt: float | np.ndarray, new: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Advance n points by one step: the quick form of `update` for laws.
 
         Args:
             C: Right Cauchy-Green tensor at the end of the step, (n, 6).
             rows: States at the start (n, k or more), float64, row by row.
-            dt: Duration of the step, s.
+            dt: Duration of the step, one for all or (n,), s.
             new: Takes the states at the end, shaped as `rows`, which takes them where it is left out. Columns beyond k
                 are left as they are; those of points that were not solved are then of no use.
 
@@ -299,9 +299,10 @@ class CompiledPolycrystal:
         new = rows if new is None else new
         if new.shape != rows.shape or not new.flags.c_contiguous:
             raise ValueError(f"new must have the shape of rows, {rows.shape}, row by row, got {new.shape}.")
-        if not dt >= 0:
-            raise ValueError(f"dt must not be negative, got {dt}.")
-        path, duration, mean = np.stack([rows[:, :6], C], 1), np.full((n, 1), float(dt)), np.empty((n, 1, 6))
+        if not np.min(dt, initial=0.0) >= 0:
+            raise ValueError(f"dt must not be negative, got {np.min(dt)}.")
+        path, duration, mean = np.stack([rows[:, :6], C], 1), np.empty((n, 1)), np.empty((n, 1, 6))
+        duration[:, 0] = dt
         flags = tuple(np.zeros(n, dtype=ctypes.c_long) for _ in range(3))
         block = max(1, BLOCK_BYTES // (g * 48))
         H = np.empty((min(block, n), 1, g, 6))

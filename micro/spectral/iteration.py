@@ -20,14 +20,13 @@ from micro.tensors import determinant
 if TYPE_CHECKING:
     from micro.spectral.solver import SpectralCells
 
-#: A residual this many times larger than the smallest one sends the iteration back to that one.
-WORST = 30.0
+#: A residual this many times larger than the smallest one sends the iteration back to that one: a step that follows
+#: from the homogeneous medium, and one that follows from the tangent.
+WORST, GROWTH = 30.0, 1.0
 #: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
 PATIENCE = 30
 #: Returns to the best point, one after the other, after which a step has failed.
 RETREATS = 12
-#: The same where the step follows from the tangent.
-GROWTH = 1.0
 #: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
 SLOW, MEASURES = 0.4, 4
 #: Returns to the best point after which the rest of a step does without the tangent.
@@ -109,7 +108,7 @@ class Iteration:
         rows = self._rows
         self.calls[rows] += 1
         finite = torch.isfinite(P).flatten(1).all(1) & (determinant(F) > 0).flatten(1).all(1)
-        s = grid.imbalance(torch.where(_like(finite, P), P, 0.0))
+        s = grid.imbalance(torch.where(like(finite, P), P, 0.0))
         size = P.square().sum((-1, -2)).flatten(1).mean(1).sqrt()
         residual = s.abs().square().flatten(1).sum(1).sqrt() / torch.where(size > 0, size, 1.0)
         residual = torch.where(finite, residual, torch.inf)
@@ -140,10 +139,8 @@ class Iteration:
         state, dt, phase = self._state[at], self._dt[at], self._phase[at]
 
         def respond(trials: Tensor) -> Tensor:
-            t = len(trials)
-            stress = self._cells.respond(trials.flatten(0, 1), state.repeat(t, 1, 1), dt.repeat(t), phase.repeat(t, 1))[
-                0
-            ]
+            t, F = len(trials), trials.flatten(0, 1)
+            stress, _ = self._cells.respond(F, state.repeat(t, 1, 1), dt.repeat(t), phase.repeat(t, 1))
             return stress.unflatten(0, (t, -1))
 
         values = measure(respond, F[at], P[at], dimension, plane)
@@ -187,10 +184,10 @@ class Iteration:
         self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
         self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
         self._best = torch.where(better, residual, self._best)
-        self._best_y = torch.where(_like(better, r), self._now, self._best_y)
-        self._best_r = torch.where(_like(better, r), r, self._best_r)
+        self._best_y = torch.where(like(better, r), self._now, self._best_y)
+        self._best_r = torch.where(like(better, r), r, self._best_r)
         stored = ~bad & ~self._fresh
-        dx, dr = (_flat(torch.where(_like(stored, r), a, 0.0)) for a in (self._now - self._last, r - self._last_r))
+        dx, dr = (_flat(torch.where(like(stored, r), a, 0.0)) for a in (self._now - self._last, r - self._last_r))
         self._mixing.store(dx, dr)
         self._mixing.forget(bad)
         step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
@@ -200,10 +197,10 @@ class Iteration:
         self._retreats, self._waited = torch.where(give_up, 0, self._retreats), torch.where(give_up, 0, self._waited)
         damping = 0.5 ** self._retreats.to(torch.float64)
         # From the best point: a short plain step; where there is none yet, towards the start of the step.
-        back = torch.where(_like(torch.isinf(self._best) | give_up, r), 0.0, _like(damping, r) * self._best_r)
-        target = torch.where(_like(bad, r), self._best_y + back, self._now + step)
-        self._last = torch.where(_like(bad, r), self._best_y, self._now)
-        self._last_r = torch.where(_like(bad, r), self._best_r, r)
+        back = torch.where(like(torch.isinf(self._best) | give_up, r), 0.0, like(damping, r) * self._best_r)
+        target = torch.where(like(bad, r), self._best_y + back, self._now + step)
+        self._last = torch.where(like(bad, r), self._best_y, self._now)
+        self._last_r = torch.where(like(bad, r), self._best_r, r)
         self._fresh = bad & (torch.isinf(self._best) | give_up)
         self._now = target
 
@@ -221,6 +218,6 @@ def _flat(a: Tensor) -> Tensor:
     return torch.view_as_real(a.contiguous()).flatten(1)
 
 
-def _like(a: Tensor, b: Tensor) -> Tensor:
+def like(a: Tensor, b: Tensor) -> Tensor:
     """Return `a` (b,) with as many axes as `b` (b, ...)."""
     return a.reshape(-1, *[1] * (b.dim() - 1))

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from micro.spectral.grid import Grid, Reference
-from micro.spectral.iteration import Iteration, Tangents
+from micro.spectral.iteration import Iteration, Tangents, like
 from micro.spectral.point_law import PointLaw, elastic_moduli
 from micro.tensors import determinant, from_components, to_components
 from micro.threads import small_batches
@@ -315,7 +315,7 @@ class SpectralCells:
         dU = U - state.U
         last = state.dU.square().sum((1, 2))
         share = (dU * state.dU).sum((1, 2)) / torch.where(last > 0, last, 1.0)
-        share = _like(share.clamp(0.0, 2.0), state.y)
+        share = like(share.clamp(0.0, 2.0), state.y)
         line = state.y + share * state.dy
         guess = line + share**2 * state.bend
         work = Iteration(self, U, state.internal, dt, cells, state.y, guess)
@@ -389,11 +389,6 @@ def _put(state: CellState | None, report: StepReport | None, at: Tensor, part: C
     if report is not None:
         report.P[at], report.ok[at] = partial.P, partial.ok
         report.iterations[at], report.residual[at] = partial.iterations, partial.residual
-
-
-def _like(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a` (b,) with as many axes as `b` (b, ...)."""
-    return a.reshape(-1, *[1] * (b.dim() - 1))
 
 
 def _check(fits: bool, rule: str, got: object) -> None:
