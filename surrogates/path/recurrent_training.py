@@ -235,6 +235,9 @@ def fit(
     """Train in place; returns the entries for the manifest."""
     switch_fusion_off()
     paths = [rows for part in train.parts for rows in prepare(part, model.shear, model.limit)]
+    kind = model.overlay.share.dtype
+    if model.overlay.share.device.type == "cpu":
+        model.overlay.double()  # the optimiser works in double precision, the compiled form in single
     trainer = Trainer(model, paths, config)
     optimiser = Soap(trainer.parameters, lr=config.learning_rate)
 
@@ -251,6 +254,7 @@ def fit(
     loss = run_epochs(
         model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
     )
+    model.overlay.to(kind)
     return {"training_loss": loss, "pieces": int(trainer.lengths.sum())}
 
 

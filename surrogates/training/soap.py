@@ -24,7 +24,7 @@ class Soap(torch.optim.Optimizer):
         betas: Decay of the running means of the gradient, and of its squares and the preconditioners.
         every: Steps between two renewals of the eigenvectors.
         warm_up: Steps over which the learning rate rises to its value.
-        clip: Bound on the length of the gradient, over its running mean; infinite for none.
+        clip: Bound on the length of the gradient, over its running geometric mean; infinite for none.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -54,9 +54,10 @@ class Soap(torch.optim.Optimizer):
             if not length < float("inf"):
                 continue
             group["count"] += 1
-            mean, share = group["length"] or length, max(0.005, 1 / group["count"])
+            mean = group["length"] or length
             factor = min(1.0, group["clip"] * mean / length) if length > 0 else 1.0
-            group["length"] = mean + share * (min(length, 10 * mean) - mean)
+            # The geometric mean, which a few long gradients hardly change.
+            group["length"] = mean * (max(length, 1e-30) / max(mean, 1e-30)) ** max(0.01, 1 / group["count"])
             rate = group["lr"] * min(1.0, group["count"] / max(1, group["warm_up"]))
             for p in weights:
                 assert p.grad is not None
