@@ -35,6 +35,8 @@ from surrogates.training.split import joined_hash
 
 DATA = "data set of strain paths, of micro.generate taylor; sets may have different numbers of steps"
 SUFFIX = ".pt"
+#: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
+FEWEST = 0.5
 #: Paths that calibrate the novelty, and the steps between two states taken from each.
 CALIBRATION, EVERY, QUANTILE = 256, 20, 0.999
 
@@ -161,6 +163,8 @@ class Trainer:
             total = sum(float(scale[1].sum()) for scale in scales)
             if total == 0:
                 continue
+            if total < FEWEST * len(rows):
+                return
             for scale in scales:
                 scale[1] /= total
             work = self._compiled if self.workers else self._torch
