@@ -45,7 +45,7 @@ def pieces(B: Tensor, limit: float) -> Tensor:
     fixed = B.detach()
     mean = (fixed[:, 0, 0] + fixed[:, 1, 1] + fixed[:, 2, 2]) / 3
     size = five(fixed).square().sum(1).sqrt() / (2 * mean)
-    return torch.nan_to_num(torch.ceil(size / limit), nan=1.0).clamp(1.0, 1e4)
+    return torch.nan_to_num(torch.ceil(size / limit), nan=1.0).clamp(1.0, 10_000.0)
 
 
 def stretch(B: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def refined(samples: Samples, factor: int) -> Samples:
         raise ValueError(f"factor must be at least 1, got {factor}.")
     U = matrices(samples.U)
     n, T = U.shape[:2]
-    at = torch.arange(factor * (T - 1) + 1) / factor
+    at = torch.arange(factor * (T - 1) + 1, dtype=torch.float64) / factor
     low = at.floor().long().clamp(max=T - 2)
     part = (at - low).reshape(1, -1, 1, 1)
     C = U @ U

@@ -255,10 +255,12 @@ def fit(
                 losses.append(loss)
         return {"train": float(np.mean(losses))}
 
-    loss = run_epochs(
-        model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
-    )
-    model.overlay.to(kind)
+    try:
+        loss = run_epochs(
+            model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
+        )
+    finally:
+        model.overlay.to(kind)
     return {"training_loss": loss, "pieces": int(trainer.lengths.sum())}
 
 
