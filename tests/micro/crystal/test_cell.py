@@ -48,7 +48,7 @@ def test_a_large_step_of_a_squeezed_crystal_is_solved_as_it_is(backend: str, mon
     law = CrystalPoints(load_material("two-slip-2d"), backend=backend)
     finer = "_laws" if backend == "compiled" else "_others"
     first = 1 if backend == "compiled" else 0
-    monkeypatch.setattr(law._grains, finer, getattr(law._grains, finer)[: first])  # without them
+    monkeypatch.setattr(law._grains, finer, getattr(law._grains, finer)[:first])  # without them
     state = law.oriented(grain_orientations(64, 2, np.random.default_rng(0)))
     dt, F = torch.full((64,), 5e-3, dtype=torch.float64), torch.eye(3, dtype=torch.float64).repeat(64, 1, 1)
     for k in range(1, 11):

@@ -128,9 +128,7 @@ def test_sheared_grains_are_solved_with_the_tangent(monkeypatch: pytest.MonkeyPa
     assert not without.ok.any() or int(without.iterations.sum()) > 240
 
 
-@pytest.mark.parametrize(
-    ("shear", "last"), [(5.0, (0.02, -0.01, 0, 0.01, 0, 0)), (3.0, (0.3, -0.2, 0, 0.1, 0, 0))]
-)
+@pytest.mark.parametrize(("shear", "last"), [(5.0, (0.02, -0.01, 0, 0.01, 0, 0)), (3.0, (0.3, -0.2, 0, 0.1, 0, 0))])
 def test_a_step_that_goes_astray_returns_and_measures_the_tangent_there(shear: float, last: tuple[float, ...]) -> None:
     """Neither the homogeneous medium nor a tangent from elsewhere leads to equilibrium, and no step is cut."""
     state = torch.where(checks(12) == 1, shear, -shear).to(torch.float64).reshape(1, -1, 1)
