@@ -153,11 +153,12 @@ def law_table(systems: CrystalSystems) -> np.ndarray:
 def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
     """Return the numbers of the structure `Control` of rates.h."""
     c = constants
+    iterations = c.FIXED_STEP_ITERATIONS if substeps > 0 else c.NEWTON_ITERATIONS
     return np.array(
         [c.GAMMA, c.DIAGONAL, c.WEIGHT, *c.ERROR_WEIGHTS]
         + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.NEWTON_TWIN_TOLERANCE, c.FLOW_TOLERANCE]
         + [c.STRESS_REFERENCE, c.TWIN_REFERENCE]
-        + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
+        + [iterations, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
         + [c.CUT, c.SAFETY, c.SHRINK, c.GROW, c.SMALLEST_STEP, c.MOST_STEPS, substeps, domains]
     )
 
