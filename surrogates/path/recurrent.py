@@ -71,7 +71,7 @@ class RecurrentLaw(PointLaw):
         return torch.zeros(n, size, dtype=torch.float64, device=self.overlay.share.device)
 
     @torch.jit.export
-    def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def unpack(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """G (n, 3, 3), e (n, K, 5) and m (n, M, 5) of a state, in float64."""
         G = state[:, :9].reshape(-1, 3, 3) + torch.eye(3, dtype=state.dtype, device=state.device)
         end = 9 + 5 * self.elements
@@ -81,7 +81,7 @@ class RecurrentLaw(PointLaw):
     def step(self, F: Tensor, state: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` with a step dt (n,) of each point's own."""
         kind = self.overlay.share.dtype
-        G_n, e, m = self.split(state)
+        G_n, e, m = self.unpack(state)
         e, m, G = e.to(kind), m.to(kind), G_n
         seen = state[:, -2:]
         B = relative(F, G_n)
@@ -111,7 +111,7 @@ class RecurrentLaw(PointLaw):
     def features(self, state: Tensor) -> Tensor:
         """The invariants (n, f) of a state that the network reads, float64."""
         kind = self.overlay.share.dtype
-        G, e, m = self.split(state)
+        G, e, m = self.unpack(state)
         T = torch.cat([e.to(kind), m.to(kind), strain(G).to(kind).unsqueeze(1)], dim=1)
         return self.overlay.invariants(T, (determinant(G) - 1.0).to(kind))[0].double()
 
@@ -126,7 +126,7 @@ class RecurrentLaw(PointLaw):
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
         """(n, 4): stored energy and dissipated energy, J/m^3, plastic length, novelty."""
-        G, e, _ = self.split(state)
+        G, e, _ = self.unpack(state)
         volume = determinant(G) - 1.0
         kind = self.overlay.share.dtype
         energy = 1e-4 * self.shear * self.overlay.energy(e.to(kind)).to(state.dtype) + 0.5 * self.bulk * volume * volume
