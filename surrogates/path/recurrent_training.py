@@ -38,7 +38,7 @@ SUFFIX = ".pt"
 #: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
 FEWEST = 0.5
 #: Paths that calibrate the novelty, and the steps between two states taken from each.
-CALIBRATION, EVERY, QUANTILE = 256, 20, 0.999
+CALIBRATION, EVERY, QUANTILE = 256, 10, 0.999
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,8 @@ def _states(law: RecurrentLaw, samples: Samples) -> Tensor:
     """States (s, k) along paths."""
     F = matrices(samples.U)
     dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
-    state, kept = law.initial_state(len(F)), []
+    state = law.initial_state(len(F))
+    kept = [state]
     with torch.no_grad():
         for k in range(1, F.shape[1]):
             _, state = law.step(F[:, k], state, dt[:, k - 1])
