@@ -45,7 +45,7 @@ class RecurrentLaw(PointLaw):
         self.overlay = overlay
         self.bulk, self.shear, self.limit = bulk, shear, limit
         self.elements, self.memory = overlay.elements, overlay.memory
-        features = overlay.features
+        features = overlay.features + 2
         # The distance of the features of a state from those of the training, see `novelty`.
         self.centre = torch.nn.Buffer(torch.zeros(features, dtype=torch.float64))
         self.whitening = torch.nn.Buffer(torch.zeros(features, features, dtype=torch.float64))
@@ -109,18 +109,18 @@ class RecurrentLaw(PointLaw):
 
     @torch.jit.export
     def features(self, state: Tensor) -> Tensor:
-        """The invariants (n, f) of a state that the network reads, float64."""
+        """Where a state lies (n, f), float64: the invariants that the network reads, |E| and the root of the plastic length."""
         kind = self.overlay.share.dtype
         G, e, m = self.unpack(state)
-        T = torch.cat([e.to(kind), m.to(kind), strain(G).to(kind).unsqueeze(1)], dim=1)
-        return self.overlay.invariants(T, (determinant(G) - 1.0).to(kind))[0].double()
+        E = strain(G)
+        T = torch.cat([e.to(kind), m.to(kind), E.to(kind).unsqueeze(1)], dim=1)
+        invariants = self.overlay.invariants(T, (determinant(G) - 1.0).to(kind))[0].double()
+        sizes = torch.stack([E.square().sum(1).sqrt(), state[:, -2].clamp(min=0.0).sqrt()], dim=1)
+        return torch.cat([invariants, sizes], dim=1)
 
     @torch.jit.export
     def novelty(self, state: Tensor) -> Tensor:
-        """Distance (n,) of the features of a state from those of the training: 1 at the 99.9 % quantile of these.
-
-        It is the Mahalanobis distance of the invariants that the network reads.
-        """
+        """Mahalanobis distance (n,) of the features of a state from the training: 1 at the 99.9 % quantile of its states."""
         return torch.matmul(self.features(state) - self.centre, self.whitening).square().sum(1).sqrt()
 
     @torch.jit.export

@@ -18,12 +18,12 @@ TINY = {"elements": 2, "memory": 1, "width": 6, "mixed": 3, "products": 2, "basi
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set, a law, and a run of 12 points: stretches of 0.1 % to 40 %."""
+    """A folder with a data set, a law, and a run of 12 points: strains of 0.1 % to 120 %."""
     made = tmp_path_factory.mktemp("active")
     micro.generate.run("taylor", output=made / "data", samples=12, grains=4, texture="even", steps=60, strain=(0.05, 0.1))
     surrogates.train.run("recurrent", data=made / "data", output=made / "law.pt", held_out=2, epochs=3, batch=8, **TINY)
     time = np.linspace(0, 1e-5, 31)
-    size = np.geomspace(1e-3, 0.4, 12)[:, None] * time / time[-1]
+    size = np.geomspace(1e-3, 1.2, 12)[:, None] * time / time[-1]
     F = np.zeros((12, 31, 3, 3))
     F[..., 0, 0] = F[..., 1, 1] = np.exp(size / 2)
     F[..., 2, 2] = np.exp(-size)
