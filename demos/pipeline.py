@@ -55,9 +55,10 @@ data = micro.generate.run("taylor", output=RESULTS / "data", samples=SAMPLES, gr
 
 # %% [markdown]
 # ## Training
-# The law is a recurrent one: viscoplastic elements in parallel, and memory tensors that change as they flow, from which a
-# small network reads the strengths of the elements. The pressure is not learned: it is K (J - 1), because slip and twinning keep the volume. One rank trains and
-# the others wait. The file that it writes holds the law, the range of its data, and its errors on held-out paths.
+# The law is a recurrent one: viscoplastic elements in parallel, and memory tensors that change as they flow, from
+# which a small network reads the strengths of the elements. The pressure is not learned: it is K (J - 1), because slip
+# and twinning keep the volume. One rank trains and the others wait. The file that it writes holds the law, the range of
+# its data, and its errors on held-out paths.
 
 # %%
 if comm.rank == 0:

@@ -58,7 +58,7 @@ class NoveltyMonitor:
             share, where = self.report()["fraction"], self.report()["where"]
             if self._comm.rank == 0:
                 logger.warning(
-                    "The law leaves its training data: novelty %.2f at %s m, %.2g %% of the points beyond 1, at %.3g s.",
+                    "The law leaves its training data: novelty %.2f at %s m, %.2g %% of the points beyond 1, %.3g s.",
                     top, where, 100 * share, self._solver.time,
                 )  # fmt: skip
         if self._stop is not None and top > self._stop:
@@ -68,10 +68,11 @@ class NoveltyMonitor:
             )
 
     def report(self) -> dict[str, Any]:
-        """Fraction of the points that ever were beyond 1, largest novelty and its place in the reference (collective)."""
+        """Fraction of the points ever beyond 1, largest novelty, its place in the reference, m (collective)."""
         if not self.active:
             return {}
-        count, beyond = (self._comm.allreduce(int(n)) for n in (len(self.largest), (self.largest > 1.0).sum()))
+        count = self._comm.allreduce(len(self.largest))
+        beyond = self._comm.allreduce(int((self.largest > 1.0).sum()))
         own = float(self.largest.max(initial=0.0))
         top, rank = self._comm.allreduce((own, -self._comm.rank), MPI.MAX)
         place = self._comm.bcast(self._midpoint() if self._comm.rank == -rank else None, root=-rank)

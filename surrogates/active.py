@@ -59,7 +59,9 @@ def novelty_along(law: Law, F: np.ndarray, time: np.ndarray) -> np.ndarray:
     """
     names = [entry.name for entry in law.manifest.observables]
     if "novelty" not in names:
-        raise ValueError(f"law must observe its novelty, and {law.manifest.name} observes {', '.join(names) or 'nothing'}.")
+        raise ValueError(
+            f"law must observe its novelty, and {law.manifest.name} observes {', '.join(names) or 'nothing'}."
+        )
     column, steps = names.index("novelty"), np.diff(time)
     history = torch.from_numpy(np.ascontiguousarray(F))
     state, largest = law.module.initial_state(len(F)), torch.zeros(len(F), dtype=torch.float64)
@@ -96,7 +98,9 @@ def error_on(law: Law, data: Path) -> float:
     """Mean relative error of the deviator along all good paths of a set."""
     parts = load_samples([data], 1)
     found = [
-        relative_errors(deviator(follow(law.module, part)), deviator(mandel(part.stress))) for part in parts if len(part)
+        relative_errors(deviator(follow(law.module, part)), deviator(mandel(part.stress)))
+        for part in parts
+        if len(part)
     ]
     return float(torch.cat(found).mean())
 

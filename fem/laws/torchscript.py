@@ -75,7 +75,8 @@ class TorchLaw:
         m, c = self.manifest, self.manifest.certificate
         return (
             f"law {m.name} ({m.kind}, {m.strain} strain, {m.dimension}-D, {m.dtype}): "
-            f"{'compiled, ' if self.compiled else ''}tangent to {c.tangent_difference:.1e}, asymmetry {c.asymmetry:.1e}, "
+            f"{'compiled, ' if self.compiled else ''}"
+            f"tangent to {c.tangent_difference:.1e}, asymmetry {c.asymmetry:.1e}, "
             f"smallest eigenvalue {c.eigenvalue_min:.2g} of the elastic one, "
             f"virgin stress {c.virgin_stress:.1e} Pa, zero increment {c.zero_increment:.1e}, "
             f"Newton order {c.newton_order_element:.1f} on an element, {c.newton_order_patch:.1f} on a patch"

@@ -1,11 +1,11 @@
 """Kinematics of the recurrent law: a corotated frame that needs no polar decomposition, and the pieces of a step.
 
-With F = Q G and Q the rotation of the corotated frame, the state holds G, the identity at first. A step to a new F gives
-B = G^-T C G^-1 with C = F^T F, the stretch of the step in the corotated frame. The frame turns with the rotation of
-F F_n^-1, so that G <- sqrt(B) G is all that moves: vectors and tensors in this frame are never turned, the logarithm of
-sqrt(B) is their increment of strain, and a superposed rotation changes nothing. The new G satisfies G^T G = C to
-rounding, whatever happened before. Between the two ends of a step C is linear in time, and a step that is larger than a
-limit is cut into equal pieces.
+With F = Q G and Q the rotation of the corotated frame, the state holds G, the identity at first. A step to a new F
+gives B = G^-T C G^-1 with C = F^T F, the stretch of the step in the corotated frame. The frame turns with the rotation
+of F F_n^-1, so that G <- sqrt(B) G is all that moves: vectors and tensors in this frame are never turned, the logarithm
+of sqrt(B) is their increment of strain, and a superposed rotation changes nothing. The new G satisfies G^T G = C to
+rounding, whatever happened before. Between the two ends of a step C is linear in time, and a step that is larger than
+a limit is cut into equal pieces.
 
 Deviators are vectors of five components: (11 - 22)/sqrt 2, (2 33 - 11 - 22)/sqrt 6, sqrt 2 times 12, 23, 13. All is
 plain batched arithmetic that TorchScript and autograd accept.
@@ -41,7 +41,7 @@ def relative(F: Tensor, G: Tensor) -> Tensor:
 
 
 def pieces(B: Tensor, limit: float) -> Tensor:
-    """Number of pieces (n,), float64, into which a step is cut so that its strain is at most `limit` in each; at most 10 000."""
+    """Number of pieces (n,), float64, of a step, so that the strain of each is at most `limit`; at most 10 000."""
     fixed = B.detach()
     mean = (fixed[:, 0, 0] + fixed[:, 1, 1] + fixed[:, 2, 2]) / 3
     size = five(fixed).square().sum(1).sqrt() / (2 * mean)

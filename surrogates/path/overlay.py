@@ -21,7 +21,7 @@ step. The exponent two of the overstress is that of the crystal, whose m is one 
 - the virgin stress is zero, and the virgin tangent elastic, 2 G;
 - a step of no strain and no duration changes nothing; in a hold the overstress fades, in time;
 - elastic cycles change neither the elements that stay below their strength nor the memory;
-- the stress is bounded: |X_k| < 0.95 r_k, r_k lies within a factor exp(1.5) of its mean, and the overstress only relaxes;
+- the stress is bounded: |X_k| < 0.95 r_k, r_k lies within a factor exp(1.5) of its mean, the overstress only relaxes;
 - flow dissipates, since n . e >= r + z - |X| > 0; no energy is stored but the elastic one, G sum w_k |e_k|^2;
 - the law is isotropic.
 

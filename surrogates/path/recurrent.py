@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from surrogates.artifact import Observable
-from surrogates.path.corotated import first_piola, five, from_five, pieces, relative, strain, stretch
+from surrogates.path.corotated import first_piola, from_five, pieces, relative, strain, stretch
 from surrogates.path.overlay import Overlay
 from surrogates.tensors import PointLaw, determinant
 
@@ -95,9 +95,8 @@ class RecurrentLaw(PointLaw):
                 M = torch.matmul(G_n, torch.linalg.inv(G))
                 B_j = torch.matmul(torch.matmul(M.transpose(1, 2), B_j), M)
             D, S = stretch(B_j)
-            new = self.overlay(
-                e, m, strain(G).to(kind), (determinant(G) - 1.0).to(kind), (100.0 * D).to(kind), (1e6 * dt / count).to(kind)
-            )
+            E, volume = strain(G).to(kind), (determinant(G) - 1.0).to(kind)
+            new = self.overlay(e, m, E, volume, (100.0 * D).to(kind), (1e6 * dt / count).to(kind))
             gained = torch.stack([0.01 * new.plastic, 2e-4 * self.shear * new.lost], dim=1).to(F.dtype)
             there = count >= j
             G = torch.where(there.reshape(-1, 1, 1), torch.matmul(S, G), G)
@@ -109,7 +108,7 @@ class RecurrentLaw(PointLaw):
 
     @torch.jit.export
     def features(self, state: Tensor) -> Tensor:
-        """Where a state lies (n, f), float64: the invariants that the network reads, |E| and the root of the plastic length."""
+        """Where a state lies (n, f), float64: the invariants of the network, |E|, the root of the plastic length."""
         kind = self.overlay.share.dtype
         G, e, m = self.unpack(state)
         E = strain(G)
@@ -120,7 +119,7 @@ class RecurrentLaw(PointLaw):
 
     @torch.jit.export
     def novelty(self, state: Tensor) -> Tensor:
-        """Mahalanobis distance (n,) of the features of a state from the training: 1 at the 99.9 % quantile of its states."""
+        """Mahalanobis distance (n,) of the features of a state from the training, 1 at the 99.9 % quantile of it."""
         return torch.matmul(self.features(state) - self.centre, self.whitening).square().sum(1).sqrt()
 
     @torch.jit.export

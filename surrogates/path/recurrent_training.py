@@ -61,7 +61,8 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_integers(self, 1, "elements", "memory", "width", "mixed", "products", "basis", "epochs", "batch", "window")
+        sizes = ("elements", "memory", "width", "mixed", "products", "basis")
+        check_integers(self, 1, *sizes, "epochs", "batch", "window")
         check_rates(self)
         check_seed(self.seed)
 
@@ -195,7 +196,8 @@ class Trainer:
 
     def _torch(self, parts: list[np.ndarray], states: list[np.ndarray], scales: list[np.ndarray]) -> float:
         values, state, scale = (
-            torch.from_numpy(np.concatenate(arrays, axis=-1)).to(self.parameters[0]) for arrays in (parts, states, scales)
+            torch.from_numpy(np.concatenate(arrays, axis=-1)).to(self.parameters[0])
+            for arrays in (parts, states, scales)
         )
         self.model.overlay.zero_grad(set_to_none=True)
         loss, last = window_loss(self.step, self.config.sizes, values, state, scale)
@@ -206,9 +208,7 @@ class Trainer:
         return float(loss)
 
 
-def window_loss(
-    step: Any, sizes: Sizes, values: Tensor, state: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
+def window_loss(step: Any, sizes: Sizes, values: Tensor, state: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and last state (k, n) of a window by PyTorch, for n points; arrays as for the compiled form.
 
     Args:
@@ -239,7 +239,7 @@ def fit(
     """Train in place; returns the entries for the manifest."""
     switch_fusion_off()
     paths = [rows for part in train.parts for rows in prepare(part, model.shear, model.limit)]
-    kind = model.overlay.share.dtype
+    kind: torch.dtype = model.overlay.share.dtype  # type: ignore[assignment]
     if model.overlay.share.device.type == "cpu":
         model.overlay.double()  # the optimiser works in double precision, the compiled form in single
     trainer = Trainer(model, paths, config)
@@ -257,7 +257,13 @@ def fit(
 
     try:
         loss = run_epochs(
-            model, optimiser, config.epochs, epoch, final_rate=config.final_rate, checkpoint=checkpoint, progress=progress
+            model,
+            optimiser,
+            config.epochs,
+            epoch,
+            final_rate=config.final_rate,
+            checkpoint=checkpoint,
+            progress=progress,
         )
     finally:
         model.overlay.to(kind)
@@ -269,7 +275,9 @@ def export(model: RecurrentLaw, train: Sets, config: RecurrentConfig) -> Recurre
     """The law on the CPU, with its novelty calibrated on states along training paths."""
     law = model.cpu()
     share = max(1, CALIBRATION // len(train.parts))
-    states = [_states(law, part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)]) for part in train.parts]
+    states = [
+        _states(law, part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)]) for part in train.parts
+    ]
     calibrate(law, torch.cat(states))
     return law
 

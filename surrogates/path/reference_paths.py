@@ -67,7 +67,7 @@ def read_paths(path: Path) -> Samples:
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} must be a file of reference paths, and cannot be read: {error}.") from error
     arrays["U"][:, 0] = (1, 1, 1, 0, 0, 0)
-    return Samples(**arrays, ids=ids)
+    return Samples(arrays["U"], arrays["stress"], arrays["duration"], arrays["time"], ids)
 
 
 def reference_error(law: object, samples: Samples) -> float:

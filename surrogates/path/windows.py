@@ -73,7 +73,14 @@ def _prepare(samples: Samples, shear: float, limit: float) -> list[Rows]:
             # F = Q G with F = U: the stress in the corotated frame is Q^T tau Q.
             Q = U[at, k] @ inverse(moved)
             stress = five(Q.mT @ tau[at, k] @ Q) * last.unsqueeze(1)
-            row = [100.0 * D, E, stress, (dt[at, k - 1] / count[at]).unsqueeze(1), volume.unsqueeze(1), last.unsqueeze(1)]
+            row = [
+                100.0 * D,
+                E,
+                stress,
+                (dt[at, k - 1] / count[at]).unsqueeze(1),
+                volume.unsqueeze(1),
+                last.unsqueeze(1),
+            ]
             rows.append(torch.cat([part.double() for part in row], dim=1).float())
             owner.append(at)
     values, path = torch.cat(rows).numpy(), torch.cat(owner).numpy()
@@ -106,9 +113,7 @@ def block(paths: list[Rows], lanes: int, window: int) -> Block:
     return Block(values, scale)
 
 
-def batches(
-    lengths: np.ndarray, size: int, window: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
+def batches(lengths: np.ndarray, size: int, window: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Indices of the paths of each batch of one pass over the data, in random order; paths of similar length meet."""
     order = np.argsort(np.ceil(lengths / window) + 0.5 * rng.normal(size=len(lengths)))
     starts = np.arange(-int(rng.integers(size)) if len(order) > size else 0, len(order), size)

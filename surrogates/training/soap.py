@@ -1,8 +1,9 @@
 """The optimiser SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
-For a matrix of weights with the gradient G, L and R are running means of G G^T and G^T G. Adam is applied to Q_L^T G Q_R
-with the eigenvectors Q_L, Q_R of L and R, which are renewed every few steps by one step of orthogonal iteration. Vectors
-take Adam as it is. For the recurrent laws it needs several times fewer steps than Adam (docs/results/paper1.md).
+For a matrix of weights with the gradient G, L and R are running means of G G^T and G^T G. Adam is applied to
+Q_L^T G Q_R with the eigenvectors Q_L, Q_R of L and R, which are renewed every few steps by one step of orthogonal
+iteration. Vectors take Adam as it is. For the recurrent laws it needs several times fewer steps than Adam
+(docs/results/recurrent-law.md).
 
 References:
     Vyas et al. (2024), SOAP: improving and stabilizing Shampoo using Adam, arXiv:2409.11321, algorithm 3.
@@ -39,7 +40,15 @@ class Soap(torch.optim.Optimizer):
                 "SOAP needs lr > 0, clip > 0, every >= 1, warm_up >= 0 and betas in [0, 1), "
                 f"got {lr}, {clip}, {every}, {warm_up}, {betas}."
             )
-        defaults = {"lr": lr, "betas": betas, "every": every, "warm_up": warm_up, "clip": clip, "length": 0.0, "count": 0}
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "every": every,
+            "warm_up": warm_up,
+            "clip": clip,
+            "length": 0.0,
+            "count": 0,
+        }
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
@@ -81,7 +90,9 @@ class Soap(torch.optim.Optimizer):
                 state["Q_L"], state["Q_R"] = (_eigenvectors(state[name]) for name in ("L", "R"))
             elif state["step"] % group["every"] == 0:
                 for axis, name in enumerate("LR"):
-                    state["Q_" + name], state["square"] = _renewed(state[name], state["Q_" + name], state["square"], axis)
+                    state["Q_" + name], state["square"] = _renewed(
+                        state[name], state["Q_" + name], state["square"], axis
+                    )
             turned, mean = (state["Q_L"].T @ A @ state["Q_R"] for A in (G, mean))
         state["square"].mul_(second).addcmul_(turned, turned, value=1 - second)
         corrected = (state["square"] / (1 - second ** state["step"])).sqrt() + 1e-9

@@ -20,7 +20,9 @@ TINY = {"elements": 2, "memory": 1, "width": 6, "mixed": 3, "products": 2, "basi
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, a law, and a run of 12 points: strains of 0.1 % to 120 %."""
     made = tmp_path_factory.mktemp("active")
-    micro.generate.run("taylor", output=made / "data", samples=12, grains=4, texture="even", steps=60, strain=(0.05, 0.1))
+    micro.generate.run(
+        "taylor", output=made / "data", samples=12, grains=4, texture="even", steps=60, strain=(0.05, 0.1)
+    )
     surrogates.train.run("recurrent", data=made / "data", output=made / "law.pt", held_out=2, epochs=3, batch=8, **TINY)
     time = np.linspace(0, 1e-5, 31)
     size = np.geomspace(1e-3, 1.2, 12)[:, None] * time / time[-1]
@@ -57,7 +59,12 @@ def test_a_round_adds_the_most_novel_histories(folder: Path, capsys: pytest.Capt
 
 
 def test_bad_input_is_refused(folder: Path) -> None:
-    options = {"history": folder / "paths.npz", "data": [folder / "data"], "store": folder / "x", "output": folder / "x.pt"}
+    options = {
+        "history": folder / "paths.npz",
+        "data": [folder / "data"],
+        "store": folder / "x",
+        "output": folder / "x.pt",
+    }
     with pytest.raises(ValueError, match="at most the 12 histories, got 10 and 5"):
         active.run(folder / "law.pt", **options, paths=10, held_out=5)
     with pytest.raises(ValueError, match="law must observe its novelty"):

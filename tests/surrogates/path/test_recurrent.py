@@ -141,7 +141,10 @@ def test_a_large_step_is_cut_as_its_user_would_cut_it(law: RecurrentLaw) -> None
             cut, state = law(F, state, 1e-8)
     torch.testing.assert_close(cut, P, rtol=1e-8, atol=1.0)
     torch.testing.assert_close(state, once, rtol=1e-8, atol=1e-10)
-    assert int(pieces(relative(1e3 * torch.diag(torch.tensor([1.0, 1e-6, 1.0]))[None].double(), EYE[None]), 1e-9)) == 10_000
+    assert (
+        int(pieces(relative(1e3 * torch.diag(torch.tensor([1.0, 1e-6, 1.0]))[None].double(), EYE[None]), 1e-9))
+        == 10_000
+    )
 
 
 def test_points_do_not_depend_on_their_batch(law: RecurrentLaw) -> None:

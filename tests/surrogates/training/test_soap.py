@@ -12,7 +12,9 @@ def quadratic(rotate: torch.Tensor | None = None, steps: int = 200, every: int =
     """Losses of a badly conditioned quadratic of a matrix, W A with a spread of 1e4, and the last weights."""
     A = torch.diag(torch.logspace(0, 4, 6, dtype=torch.float64))
     A = A if rotate is None else rotate @ A @ rotate.T
-    target = torch.ones(4, 6, dtype=torch.float64) if rotate is None else torch.ones(4, 6, dtype=torch.float64) @ rotate.T
+    target = (
+        torch.ones(4, 6, dtype=torch.float64) if rotate is None else torch.ones(4, 6, dtype=torch.float64) @ rotate.T
+    )
     W = torch.nn.Parameter(torch.zeros(4, 6, dtype=torch.float64))
     optimiser, losses = Soap([W], lr=0.03, every=every, warm_up=0, clip=1e9), []
     for _ in range(steps):
