@@ -132,8 +132,8 @@ class Study:
         config = self.config(network, len(train))
         content = json.dumps([asdict(config), train.hash, len(train)])
         key = hashlib.sha256(content.encode()).hexdigest()
-        files = [self.folder / f"{named(network)}{suffix}" for suffix in (".ckpt", ".json")]
-        done = files[1].is_file() and json.loads(files[1].read_text())["key"] == key
+        files = [self.folder / f"{named(network)}-{key[:8]}{suffix}" for suffix in (".ckpt", ".json")]
+        done = files[1].is_file()
         if not done and self.options.stop:
             return None
         checkpoint = Checkpoint(files[0], max(1, config.epochs // 10), files[0].is_file(), key)

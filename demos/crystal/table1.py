@@ -146,8 +146,10 @@ def networks(o: argparse.Namespace) -> list[Network]:
 
 
 def per_cent(value: Any) -> str:
-    """A fraction in per cent with two digits, a dash for none."""
-    return "-" if value is None else f"{100 * value:.2g}"
+    """A fraction in per cent, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.0f}" if value >= 0.0995 else f"{100 * value:.2g}"
 
 
 def table(results: dict[str, Any], o: argparse.Namespace) -> str:
@@ -157,10 +159,10 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
     heads += [f"deviator, {r}" for r in o.routes]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     rows: list[tuple[Any, ...]] = [*ROWS, *(("-", s, a, b, *[None] * 6) for s, a, b in OWN)]
-    for case, strain, train, test, paths, modes, error_in, error_out, e_train, e_test in rows:
+    for case, strain, train, test, paths, _, error_in, error_out, e_train, e_test in rows:
         nets = {route: find(results, strain, train, o, route) for route in o.routes}
         first = next((net for net in nets.values() if net and test in net["tests"]), None)
-        if first is None or (modes and modes != o.modes and o.data):
+        if first is None:
             continue
         tests = {route: net["tests"].get(test, {}) if net else {} for route, net in nets.items()}
         own = first["tests"][test]
@@ -205,6 +207,15 @@ def properties(results: dict[str, Any]) -> str:
     return "In per cent of the stress.\n\n" + "\n".join(lines) + "\n"
 
 
+def sampling(results: dict[str, Any]) -> str:
+    """Test errors of paths known at fewer times."""
+    steps = list(next(iter(results["resolution"].values())))
+    lines = [f"| steps known | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|"]
+    for name, row in results["resolution"].items():
+        lines.append(f"| {name} | {' | '.join(per_cent(value) for value in row.values())} |")
+    return "Test error, full stress, in per cent.\n\n" + "\n".join(lines) + "\n"
+
+
 # %% [markdown]
 # ## Run
 
@@ -213,7 +224,7 @@ def properties(results: dict[str, Any]) -> str:
 def write(folder: Path, results: dict[str, Any], o: argparse.Namespace) -> str:
     """Write table and summary; returns the table."""
     parts = [table(results, o), others(results)]
-    parts += [properties(results)] if results.get("properties") else []
+    parts += [properties(results), sampling(results)] if "properties" in results else []
     if results["missing"]:
         parts.append("Not made: " + ", ".join(results["missing"]) + ".\n")
     text = "\n".join([*parts, NOT_RUN])
@@ -252,7 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["properties"], curves = study.properties(models, max(o.strains))
     results["resolution"] = study.resolution(models, max(o.strains))
     draw_errors(results, study, models, folder / "table1.png")
-    draw_properties(curves, folder / "properties.png")
+    shown = [named(n) for n in networks(o)[: len(o.routes) * len(o.strains)] if n.strain == max(o.strains)]
+    draw_properties(curves, ["polycrystal", *(name for name in shown if name in models)], folder / "properties.png")
     plt.close("all")
     sys.stdout.write(write(folder, results, o))
     return 0

@@ -76,9 +76,8 @@ def draw_errors(results: dict[str, Any], study: Study, models: dict[str, Any], p
     figure.savefig(path, dpi=75)
 
 
-def draw_properties(curves: dict[str, Any], path: Path) -> None:
-    """Figures 2 and 3 for each law: histories that part, held ramps, tension along turned axes."""
-    laws = [name for name in curves if name not in ("cases", "angles")]
+def draw_properties(curves: dict[str, Any], laws: list[str], path: Path) -> None:
+    """Figures 2 and 3 for some laws: histories that part, held ramps, tension along turned axes."""
     figure, axes = plt.subplots(3, len(laws), figsize=(3 * len(laws), 7.5), layout="constrained", squeeze=False)
     for column, name in enumerate(laws):
         rows = (axes[0, column], axes[1, column], axes[2, column])
