@@ -167,7 +167,7 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
         tests = {route: net["tests"].get(test, {}) if net else {} for route, net in nets.items()}
         own = first["tests"][test]
         cells = [str(case), f"{strain} %", f"{train}, {test}", str(paths or "-"), str(first["paths"])]
-        cells += [f"{error_in or '-'}, {error_out or '-'}", f"{per_cent(own['input'])}, {per_cent(own['output'])}"]
+        cells += [f"{error_in or '-'}, {error_out or '-'}", f"{per_cent(own['input_strain'])}, {per_cent(own['output'])}"]
         cells += [str(e_train or "-"), per_cent(first["training"]["full"]), str(e_test or "-")]
         cells += [per_cent(tests[route].get("full")) for route in o.routes]
         cells += [per_cent(tests[route].get("deviatoric")) for route in o.routes]
