@@ -261,5 +261,5 @@ def polycrystal(U: np.ndarray, duration: float) -> Tensor:
     instants = torch.linspace(0.0, duration, U.shape[1], dtype=torch.float64).expand(len(U), -1)
     result = TaylorPolycrystal(128, seed=0).solve(torch.from_numpy(U), instants)
     if not bool(result.ok.all()):
-        raise RuntimeError(f"The polycrystal could not be solved: {[text for text in result.reason if text][0]}.")
+        raise RuntimeError(f"The polycrystal could not be solved: {next(text for text in result.reason if text)}.")
     return mandel(result.stress.numpy())

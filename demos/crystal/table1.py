@@ -16,9 +16,9 @@
 # not there are named, and their rows left out. Without `--data`, a trial makes small sets of its own and trains for a
 # few updates: it shows that all of it works, and its errors mean nothing.
 #
-# **Output.** `table.md`, `summary.json`, `table1.png` (a path of figure 1, errors against paths, width and sampling) and
-# `properties.png` (causality and isotropy, figures 2 and 3). Networks are kept in `networks`; the same command goes on
-# where it was stopped.
+# **Output.** `table.md`, `summary.json`, `table1.png` (a path of figure 1; errors against paths, width and sampling) and
+# `properties.png` (causality and isotropy, figures 2 and 3). Networks are kept in `networks`, by configuration; the same
+# command goes on where it was stopped.
 #
 # **Check.** No error may be below that of the modes alone, and the polycrystal itself must be causal.
 #
@@ -167,7 +167,8 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
         tests = {route: net["tests"].get(test, {}) if net else {} for route, net in nets.items()}
         own = first["tests"][test]
         cells = [str(case), f"{strain} %", f"{train}, {test}", str(paths or "-"), str(first["paths"])]
-        cells += [f"{error_in or '-'}, {error_out or '-'}", f"{per_cent(own['input_strain'])}, {per_cent(own['output'])}"]
+        cells += [f"{error_in or '-'}, {error_out or '-'}"]
+        cells += [f"{per_cent(own['input_strain'])}, {per_cent(own['output'])}"]
         cells += [str(e_train or "-"), per_cent(first["training"]["full"]), str(e_test or "-")]
         cells += [per_cent(tests[route].get("full")) for route in o.routes]
         cells += [per_cent(tests[route].get("deviatoric")) for route in o.routes]

@@ -12,9 +12,9 @@ stress, Adam with a cosine from 1e-4 to 1e-6, batches of 16. Four changes, each 
 - `optimiser="muon"` needs far fewer updates than Adam, see `surrogates.training.muon`; it wants large batches.
 
 The modes are orthonormal, so the error of a decoded stress is that of its code and the part of the stress outside the
-modes, which no network changes: |Psi c - s|^2 = |c - Psi^T s|^2 + |s - Psi Psi^T s|^2. So paths are encoded once, before
-training, and nothing is decoded in it. The network takes the code of U - I, which is that of U but for a constant that
-the first bias absorbs, and its weights begin with the variance that keeps the activations of SELU normal.
+modes, which no network changes: |Psi c - s|^2 = |c - Psi^T s|^2 + |s - Psi Psi^T s|^2. So paths are encoded once,
+before training, and nothing is decoded in it. The network takes the code of U - I, which is that of U but for a
+constant that the first bias absorbs, and its weights begin with the variance that keeps the activations of SELU normal.
 
 On-line, the future of the history is continued linearly at the latest rate (as by the authors) or held constant. Linear
 is the default: the stress is viscous, and holding stops the strain at the very time whose stress is read. On 24
@@ -42,7 +42,7 @@ from torch import Tensor
 from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli
-from surrogates.path.errors import relative_errors, report
+from surrogates.path.errors import report
 from surrogates.path.pca_law import PCALaw, Shifted
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
@@ -184,6 +184,11 @@ def encode(history: Tensor, modes: Tensor) -> Tensor:
     return torch.bmm(history.permute(2, 0, 1), modes.transpose(0, 1)).transpose(0, 1)
 
 
+def spread_of(codes: Tensor) -> float:
+    """Root mean square of codes, not zero."""
+    return max(1e-12, float(codes.square().mean().sqrt()))
+
+
 @small_batches()
 def build(config: PCANetConfig, train: Samples) -> PCANet:
     """A network with the modes of the training paths and fresh weights.
@@ -210,7 +215,7 @@ def build(config: PCANetConfig, train: Samples) -> PCANet:
         config,
         log_spread=spread / 4 if spread > 0.01 else 0.0,
         log_mean=float(logs.max() + logs.min()) / 2,
-        scales=tuple(max(1e-12, float(encode(x, m).square().mean().sqrt())) for x, m in ((V, phi), (sigma, psi))),
+        scales=(spread_of(encode(V, phi)), spread_of(encode(sigma, psi))),
     )
 
 

@@ -1,4 +1,4 @@
-"""Properties that a learned history map should have but is not given: causality, isotropy, independence of the sampling.
+"""Properties that a learned history map should have but is not given: causality, isotropy, freedom of sampling.
 
 A map takes whole histories to whole histories, as the networks of paper 1 do: it could look into the future, and it
 could have preferred directions. Here are the strain histories that show it, and the numbers that measure it. Stress is
