@@ -16,9 +16,9 @@
 # not there are named, and their rows left out. Without `--data`, a trial makes small sets of its own and trains for a
 # few updates: it shows that all of it works, and its errors mean nothing.
 #
-# **Output.** `table.md`, `summary.json`, `table1.png` (a path of figure 1; errors against paths, width and sampling) and
-# `properties.png` (causality and isotropy, figures 2 and 3). Networks are kept in `networks`, by configuration; the same
-# command goes on where it was stopped.
+# **Output.** `table.md`, `summary.json`, `table1.png` (a path of figure 1; errors against paths, width and sampling)
+# and `properties.png` (causality and isotropy, figures 2 and 3). Networks are kept in `networks`, by configuration; the
+# same command goes on where it was stopped.
 #
 # **Check.** No error may be below that of the modes alone, and the polycrystal itself must be causal.
 #
