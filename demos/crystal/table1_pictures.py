@@ -42,7 +42,7 @@ def draw_path(left: Axes, right: Axes, results: dict[str, Any], study: Study, mo
 
 
 def draw_against(axis: Axes, results: dict[str, Any], key: str, label: str) -> None:
-    """Test errors against a field of the networks, the others of which are equal."""
+    """Test errors against a field of the networks, the others of which are equal; nothing where there is but one."""
     groups: dict[tuple[Any, ...], list[tuple[float, float, float]]] = {}
     for net in results["networks"].values():
         if net["protocol"] == "R":
@@ -54,10 +54,15 @@ def draw_against(axis: Axes, results: dict[str, Any], key: str, label: str) -> N
         x, full, deviatoric = zip(*points, strict=True)
         axis.loglog(x, full, f"C{colour}o-", label=f"{rest[0]} %, {rest[1]}: full")
         axis.loglog(x, deviatoric, f"C{colour}x:", label="deviator")
+    if not many:
+        axis.set_axis_off()
+        return
+    values = sorted({point[0] for points in many.values() for point in points})
     axis.set(xlabel=label, ylabel="test error, %")
-    if many:
-        axis.legend(fontsize=7)
-    axis.grid(alpha=0.3, which="both")
+    axis.set_xticks(values, [f"{value:g}" for value in values])
+    axis.minorticks_off()
+    axis.legend(fontsize=7)
+    axis.grid(alpha=0.3)
 
 
 def draw_errors(results: dict[str, Any], study: Study, models: dict[str, Any], path: Path) -> None:
