@@ -312,20 +312,25 @@ def calibrate(law: RecurrentLaw, states: Tensor) -> None:
 
 @small_batches()
 def errors(model: RecurrentLaw, law: RecurrentLaw, held_out: Sets, config: RecurrentConfig) -> dict[str, float]:
-    """Errors of the law on the held-out paths, of all and of each set, and of the law against itself in finer steps."""
-    found: dict[str, float] = {}
-    weights: list[tuple[int, dict[str, float]]] = []
+    """Errors of the law on the held-out paths: of all, of each kind of set, and of the law against finer steps."""
+    groups: dict[str, list[tuple[int, dict[str, float]]]] = {}
     for part in held_out.parts:
         stress = follow(law, part)
-        one = report(stress, part)
-        weights.append((len(part), one))
-        found |= {f"{name}_{label(part)}": value for name, value in one.items()}
         finer = follow(law, refined(part, 4))[:, ::4]
         change = deviator(finer - stress).flatten(1).norm(dim=1) / deviator(stress).flatten(1).norm(dim=1)
-        found[f"self_4_{label(part)}"] = float(change.mean())
-    total = sum(count for count, _ in weights)
-    whole = {name: sum(count * one[name] for count, one in weights) / total for name in ("full", "deviatoric")}
-    return whole | found
+        one = report(stress, part) | {"self_4": float(change.mean())}
+        groups.setdefault(label(part), []).append((len(part), one))
+    whole = _mean([entry for entries in groups.values() for entry in entries])
+    found = {name: whole[name] for name in ("full", "deviatoric")}
+    for name, entries in groups.items():
+        found |= {f"{key}_{name}": value for key, value in _mean(entries).items()}
+    return found
+
+
+def _mean(entries: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Means of errors of several sets, weighted with the numbers of their paths."""
+    total = sum(count for count, _ in entries)
+    return {name: sum(count * one[name] for count, one in entries) / total for name in entries[0][1]}
 
 
 def label(samples: Samples) -> str:
