@@ -125,8 +125,8 @@ def quadrature_degree(V: Any) -> int:
 Points = MeanGradientPoints | QuadraturePoints
 
 
-def explicit_points(V: Any, integration: str) -> Points:
-    """Points of the explicit solver: "one-point" or "full".
+def explicit_points(V: Any, integration: str) -> Any:
+    """Points of the explicit solver: "one-point" (mean gradient) or "full" (2 x 2 x 2 with mean dilatation).
 
     Raises:
         ValueError: If there is no such integration, or the space is not P1 vectors on trilinear hexahedra.
@@ -134,7 +134,9 @@ def explicit_points(V: Any, integration: str) -> Points:
     if integration not in ("one-point", "full"):
         raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
     check_hexahedra(V)
-    return MeanGradientPoints(V) if integration == "one-point" else QuadraturePoints(V)
+    from fem.discretisation.mean_dilatation import MeanDilatationPoints
+
+    return MeanGradientPoints(V) if integration == "one-point" else MeanDilatationPoints(V)
 
 
 def cell_average(points: Points, values: np.ndarray) -> np.ndarray:

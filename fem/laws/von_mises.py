@@ -104,7 +104,7 @@ def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -
 
 
 @compiled
-def _sphere(s: np.ndarray, G: float, start: float) -> float:
+def isochoric_mean(s: np.ndarray, G: float, start: float) -> float:
     """The x that gives det(s/G + x I) = 1 for a deviator s: largest root of x^3 - |s/G|^2 x / 2 + det(s/G) = 1."""
     half = 0.0
     for i in range(3):
@@ -175,7 +175,7 @@ def evaluate(
                 for j in range(3):
                     flow[i, j] = s[i, j] / q  # |flow|^2 = 2/3
                     s[i, j] *= shrink
-            x = _sphere(s, G, mean)
+            x = isochoric_mean(s, G, mean)
             for i in range(3):
                 for j in range(3):
                     M[i, j] = s[i, j] / G + (x if i == j else 0.0)
