@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--output", default="results/taylor_anvil", help="folder for the results")
     p.add_argument("--dtype", choices=("float32", "float64"), help="network's numbers; none: as the artifact says")
     p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a cell")
-    p.add_argument("--hourglass", type=float, default=0.1, help="hourglass stiffness over shear modulus (one-point)")
+    p.add_argument("--hourglass", type=float, default=0.3, help="hourglass stiffness over shear modulus (one-point)")
     p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")

@@ -90,7 +90,7 @@ class ExplicitSolver:
         initial_displacement: Field = None,
         density: float | None = None,
         integration: Literal["one-point", "full"] = "one-point",
-        hourglass: float = 0.1,
+        hourglass: float = 0.3,
         viscosity: tuple[float, float] = (0.06, 1.2),
         safety: float = 0.9,
         output: str | PathLike[str] | None = None,
