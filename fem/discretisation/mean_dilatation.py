@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fem.discretisation.mean_gradient import add_pressure
+from fem.discretisation.mean_gradient import MeanGradientPoints, add_pressure, check_hexahedra
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.laws.kernels import compiled, invert
 
@@ -63,6 +63,21 @@ class MeanDilatationPoints(QuadraturePoints):
         """Bring `stress` up to date with `P` and `viscous`."""
         add_pressure(self._P, self._F_bar, self.viscous, self.total)
         _effective(self._F, self.per_cell, self.volume, self._F_bar, self.total)
+
+
+ExplicitPoints = MeanGradientPoints | MeanDilatationPoints
+
+
+def explicit_points(V: Any, integration: str) -> ExplicitPoints:
+    """Points of the explicit solver: "one-point" (mean gradient) or "full" (2 x 2 x 2 with mean dilatation).
+
+    Raises:
+        ValueError: If there is no such integration, or the space is not P1 vectors on trilinear hexahedra.
+    """
+    if integration not in ("one-point", "full"):
+        raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
+    check_hexahedra(V)
+    return MeanGradientPoints(V) if integration == "one-point" else MeanDilatationPoints(V)
 
 
 @compiled

@@ -2,15 +2,15 @@
 
 Two ways to keep nodes out:
 
-- **Impulses** (penalty 0, the default): a node that would pass a plane is put exactly onto it. It lands inelastically: the
-  normal kinetic energy of the nodal mass is lost, half a layer of cells for a flat foot, so that the loss falls with the
-  first power of the cell size. Impact codes book it for rigid walls in the same way ("stonewall energy").
+- **Impulses** (penalty 0, the default): a node that would pass a plane is put exactly onto it. It lands inelastically:
+  the normal kinetic energy of the nodal mass is lost, half a layer of cells for a flat foot, so that the loss falls
+  with the first power of the cell size. Impact codes book it in the same way for rigid walls ("stonewall energy").
 - **Penalty**: a spring of the stiffness k = penalty * mass / dt_0^2 at each node, with the stable step dt_0 of the body
   at rest. Nothing is lost: what the springs store returns when the nodes leave. Nodes enter the plane by about
   2 p / (penalty * M) of a cell at the pressure p and the wave modulus M.
 
-Where several planes meet, the impulses of a node solve the contact conditions of all of them together: of all velocities
-that do not enter any plane, the node takes the nearest (Moreau).
+Where several planes meet, the impulses of a node solve the contact conditions of all of them together: of all
+velocities that do not enter any plane, the node takes the nearest (Moreau).
 
 References:
     Moreau (1988), 10.1007/978-3-7091-2624-0_1: impact as the projection of velocities.
@@ -119,7 +119,7 @@ def nearest_velocity(normals: np.ndarray, least: np.ndarray, v: np.ndarray) -> n
     left = np.flatnonzero((lack > 0.0).any(axis=1))
     for count in range(1, min(3, len(normals)) + 1):
         for chosen in combinations(range(len(normals)), count):
-            part = list(chosen)
+            part = np.array(chosen)
             gram = normals[part] @ normals[part].T
             if np.linalg.det(gram) < 1e-12:  # parallel planes
                 continue
@@ -159,7 +159,7 @@ def keep_out(
     normals = np.array([plane.normal for plane in planes])
     change = nearest_velocity(normals, np.stack([-plane.gap(x) / dt for plane in planes], axis=1), v)
     v += change
-    return mass[:, None] * change, change.any(axis=1)
+    return mass[:, None] * change, np.asarray(change.any(axis=1))
 
 
 def stop_approach(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-
 WORKS = ("internal_work", "contact_work", "external_work", "reaction_work", "viscous_work")
 SUMS = len(WORKS) + 9  # numbers in `Sums.pack`
 
@@ -25,8 +24,8 @@ class EnergyBalance:
         hourglass_energy: Stored by the hourglass stiffness now, and dissipated by it so far.
         viscous_energy: Dissipated by the bulk viscosity so far.
         contact_energy: Stored in penalty springs now; a contact by impulses stores none.
-        contact_loss: Lost at rigid planes so far: of nodes that land inelastically on them. The work of a plane that does
-            not move and has no friction is this loss alone; penalty springs lose nothing but the error of the step.
+        contact_loss: Lost at rigid planes so far: of nodes that land inelastically on them. The work of a plane that
+            does not move and has no friction is this loss alone; penalty springs lose only the error of the step.
         external_work: Work of the external forces.
         reaction_work: Work of the prescribed displacements.
         energy_error: |sum of all energies and the loss - work - initial kinetic| over the energy put in.

@@ -15,7 +15,8 @@ import dolfinx.la
 import numpy as np
 import ufl
 
-from fem.discretisation.quadrature import MeanGradientPoints, Points
+from fem.discretisation.mean_dilatation import ExplicitPoints
+from fem.discretisation.mean_gradient import MeanGradientPoints
 from fem.explicit.hourglass import Hourglass
 from fem.laws import Law
 
@@ -36,10 +37,10 @@ class Forces:
         changed: Whether a form was assigned since `internal_force` was last called.
     """
 
-    def __init__(self, points: Points, u: Any, density: float, law: Law, hourglass: float) -> None:
+    def __init__(self, points: ExplicitPoints, u: Any, density: float, law: Law, hourglass: float) -> None:
         self._V = V = points.V
         self._points, self._u = points, u.x.array.reshape(-1, 3)
-        self._mesh = mesh = V.mesh
+        self._mesh = V.mesh
         self.test_function = v = ufl.TestFunction(V)
         stress, dx = points.stress, points.dx
         self._default = self._internal = ufl.inner(stress, ufl.grad(v)) * dx

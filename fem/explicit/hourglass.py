@@ -1,7 +1,7 @@
 """Hourglass stiffness of one-point hexahedra that follows the plastic flow of its cell.
 
-A displacement of a trilinear hexahedron is linear plus four hourglass modes, which the mean gradient does not see. Their
-amplitudes are q_k = sum_a gamma_ka u_a, zero for every linear displacement. The stiffness has the energy
+A displacement of a trilinear hexahedron is linear plus four hourglass modes, which the mean gradient does not see.
+Their amplitudes are q_k = sum_a gamma_ka u_a, zero for every linear displacement. The stiffness has the energy
 
     kappa/2 int |grad u - mean|^2 dx = kappa/2 sum_kl M_kl (q_k - F zeta_k) . (q_l - F zeta_l)
 
@@ -12,8 +12,12 @@ step, and so does the hourglass stress, by the same factor:
     f = s : s_trial / |s_trial|^2,      zeta_k <- zeta_k + (1 - f) (F^-1 q_k - zeta_k)
 
 with the deviators s of the Kirchhoff stress at the end of the step, and s_trial as if the step were elastic. So the
-hourglass stress stays below the scale of the flow stress, however far the material flows, and in an elastic cell nothing
-changes. The forces are the derivative of the energy at fixed zeta: they conserve energy, momentum and angular momentum.
+hourglass stress stays below the scale of the flow stress, however far the material flows, and in an elastic cell
+nothing changes. The forces are the derivative of the energy at fixed zeta: they conserve energy, momentum and angular
+momentum.
+
+The stiffness may then be of the order of the shear modulus, as bending needs it: kappa = E/2 gives a rectangular cell
+its elastic bending stiffness.
 
 References:
     Flanagan and Belytschko (1981), 10.1002/nme.1620170504, section 3: hourglass modes orthogonal to linear fields.

@@ -26,7 +26,7 @@ from mpi4py import MPI
 
 from fem import failure
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
-from fem.discretisation.quadrature import explicit_points
+from fem.discretisation.mean_dilatation import explicit_points
 from fem.errors import SolverError
 from fem.explicit import contact, energy_balance
 from fem.explicit.contact import RigidPlane, rigid_planes
@@ -265,8 +265,8 @@ class ExplicitSolver:
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass = self.n_nodes, self.mass
         rate = self._prescribed_rate(dt)
-        u_n, v_n, F_n, P_n = self._u.copy(), self._v.copy(), self.points.F.copy(), self.points.P.copy()
-        viscous_n = self.points.viscous.copy()
+        before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
+        u_n, v_n, F_n, P_n, _ = before
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
@@ -285,10 +285,7 @@ class ExplicitSolver:
         try:
             state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching)))
         except SolverError:
-            self._u[:], self._v[:], self.points.P[:], self.points.viscous[:] = u_n, v_n, P_n, viscous_n
-            self.u.x.scatter_forward()
-            self.points.gather(self.u)
-            self._save_failure()
+            self._go_back(*before)
             raise
         with self.clock("assemble"):
             self.forces.relax(F_n, P_n)
@@ -300,9 +297,8 @@ class ExplicitSolver:
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
             push, _, _ = self._springs(0.5 * dt)
-            push = push + contact.stop_approach(
-                self.contact, self._x[:n] + self._u, self._v, mass, landed, self._tolerance
-            )
+            x = self._x[:n] + self._u
+            push = push + contact.stop_approach(self.contact, x, self._v, mass, landed, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
@@ -361,8 +357,11 @@ class ExplicitSolver:
         self.in_contact, self._touching = bool(total[1] < 0.0), touching
         return state
 
-    def _save_failure(self) -> None:
-        """Write a checkpoint to the output folder, if there is one."""
+    def _go_back(self, u: np.ndarray, v: np.ndarray, _F: np.ndarray, P: np.ndarray, viscous: np.ndarray) -> None:
+        """Return to the start of a step that failed; write a checkpoint to the output folder, if there is one."""
+        self._u[:], self._v[:], self.points.P[:], self.points.viscous[:] = u, v, P, viscous
+        self.u.x.scatter_forward()
+        self.points.gather(self.u)
         if self.output is not None:
             with contextlib.suppress(OSError):  # raised on all ranks; report the error that stopped the run
                 self.save(self.output / failure.CHECKPOINT)

@@ -31,7 +31,8 @@ def save(solver: Any, path: str | PathLike[str]) -> None:
 
 def restore(solver: Any, path: str | PathLike[str]) -> None:
     """Put a solver into the state of a file; collective; `ExplicitSolver.restore` calls it."""
-    like: dict[str, Any] = {"steps": 0, "dt": 0.0, "next_step": 0.0, "last_contact": 0.0, "in_contact": False, "sums": np.zeros(SUMS)}
+    like: dict[str, Any] = {name: False if name == "in_contact" else 0.0 for name in SCALARS}
+    like |= {"steps": 0, "sums": np.zeros(SUMS)}
     like["hourglass_dissipated"] = 0.0
     like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
     blocks = _blocks(solver, len(solver._x))

@@ -9,8 +9,11 @@ reference configuration, then the equivalent plastic strain e. A law with adiaba
     s <- s (1 - 3 (G tr b / 3) De / q)
 
 The new b has deviator s/G and the trace that makes its determinant 1 (Simo keeps the trial trace, which lets the
-determinant drift). Flow stress: Y = H(e) (1 + C ln(max(De/(dt r), 1))) (1 - theta^m), H(e) = Y0 + B e^N + Q (1 - exp(-d e)), with
-the homologous temperature theta = (T - T_0)/(T_m - T_0) at the end of the step, T = T_n + eta Y De/(rho c_p).
+determinant drift). Flow stress:
+
+    Y = H(e) (1 + C ln(max(De/(dt r), 1))) (1 - theta^m),      H(e) = Y0 + B e^N + Q (1 - exp(-d e))
+
+with the homologous temperature theta = (T - T_0)/(T_m - T_0) at the end of the step, T = T_n + eta Y De/(rho c_p).
 Y is compared with the Kirchhoff stress, or, at choice, with the Cauchy stress: then J Y takes the place of Y.
 
 References:
@@ -114,9 +117,9 @@ def heated_flow_stress(e: float, De: float, dt: float, p: np.ndarray, T: float) 
 def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray, T: float = 0.0) -> float:
     """Root De of q - G3 De - Y(e + De, De/dt) = 0 for a trial stress q above the flow stress; nan if there is none.
 
-    Without heating the left side falls strictly, from q - Y > 0 at De = 0 to at most 0 at (q - Y)/G3: a bracket. With it
-    Y may fall, and the bracket ends at q/G3. Newton steps that leave it (the slope of e^N is infinite at e = 0) are
-    replaced by bisection.
+    Without heating the left side falls strictly, from q - Y > 0 at De = 0 to at most 0 at (q - Y)/G3: a bracket. With
+    heating Y may fall, and the bracket ends at q/G3. Newton steps that leave it (the slope of e^N is infinite at e = 0)
+    are replaced by bisection.
     """
     low = 0.0
     De = (q - heated_flow_stress(e, 0.0, dt, p, T)[0]) / G3
@@ -290,7 +293,7 @@ def stored(F: np.ndarray, state: np.ndarray, G: float, K: float, W: np.ndarray) 
 def respond(
     law: Constants, F: np.ndarray, state: np.ndarray, dt: float, *, tangent: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P (n, 3, 3), new state (n, 7 or 8) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
+    """P (n, 3, 3), new state (n, k) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
     F, state = check(F, state, law.state_size)
     P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F) if tangent else 0, 3, 3, 3, 3))
     evaluate(F, state, float(dt), law.shear_modulus, law.bulk_modulus, law.parameters, P, new, dP_dF, law.cauchy)

@@ -13,7 +13,8 @@ SIZE = (1e-3, 1e-3, 2e-3)
 
 def wavy(x, scale=1.0):
     """A displacement with large hourglass parts on coarse meshes, m."""
-    return scale * 1e-4 * np.stack([np.sin(3e3 * x[1] + 2e3 * x[2]), np.cos(4e3 * x[0]), np.sin(2e3 * x[0] * 1e3 * x[1])])
+    waves = [np.sin(3e3 * x[1] + 2e3 * x[2]), np.cos(4e3 * x[0]), np.sin(2e3 * x[0] * 1e3 * x[1])]
+    return scale * 1e-4 * np.stack(waves)
 
 
 def energy(solver):
@@ -30,7 +31,8 @@ def test_forces_are_the_derivative_of_an_energy(box, integration):
         box(SIZE, (2, 2, 3), distort=0.2), ELASTIC, initial_displacement=wavy, integration=integration, hourglass=0.3
     )
     if integration == "one-point":
-        solver.forces.hourglass.zeta[:] = 1e-5 * np.random.default_rng(0).normal(size=solver.forces.hourglass.zeta.shape)
+        zeta = solver.forces.hourglass.zeta
+        zeta[:] = 1e-5 * np.random.default_rng(0).normal(size=zeta.shape)
     u = solver.u.x.array
     solver.points.P[:] = ELASTIC.update(solver.points.gather(solver.u), solver.state, 1.0)[0]
     force = solver.forces.internal_force().copy()
