@@ -263,27 +263,25 @@ class ExplicitSolver:
             dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
-        n, mass = self.n_nodes, self.mass
-        rate = self._prescribed_rate(dt)
+        n, mass, rate = self.n_nodes, self.mass, self._prescribed_rate(dt)
         before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
-        u_n, v_n, F_n, P_n, _ = before
+        u_n, v_n, F_n, P_n = before[:4]
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
             push, touching, _ = self._springs(0.5 * dt)
             stop, landed = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
-            push, touching = push + stop, touching | landed
             reaction = self._prescribe_velocity(rate)
             v_half = self._v.copy()
             self._u += dt * v_half
-            first = Impulses(push, reaction, 0.5 * (v_n + v_half))
+            first = Impulses(push + stop, reaction, 0.5 * (v_n + v_half))
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
         with self.clock("step"):
             bound, bad, viscous = self._step_bound(F, F_n, dt)
         try:
-            state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching)))
+            state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching | landed)))
         except SolverError:
             self._go_back(*before)
             raise
@@ -296,9 +294,8 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            push, _, _ = self._springs(0.5 * dt)
-            x = self._x[:n] + self._u
-            push = push + contact.stop_approach(self.contact, x, self._v, mass, landed, self._tolerance)
+            push = self._springs(0.5 * dt)[0]
+            push = push + contact.stop_approach(self.contact, self.x[:n], self._v, mass, landed, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
