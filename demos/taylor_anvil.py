@@ -51,6 +51,7 @@ from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
 from fem.command import Parser, Stop, finish, remove, together, write_text
 from fem.io.point_histories import PointHistories
 from fem.laws import FINITE, NAMED
+from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
@@ -88,13 +89,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--safety", type=float, default=0.9, help="step over the largest stable one, at most 1")
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
+    p.add_argument("--stop-novelty", type=float, help="novelty of the law at which the run stops; none: it goes on")
     p.add_argument("--record", type=int, default=0, help="points whose F is recorded into paths.npz, with the history")
     p.add_argument("--restart", help="checkpoint (checkpoint.h5 of a former run) to go on from")
     o = p.parse_args(arguments)
-    for name in ("velocity", "length", "diameter", "grading", "density"):
+    for name in ("velocity", "length", "diameter", "grading", "density", "stop_novelty"):
         value = getattr(o, name)
         if value is not None and not 0.0 < value < math.inf:
-            raise ValueError(f"--{name} must be a positive finite number, got {value}.")
+            raise ValueError(f"--{name.replace('_', '-')} must be a positive finite number, got {value}.")
     if not 0.0 <= o.hourglass < math.inf:
         raise ValueError(f"--hourglass must be a finite number of at least 0, got {o.hourglass}.")
     if not 0.0 < o.safety <= 1.0:
@@ -229,7 +231,8 @@ def extremes(solver: ExplicitSolver) -> dict[str, dict[str, float]]:
 # ## Range
 # A learned law is to be trusted where it was trained. At every row of the history each point is held against the
 # manifest: strain |log U_bar| (Hencky, isochoric, Frobenius norm), rate of deformation |sym(dF F^-1)|/dt between two
-# rows, and det F. Reported is the fraction of points that ever left.
+# rows, and det F. Reported is the fraction of points that ever left. A law that observes its novelty says more: how
+# far the state itself is from those of the training (`fem.novelty`).
 
 
 # %%
@@ -244,8 +247,9 @@ class Range:
 
     LIMITS = ("strain_max", "rate_max", "jacobian_min", "jacobian_max", "time_window")
 
-    def __init__(self, solver: ExplicitSolver) -> None:
+    def __init__(self, solver: ExplicitSolver, stop: float | None = None) -> None:
         manifest = getattr(solver.law, "manifest", None)
+        self.novelty = NoveltyMonitor(solver, stop)
         limits = {} if manifest is None else {name: getattr(manifest.range, name) for name in self.LIMITS}
         self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
@@ -254,7 +258,8 @@ class Range:
         self.E, self.time = rational_strain(F, np.linalg.det(F)), solver.time
 
     def look(self, solver: ExplicitSolver) -> None:
-        """Hold the points against the limits (local)."""
+        """Hold the points against the limits (collective)."""
+        self.novelty.look()
         F, dt = np.array(solver.points.F), solver.time - self.time
         if dt <= 0.0 or not len(F):
             return
@@ -281,7 +286,7 @@ class Range:
         out: dict[str, Any] = {"points": points, "limits": self.limits}
         out["met"] = {k: comm.allreduce(v, MPI.MIN if k == "jacobian_low" else MPI.MAX) for k, v in self.top.items()}
         out["fraction_outside_range"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}
-        return out
+        return out | ({"novelty": self.novelty.report()} if self.novelty.active else {})
 
 
 # %% [markdown]
@@ -421,7 +426,7 @@ IMPULSE = "contact_impulse_z"
 def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, out: Any) -> Any:
     """Run to the end; returns shape, range, panels (rank 0) and the height of the elastic front (or None)."""
     rebound, comm = o.until == "rebound", solver.comm
-    shape, section, trained = Shape(solver, o.length), Section(solver, o.diameter), Range(solver)
+    shape, section, trained = Shape(solver, o.length), Section(solver, o.diameter), Range(solver, o.stop_novelty)
     record = PointHistories(solver, o.record) if o.record else None
     panels, front = [], None
     frames = set(np.linspace(0.0, limit, o.frames + 1)[1:-1].tolist()) if o.frames else set()

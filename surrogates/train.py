@@ -4,7 +4,7 @@
     python3 -m surrogates.train KIND --help
 
     KIND           trained on                   result
-    recurrent      strain paths of a crystal    recurrent law with relaxing state
+    recurrent      strain paths of a crystal    recurrent law in time: viscoplastic elements
     pca-net        strain paths of a crystal    history map of paper 1
     johnson-cook   strain paths of a crystal    constants of Johnson-Cook, a law to compare with
     tann           paths of a lattice cell      thermodynamics-based law with a quadratic free energy
@@ -42,7 +42,7 @@ from surrogates.training.kind import Kind, Record
 
 #: Modules of the kinds; each implements `surrogates.training.kind.Kind`.
 KINDS = {
-    "recurrent": "surrogates.path.recurrent",
+    "recurrent": "surrogates.path.recurrent_training",
     "pca-net": "surrogates.path.pca_net",
     "johnson-cook": "surrogates.path.johnson_cook",
     "tann": "surrogates.tann.train",

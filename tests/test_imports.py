@@ -53,9 +53,10 @@ LAYERS: dict[str, dict[str, set[str]]] = {
     "micro": {
         "threads": set(),
         "tensors": set(),
+        "build": {"data"},
         "data": {"tensors", "threads"},
         "spectral": {"tensors", "threads"},
-        "crystal": {"tensors", "threads", "data", "spectral"},
+        "crystal": {"tensors", "threads", "data", "spectral", "build"},
         "lattice": {"tensors", "threads", "data"},
         "voxel": {"tensors", "threads", "data"},
     },
@@ -74,6 +75,7 @@ LIGHT: dict[str, set[str]] = {
     "surrogates.artifact.tangent": {"torch"},
     "surrogates.artifact.patch_test": {"torch", "numpy"},
     "surrogates.artifact.certify": {"torch", "numpy", "surrogates.artifact"},
+    "surrogates.artifact.compiled": {"torch", "numpy", "micro.build"},
     "surrogates.artifact.export": {"torch", "surrogates.artifact"},
 }
 

@@ -14,6 +14,7 @@ import torch
 from fem.laws.law import check
 from fem.threads import spread
 from surrogates.artifact import Manifest, Microstructure, Observable, complete, describe, load_law, switch_fusion_off
+from surrogates.artifact.compiled import CompiledLaw, compile_law
 from surrogates.artifact.load import check_module
 from surrogates.artifact.schema import column_of
 
@@ -36,6 +37,7 @@ class TorchLaw:
         observables: What `observe` returns, by name and role.
         chunk: Points evaluated at once by one thread; None takes all at once.
         manifest: Manifest of an artifact.
+        compiled: The compiled form of the module, which then gives stress and state; PyTorch gives the tangent.
 
     Raises:
         ValueError: If chunk is not positive.
@@ -44,7 +46,7 @@ class TorchLaw:
     def __init__(
         self, module: Any, *, name: str, strain: str, dimension: int, density: float, bulk_modulus: float,
         shear_modulus: float, state_size: int, observables: tuple[Observable, ...], chunk: int | None = CHUNK,
-        manifest: Manifest | None = None,
+        manifest: Manifest | None = None, compiled: CompiledLaw | None = None,
     ) -> None:  # fmt: skip
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}.")
@@ -53,7 +55,7 @@ class TorchLaw:
         self.density, self.bulk_modulus, self.shear_modulus = density, bulk_modulus, shear_modulus
         self.state_size, self.observables, self.chunk = state_size, observables, chunk
         self.observed: tuple[str, ...] = tuple(entry.name for entry in observables)
-        self.manifest = manifest
+        self.manifest, self.compiled = manifest, compiled
         self._stored, self._dissipated = self.column("stored_energy"), self.column("dissipation")
         self._mode = _mode(module, dimension)
 
@@ -73,6 +75,7 @@ class TorchLaw:
         m, c = self.manifest, self.manifest.certificate
         return (
             f"law {m.name} ({m.kind}, {m.strain} strain, {m.dimension}-D, {m.dtype}): "
+            f"{'compiled, ' if self.compiled else ''}"
             f"tangent to {c.tangent_difference:.1e}, asymmetry {c.asymmetry:.1e}, "
             f"smallest eigenvalue {c.eigenvalue_min:.2g} of the elastic one, "
             f"virgin stress {c.virgin_stress:.1e} Pa, zero increment {c.zero_increment:.1e}, "
@@ -93,6 +96,9 @@ class TorchLaw:
         P, new = np.empty_like(F), np.empty_like(state)
 
         def evaluate(part: slice) -> None:
+            if self.compiled is not None:
+                P[part], new[part] = self.compiled.update(F[part], state[part], dt)
+                return
             with self._mode():
                 piece = self.module(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))
             P[part], new[part] = (tensor.detach().numpy() for tensor in piece)
@@ -145,13 +151,16 @@ def _mode(module: Any, d: int) -> Callable[[], AbstractContextManager[Any]]:
     return torch.inference_mode
 
 
-def read_law(path: str | PathLike[str], *, dtype: str | None = None, chunk: int | None = CHUNK) -> TorchLaw:
+def read_law(
+    path: str | PathLike[str], *, dtype: str | None = None, chunk: int | None = CHUNK, compiled: bool = True
+) -> TorchLaw:
     """Read a law artifact.
 
     Args:
         path: The `.pt` file.
         dtype: None keeps the precision the law was exported with; "float64" evaluates it in double precision.
         chunk: Points evaluated at once; None takes all at once.
+        compiled: Evaluate a recurrent law in single precision by its compiled form, if there is a compiler here.
 
     Raises:
         ValueError: If the loader refuses the artifact.
@@ -162,6 +171,7 @@ def read_law(path: str | PathLike[str], *, dtype: str | None = None, chunk: int 
         law.module, name=m.name, strain=m.strain, dimension=m.dimension, density=float(m.density),
         bulk_modulus=float(m.moduli.bulk), shear_modulus=float(m.moduli.shear), state_size=m.state.size,
         observables=m.observables, chunk=chunk, manifest=m,
+        compiled=compile_law(law.module) if compiled else None,
     )  # fmt: skip
 
 

@@ -24,17 +24,20 @@ import ctypes
 import logging
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from micro.build import BuildError, build
 from micro.crystal import constants
-from micro.crystal.build import BuildError, build
 from micro.crystal.systems import CrystalSystems
 from micro.tensors import PATH_ORDER, from_components, to_components
 
 logger = logging.getLogger(__name__)
 
+#: The C file of the law.
+MAIN = Path(__file__).parent / "kernel" / "crystal.c"
 #: Bytes of intermediate results that one call of the library may need; larger batches are cut into blocks.
 BLOCK_BYTES = 2**26
 
@@ -113,7 +116,7 @@ class Solution(NamedTuple):
 def available() -> bool:
     """Return whether the law can be compiled here; a line of the log says why not."""
     try:
-        build(_defines(12, 6, True, True))
+        build(MAIN, _defines(12, 6, True, True))
     except BuildError as error:
         logger.warning("The crystal law is not compiled, and much slower: %s.", error)
         return False
@@ -150,11 +153,12 @@ def law_table(systems: CrystalSystems) -> np.ndarray:
 def control_table(tolerance: float, substeps: int, domains: bool) -> np.ndarray:
     """Return the numbers of the structure `Control` of rates.h."""
     c = constants
+    iterations = c.FIXED_STEP_ITERATIONS if substeps > 0 else c.NEWTON_ITERATIONS
     return np.array(
         [c.GAMMA, c.DIAGONAL, c.WEIGHT, *c.ERROR_WEIGHTS]
         + [tolerance, c.TWIN_TOLERANCE, c.NEWTON_TOLERANCE, c.NEWTON_TWIN_TOLERANCE, c.FLOW_TOLERANCE]
         + [c.STRESS_REFERENCE, c.TWIN_REFERENCE]
-        + [c.NEWTON_ITERATIONS, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
+        + [iterations, c.FREE_SLIP, c.FAR, c.TWIN_DETERMINANT, c.TWIN_PIVOT, c.SLIPPING_FRACTION]
         + [c.CUT, c.SAFETY, c.SHRINK, c.GROW, c.SMALLEST_STEP, c.MOST_STEPS, substeps, domains]
     )
 
@@ -405,7 +409,7 @@ def _address(array: np.ndarray) -> int:
 @cache
 def _library(n_slip: int, n_twin: int, slip_square: bool, twin_square: bool, size: int) -> ctypes.CDLL:
     """Return the library for so many systems, whose table of the law has the size `size`."""
-    library = build(_defines(n_slip, n_twin, slip_square, twin_square))
+    library = build(MAIN, _defines(n_slip, n_twin, slip_square, twin_square))
     library.solve.argtypes, library.solve.restype = [ctypes.c_void_p] * 3, None
     sizes = (size, control_table(1.0, 0, True).size, ctypes.sizeof(_Job))
     found = (library.law_doubles(), library.control_doubles(), library.job_bytes())

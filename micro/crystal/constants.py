@@ -38,6 +38,8 @@ FLOW_TOLERANCE = 1.0
 FIXED_STEP_TOLERANCE = 1e-8
 #: Newton iterations allowed in a stage; a stage that needs more has failed, and the step is cut.
 NEWTON_ITERATIONS = 12
+#: The same where the steps are given and cannot be cut: a few large ones need up to 30.
+FIXED_STEP_ITERATIONS = 60
 #: Largest slip of a system in a stage that one Newton step may introduce, beyond which the step is shortened.
 FREE_SLIP = 0.05
 #: The flow of a stage beyond which the iteration uses linear elasticity: |D|^2.

@@ -76,6 +76,11 @@ class Control:
     tolerance: float = constants.TOLERANCE
     substeps: int = 0
 
+    @property
+    def iterations(self) -> int:
+        """Newton iterations allowed in a stage."""
+        return constants.FIXED_STEP_ITERATIONS if self.substeps > 0 else constants.NEWTON_ITERATIONS
+
 
 def integrate(
     rules: FlowRules, control: Control, C0: Tensor, C1: Tensor, state: CrystalState, duration: Tensor
@@ -170,18 +175,18 @@ def _step(
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Return B, e, lambda and m after a step of size `h` (n,), whether it was solved, and its error over the bound."""
     B, e, lam, m, _ = run.state
-    slipping, tolerance, s = rules.slipping(lam), control.tolerance, DIAGONAL * h
+    slipping, limits, s = rules.slipping(lam), (control.tolerance, control.iterations), DIAGONAL * h
     # The rates of the start are at the same time the first that the middle stage needs: its iteration begins there.
     start = rules.rates(m, e, lam, slipping=slipping, bound=(1 - lam.sum(-1)).clamp(min=0.0) / s)
     D = s[:, None, None] * start.L
     first = (-matmul(B, D), s[:, None] * start.e, s[:, None] * start.lam)  # s k_0
     R = [y + k for y, k in zip((B, e, lam), first)]
     given = Stage._make([*R, run.C(run.time + GAMMA * h), s, slipping])
-    middle = solve_stage(rules, given, Start(m, e, lam, start), tolerance)
+    middle = solve_stage(rules, given, Start(m, e, lam, start), *limits)
     second = [y - r for y, r in zip(middle[:3], R)]  # s k_2
     R = [y + WEIGHT / DIAGONAL * (k + k_) for y, k, k_ in zip((B, e, lam), second, first)]
     guess = Start(m + (middle.m - m) / GAMMA, R[1], R[2])
-    end = solve_stage(rules, Stage._make([*R, run.C(run.time + h), s, slipping]), guess, tolerance)
+    end = solve_stage(rules, Stage._make([*R, run.C(run.time + h), s, slipping]), guess, *limits)
     third = [y - r for y, r in zip(end[:3], R)]  # s k_3
     D5 = D.reshape(-1, 9) @ rules.systems.basis
     terms = zip((D5, *first[1:]), (middle.D, *second[1:]), (end.D, *third[1:]))

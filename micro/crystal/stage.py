@@ -80,7 +80,7 @@ class Start(NamedTuple):
     rates: Rates | None = None
 
 
-def solve_stage(rules: FlowRules, stage: Stage, start: Start, tolerance: float) -> Solution:
+def solve_stage(rules: FlowRules, stage: Stage, start: Start, tolerance: float, iterations: int) -> Solution:
     """Solve a stage for many crystals, each of which leaves the iteration when it has converged.
 
     Args:
@@ -88,13 +88,14 @@ def solve_stage(rules: FlowRules, stage: Stage, start: Start, tolerance: float) 
         stage: The stage.
         start: Where the iteration starts.
         tolerance: Tolerance of the time step, to which the constants of Newton's iteration are relative.
+        iterations: Iterations allowed.
     """
     rows = torch.arange(len(start.m), device=start.m.device)
     given, (m, e, lam, known) = stage, start
     trial = mandel(rules, stage.B, stage.C)
     bound = (1 - stage.lam.sum(-1)).clamp(min=0.0) / stage.s
     solution: Solution | None = None
-    for _ in range(int(constants.NEWTON_ITERATIONS)):
+    for _ in range(iterations):
         rates = known or rules.rates(m, e, lam, slipping=given.slipping, bound=bound)
         known = None
         D = given.s[:, None, None] * rates.L

@@ -3,7 +3,9 @@
 From the imbalance s of the present field a step -M^-1 s follows, where M is either a homogeneous elastic medium or the
 tangent of the points, measured by differences (`micro.spectral.tangent`) and solved by a method of minimal residuals
 with the homogeneous medium as its preconditioner. A tangent is kept as long as it serves: Anderson's method makes up
-for what has changed since it was measured. It is measured where the iteration is slow.
+for what has changed since it was measured. It is measured where the iteration is slow. Where a step makes the residual
+grow, the iteration goes back to the best point and measures the tangent there; only a step that follows from the
+tangent of the point it starts from is halved.
 """
 
 from typing import TYPE_CHECKING
@@ -25,14 +27,13 @@ if TYPE_CHECKING:
 WORST, GROWTH = 30.0, 1.0
 #: A step has failed when the smallest residual has not fallen by a tenth for so many evaluations.
 PATIENCE = 30
-#: Returns to the best point, one after the other, after which a step has failed.
-RETREATS = 12
+#: Returns to the best point, one after the other, after which a step has failed: of steps that follow from the
+#: homogeneous medium, and from the tangent.
+RETREATS, SHORTENED = 12, 6
 #: The tangent is measured where an evaluation has not cut the residual below this share, at most so often in a step.
-SLOW, MEASURES = 0.4, 4
-#: Returns to the best point after which the rest of a step does without the tangent.
-SHORTENED = 2
+SLOW, MEASURES = 0.4, 8
 #: Residual of the linear equations relative to the imbalance, and products with the tangent allowed.
-SHARE, PRODUCTS = 0.1, 60
+SHARE, PRODUCTS = 0.1, 100
 
 
 class Tangents:
@@ -96,7 +97,8 @@ class Iteration:
         self._best, self._best_r, self._best_y = self.residual.clone(), torch.zeros_like(guess), start
         self._retreats, self._waited = torch.zeros_like(self.calls), torch.zeros_like(self.calls)
         self._measured = torch.zeros_like(self.calls)
-        self._plain = torch.zeros_like(self.ok)  # the tangent is not used any more
+        self._ask = torch.zeros_like(self.ok)  # the tangent is measured at the next evaluation
+        self._there = torch.zeros_like(self.ok)  # the tangent is that of the best point
         self._fresh = torch.ones_like(self.ok)  # no step has been taken since the last return
         self._mixing = Anderson(len(U), 2 * guess[0].numel(), cells.depth, U)
 
@@ -121,21 +123,24 @@ class Iteration:
             self._measure(F, P, residual, finite & ~done)
             self._move(residual, -self._solve(s, residual))
         self._before = residual
-        keep = ~done & (self._retreats <= RETREATS) & (self._waited <= PATIENCE)
+        most = torch.where(self._with_tangent(), SHORTENED, RETREATS)
+        keep = ~done & (self._retreats <= most) & (self._waited <= PATIENCE)
         if not bool(keep.all()):
             self._keep(keep)
         return len(self._rows) > 0
 
     def _measure(self, F: Tensor, P: Tensor, residual: Tensor, candidates: Tensor) -> None:
-        """Measure the tangents of the cells of `candidates` (a,) whose iteration is slow."""
+        """Measure the tangents of the cells of `candidates` (a,) whose iteration is slow or has gone astray."""
         tangents = self._cells.tangents
-        slow = candidates & ~self._plain & (residual > SLOW * self._before) & (self._measured < MEASURES)
+        slow = self._ask | ((residual > SLOW * self._before) & ~self._astray(residual))
+        slow &= candidates & (self._measured < MEASURES)
+        self._ask[:] = False
         at = torch.nonzero(slow).flatten()
         if len(at) == 0 or self._cells.depth == 0:
             return
         dimension = self._cells.grid.dimension
         plane = in_plane(F[at], P[at], dimension)
-        count = len(pairs_of(dimension, plane))
+        count = len(pairs_of(plane))
         state, dt, phase = self._state[at], self._dt[at], self._phase[at]
 
         def respond(trials: Tensor) -> Tensor:
@@ -150,9 +155,15 @@ class Iteration:
         self._measured[at] += 1
         self._mixing.forget(slow)
         self._fresh |= slow
+        self._best[at[sound]] = torch.inf  # the iteration goes on from here
+        self._there[at[sound]] = True
 
     def _with_tangent(self) -> Tensor:
-        return self._cells.tangents.known[self._numbers] & ~self._plain
+        return self._cells.tangents.known[self._numbers]
+
+    def _astray(self, residual: Tensor) -> Tensor:
+        """Return whether the last step has made the residuals (a,) too large."""
+        return ~(residual <= torch.where(self._with_tangent(), GROWTH, WORST) * self._best) | torch.isinf(residual)
 
     def _solve(self, s: Tensor, residual: Tensor) -> Tensor:
         """Return M^-1 s."""
@@ -177,12 +188,14 @@ class Iteration:
     def _move(self, residual: Tensor, r: Tensor) -> None:
         """Take the accelerated step, or return towards the best point where the residual has grown too much.
 
-        A step that follows from the tangent is shortened until the residual does not grow.
+        Where the tangent is not that of the best point, it is measured there first; a step that follows from it is
+        shortened until the residual does not grow.
         """
-        better, newton = residual < self._best, self._with_tangent()
-        bad = ~(residual <= torch.where(newton, GROWTH, WORST) * self._best) | torch.isinf(residual)
+        bad = self._astray(residual)
+        better = (residual < self._best) & ~bad
         self._waited = torch.where(residual < 0.9 * self._mark, 0, self._waited + 1)
         self._mark = torch.where(residual < 0.9 * self._mark, residual, self._mark)
+        self._there &= ~better | torch.isinf(self._best)  # where it has just been measured, the best is not known yet
         self._best = torch.where(better, residual, self._best)
         self._best_y = torch.where(like(better, r), self._now, self._best_y)
         self._best_r = torch.where(like(better, r), r, self._best_r)
@@ -191,22 +204,22 @@ class Iteration:
         self._mixing.store(dx, dr)
         self._mixing.forget(bad)
         step = torch.view_as_complex(self._mixing.step(_flat(r)).unflatten(1, (*r.shape[1:], 2)))
-        self._retreats = torch.where(better, 0, self._retreats + bad)
-        give_up = bad & newton & (self._retreats > SHORTENED)
-        self._plain |= give_up
-        self._retreats, self._waited = torch.where(give_up, 0, self._retreats), torch.where(give_up, 0, self._waited)
+        none = torch.isinf(self._best)
+        self._ask = bad & ~none & ~self._there & (self._measured < MEASURES) & (self._cells.depth > 0)
+        lost = bad & none & (self._retreats > 0)  # neither the guess nor the start of the step has a finite stress
+        self._retreats = torch.where(better | self._ask, 0, torch.where(lost, RETREATS + 1, self._retreats + bad))
         damping = 0.5 ** self._retreats.to(torch.float64)
         # From the best point: a short plain step; where there is none yet, towards the start of the step.
-        back = torch.where(like(torch.isinf(self._best) | give_up, r), 0.0, like(damping, r) * self._best_r)
+        back = torch.where(like(none | self._ask, r), 0.0, like(damping, r) * self._best_r)
         target = torch.where(like(bad, r), self._best_y + back, self._now + step)
         self._last = torch.where(like(bad, r), self._best_y, self._now)
         self._last_r = torch.where(like(bad, r), self._best_r, r)
-        self._fresh = bad & (torch.isinf(self._best) | give_up)
+        self._fresh = bad & (none | self._ask)
         self._now = target
 
     def _keep(self, mask: Tensor) -> None:
         names = ["_rows", "_numbers", "_U", "_state", "_dt", "_phase", "_now", "_last", "_last_r", "_best", "_best_r"]
-        names += ["_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_plain"]
+        names += ["_best_y", "_mark", "_waited", "_retreats", "_fresh", "_before", "_measured", "_ask", "_there"]
         for name in names:
             setattr(self, name, getattr(self, name)[mask])
         self._reference = self._reference.rows(mask)

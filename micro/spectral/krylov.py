@@ -40,9 +40,9 @@ def minimal_residual(
         image = apply(step)
         old, size = images[:, :k], image.norm(dim=1)
         for _ in range(2):  # Gram and Schmidt twice: once leaves round-off in the basis
-            part = old @ image[:, :, None]
-            image = image - (part * old).sum(1)
-            step = step - (part * steps[:, :k]).sum(1)
+            part = (old @ image[:, :, None]).mT
+            image = image - (part @ old)[:, 0]
+            step = step - (part @ steps[:, :k])[:, 0]
         length = image.norm(dim=1)
         sound = live & (length > 1e-12 * size) & torch.isfinite(length)
         scale = torch.where(sound, 1 / torch.where(sound, length, 1.0), 0.0)[:, None]

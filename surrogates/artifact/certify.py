@@ -25,6 +25,7 @@ Entries = dict[str, float | bool]
 STEPS, EVERY = 12, 3  # of a path; its direction changes, and differences are taken, every third
 LOADS = (0.1, 0.2, 0.4, 0.8)  # stretch of the patches relative to the strain of the range
 LOAD_STEPS = 3
+PAUSE = 1e-9  # of a step without strain, over dt: a law may relax in time, but not without time
 SETTINGS = ("strain_max", "dt", "seed", "points", "stress_scale")
 # How far a certificate computed elsewhere may be off: (relative, absolute).
 TOLERANCES = {
@@ -165,7 +166,7 @@ def _along(law: Any, F: Tensor, dt: float, strain_max: float, stress_scale: floa
             worst = max(worst, tangent.difference(dP_dF, found, kink))
             kinks += float(kink.double().mean()) * EVERY / T
         with torch.no_grad():
-            again, last = law.forward(F[k], new_state, dt)
+            again, last = law.forward(F[k], new_state, PAUSE * dt)
         stress_change = max(stress_change, float((again - P).abs().max()) / stress_scale)
         states.append(new_state.abs().amax(dim=0))
         changes.append((last - new_state).abs().amax(dim=0))
@@ -230,11 +231,15 @@ def _newton(law: Any, d: int, strain_max: float, dt: float, seed: int) -> Entrie
     return found
 
 
-def settings(manifest: Manifest) -> dict[str, Any]:
+def settings(manifest: Manifest, strain_max: float | None = None) -> dict[str, Any]:
     """Arguments of `certify` for a law with this manifest: those of its certificate, else such that fit its range.
 
     A step of the paths is then a twentieth of the window of a law that has one, else such that a tenth of the largest
     strain takes it at the mean (geometric) of the rates; 1 s for a law without rates.
+
+    Args:
+        manifest: Its manifest.
+        strain_max: Largest strain of a certificate that is not there yet; None for that of the range.
 
     Raises:
         ValueError: the manifest does not state the strain that the law is meant for.
@@ -243,7 +248,7 @@ def settings(manifest: Manifest) -> dict[str, Any]:
     stored = {name: getattr(manifest.certificate, name) for name in SETTINGS}
     if None not in stored.values():
         return chosen | stored
-    strain_max, dt = limits.strain_max, 1.0
+    strain_max, dt = strain_max or limits.strain_max, 1.0
     if not strain_max or strain_max <= 0:
         raise ValueError(f"field range.strain_max must be positive for a certificate, got {strain_max}.")
     if limits.time_window:

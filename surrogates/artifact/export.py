@@ -61,7 +61,8 @@ def write_law(
     Args:
         output: the `.pt` file; the manifest goes beside it as `.json`.
         law: the law, with a plain Python method `describe() -> {"state", "observe", "time_window"}`: the entries of the
-            manifest; `observe` lists `Observable`s, or names of fields without a role.
+            manifest; `observe` lists `Observable`s, or names of fields without a role. An entry "certified_strain" is
+            the largest strain of the certificate, where it is not that of the range.
         kind: kind of the law.
         name: its name; empty for that of the file.
         material: what it is of.
@@ -112,7 +113,7 @@ def _write(
         "hash": "",
     }
     manifest = json.loads(json.dumps(manifest))
-    chosen = settings(parse_manifest(manifest, output, certified=False))
+    chosen = settings(parse_manifest(manifest, output, certified=False), described.get("certified_strain"))
     manifest["certificate"] = certify(law.cpu(), **{**chosen, "dt": chosen["dt"] if dt is None else dt})
     output.parent.mkdir(parents=True, exist_ok=True)
     manifest = save_law(output, law, manifest)

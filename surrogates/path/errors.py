@@ -34,6 +34,34 @@ def report(stress: Tensor, samples: Samples, suffix: str = "") -> dict[str, floa
     }
 
 
+def refined(samples: Samples, factor: int) -> Samples:
+    """The same paths with every step cut into `factor` equal ones: C = U^2 is linear in between, as in the data.
+
+    The stress of the new instants is not a number.
+
+    Raises:
+        ValueError: factor is less than one.
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}.")
+    U = matrices(samples.U)
+    n, T = U.shape[:2]
+    at = torch.arange(factor * (T - 1) + 1, dtype=torch.float64) / factor
+    low = at.floor().long().clamp(max=T - 2)
+    part = (at - low).reshape(1, -1, 1, 1)
+    C = U @ U
+    C = (1 - part) * C[:, low] + part * C[:, low + 1]
+    values, axes = torch.linalg.eigh(C)
+    stretch = (axes * values.sqrt().unsqueeze(-2)) @ axes.mT
+    stretch[:, ::factor] = U
+    stress = np.full((n, len(at), 6), np.nan)
+    stress[:, ::factor] = samples.stress
+    weight = part.reshape(1, -1).numpy()
+    time = (1 - weight) * samples.time[:, low] + weight * samples.time[:, low + 1]
+    fine = np.asarray(tensors.to_components(stretch.numpy()))
+    return Samples(fine, stress, samples.duration, time, samples.ids, samples.hash, samples.meta)
+
+
 def coarsen(samples: Samples, stride: int) -> Samples:
     """The same paths at every `stride`-th time.
 

@@ -15,7 +15,7 @@ from micro import generate
 from surrogates import train
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "surrogates" / "pretrained"
-TINY = ["--elastic", "1", "--memory", "1", "--width", "4", "--texture-width", "4", "--epochs", "2", "--held-out", "2"]
+TINY = ["--elements", "1", "--memory", "1", "--width", "4", "--epochs", "2", "--held-out", "2"]
 SETS = {
     "crystal": ["taylor", "--samples", "6", "--grains", "2", "--steps", "8", "--strain", "0.1"],
     "square": ["lattice", "--cell", "square-1", "--samples", "4", "--steps", "5"],
@@ -165,7 +165,7 @@ CASES: list[Case] = [
     training("every must be at least 1, got 0", "--every", "0"),
     training("resume needs a checkpoint to continue from", "--resume"),
     training("there is no such law file", "--initial", "nowhere.pt"),
-    training("must be an artifact of the same sizes", "--initial", str(PRETRAINED / "recurrent.pt"), "--width", "4"),
+    training("must be an artifact with the same sizes", "--initial", str(PRETRAINED / "recurrent.pt"), "--width", "4"),
     training("(?i)argument --network: invalid choice", "--network", "oracle", kind="voxels", data="cells.npy"),
     training("stride must divide the 8 steps of a path, got 3", "--stride", "3", "--output", "jc.json",
              kind="johnson-cook"),

@@ -20,7 +20,7 @@ CRYSTAL = ["taylor", "--samples", "8", "--grains", "2", "--steps", "8", "--strai
 LATTICE = ["lattice", "--cell", "square-1", "--samples", "24", "--steps", "30", "--increment", "0.05", "0.4"]
 # Of each kind: the data set, the ending of its file, and the configuration.
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
-    "recurrent": ("crystal", {"elastic": 1, "memory": 1, "width": 4, "texture_width": 4, "epochs": 2, "batch": 4}),
+    "recurrent": ("crystal", {"elements": 1, "memory": 1, "width": 4, "epochs": 2, "batch": 4}),
     "pca-net": ("crystal", {"modes": 2, "width": 4, "depth": 1, "epochs": 2, "batch": 4}),
     "johnson-cook": ("crystal", {"paths": 4, "stride": 4, "epochs": 2}),
     "tann": ("lattice", {"epochs": 1, "tuning": 1}),
@@ -108,7 +108,7 @@ def test_from_python_bad_arguments_raise_one_sentence(sets: dict[str, str], tmp_
     output = tmp_path / "law.pt"
     for change, sentence in (
         ({"kind": "forest"}, "kind must be one of recurrent, pca-net"),
-        ({"depht": 3}, "depht is no field of the configuration of recurrent, which has elastic, memory"),
+        ({"depht": 3}, "depht is no field of the configuration of recurrent, which has elements, memory"),
         ({"epochs": 2.5}, "epochs must be an integer from 1 to 1000000, got 2.5."),
         ({"data": ()}, "data must be given for kind recurrent, got 0 data sets."),
         ({"kind": "lattice-exact"}, "data must be left out for kind lattice-exact, got 1 data sets."),

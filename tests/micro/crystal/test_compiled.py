@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from micro.crystal import build, compiled, constants
+from micro import build
+from micro.crystal import compiled, constants
 from micro.crystal.compiled import CompiledPolycrystal
 from micro.crystal.materials import load_material
 from micro.crystal.paths import random_walk
@@ -287,19 +288,20 @@ def test_arguments_are_checked() -> None:
 def test_library_is_built_once_for_each_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     defines = ("N_SLIP=1", "N_TWIN=0")
-    build.build.__wrapped__(defines)
+    build.build.__wrapped__(compiled.MAIN, defines)
     (library,) = (tmp_path / "anvilx").iterdir()
     made = library.stat().st_mtime_ns
-    build.build.__wrapped__(defines)
+    build.build.__wrapped__(compiled.MAIN, defines)
     assert [path.stat().st_mtime_ns for path in (tmp_path / "anvilx").iterdir()] == [made]
-    copies = tmp_path / "kernel"
+    sources, copies = compiled.MAIN.parent, tmp_path / "kernel"
     copies.mkdir()
-    for path in build.SOURCES.iterdir():
+    for path in sources.iterdir():
         (copies / path.name).write_bytes(path.read_bytes())
-    assert build.digest(("-O3",), "", copies) == build.digest(("-O3",), "")
-    assert build.digest(("-O2",), "", copies) != build.digest(("-O3",), "")
-    (copies / build.MAIN).write_text("int other;\n")
-    assert build.digest(("-O3",), "", copies) != build.digest(("-O3",), "")
+    digest = build.digest
+    assert digest(("-O3",), "", (copies,)) == digest(("-O3",), "", (sources,))
+    assert digest(("-O2",), "", (copies,)) != digest(("-O3",), "", (copies,))
+    (copies / compiled.MAIN.name).write_text("int other;\n")
+    assert digest(("-O3",), "", (copies,)) != digest(("-O3",), "", (sources,))
 
 
 def test_without_a_compiler_it_is_not_available(

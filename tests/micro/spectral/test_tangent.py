@@ -10,10 +10,10 @@ from micro.crystal.cell import polycrystal_cells, random_cell
 from micro.crystal.materials import load_material
 from micro.spectral import iteration
 from micro.spectral.krylov import minimal_residual
-from micro.spectral.laws import VonMises
+from micro.spectral.laws import NeoHookean, VonMises
 from micro.spectral.solver import CellResult, SpectralCells
 from micro.spectral.tangent import apply, in_plane, measure
-from micro.tensors import from_components, matmul
+from micro.tensors import cofactor, determinant, from_components, matmul, random_rotations
 
 METAL, HARD = VonMises(26e9, 70e9, 200e6, 500e6), VonMises(80e9, 160e9, 700e6, 2e9)
 
@@ -65,6 +65,24 @@ def test_the_tangent_is_the_derivative_of_the_imbalance(kind: str, plane: bool) 
     assert (found - exact).norm() < 5e-3 * exact.norm()
 
 
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_tangent_is_that_of_points_squeezed_to_a_twentieth(dimension: int) -> None:
+    """Against the closed form of neo-Hooke: grains of a cell at 50 % of mean strain reach such stretches."""
+    law, Q, R = NeoHookean(26e9, 50e9), random_rotations(8, 1), random_rotations(8, 2)
+    F = matmul(Q * torch.tensor([7.0, 1.0, 0.05], dtype=torch.float64), R)
+    P = law.update(F, torch.zeros(8, 0), torch.ones(8))[0]
+    respond = lambda trials: law.update(trials.flatten(0, -3), torch.zeros(0), torch.ones(0))[0].reshape(trials.shape)
+    shape = (1, 8, 1) if dimension == 2 else (1, 2, 4, 1)
+    A = measure(respond, F.reshape(*shape, 3, 3), P.reshape(*shape, 3, 3), dimension, False)
+    one, back = torch.eye(3, dtype=torch.float64), cofactor(F) / determinant(F)[:, None, None]
+    share = law.mu - law.lam * determinant(F).log()
+    exact = law.mu * torch.einsum("ik,JL->iJkL", one, one) + law.lam * torch.einsum("niJ,nkL->niJkL", back, back)
+    exact = exact + share[:, None, None, None, None] * torch.einsum("niL,nkJ->niJkL", back, back)
+    exact = exact[:, :, :dimension, :, :dimension].reshape(8, 3 * dimension, 3 * dimension)
+    found = A.flatten(3)[0].permute(2, 0, 1)
+    assert ((found - exact).norm(dim=(1, 2)) < 2e-4 * exact.norm(dim=(1, 2))).all()
+
+
 @pytest.mark.parametrize("shift", [0.0, -1.5])
 def test_linear_equations_are_solved_to_their_share(shift: float) -> None:
     """Against dense matrices, one of them indefinite, and each problem of a batch to a share of its own."""
@@ -108,3 +126,14 @@ def test_sheared_grains_are_solved_with_the_tangent(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(iteration, "SLOW", math.inf)  # the tangent is never measured
     without = solve()
     assert not without.ok.any() or int(without.iterations.sum()) > 240
+
+
+@pytest.mark.parametrize(("shear", "last"), [(5.0, (0.02, -0.01, 0, 0.01, 0, 0)), (3.0, (0.3, -0.2, 0, 0.1, 0, 0))])
+def test_a_step_that_goes_astray_returns_and_measures_the_tangent_there(shear: float, last: tuple[float, ...]) -> None:
+    """Neither the homogeneous medium nor a tangent from elsewhere leads to equilibrium, and no step is cut."""
+    state = torch.where(checks(12) == 1, shear, -shear).to(torch.float64).reshape(1, -1, 1)
+    start = torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=torch.float64)
+    path = torch.stack([start, start + torch.tensor(last, dtype=torch.float64)])[None]
+    time = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    result = SpectralCells(checks(12) * 0, [Sheared()], internal=state, halvings=0).solve(path, time)
+    assert result.ok.all() and int(result.iterations.sum()) < 60

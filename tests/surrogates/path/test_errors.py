@@ -9,7 +9,8 @@ from torch import Tensor
 
 from surrogates import tensors
 from surrogates.path import errors
-from surrogates.path.data import join, mandel, matrices, moduli, trained_range
+from surrogates.path.data import Samples, join, mandel, matrices, moduli, trained_range
+from surrogates.path.properties import turned_tension
 from surrogates.training.split import split
 
 
@@ -89,6 +90,18 @@ def test_data_of_another_pressure_is_refused(samples):
     stress[..., :3] *= 1.01
     with pytest.raises(ValueError, match="mean stress of the data must be K"):
         moduli(dataclasses.replace(samples, stress=stress))
+
+
+def test_isochoric_paths_have_no_pressure_but_rounding():
+    U = turned_tension(np.linspace(0, 1, 4), 0.3, 9)
+    stress = np.zeros_like(U)
+    stress[..., 0], stress[..., 1] = 3e8, -3e8
+    fields = {"duration": np.full(4, 1e-6), "time": np.tile(np.linspace(0, 1, 9), (4, 1)), "ids": np.arange(4)}
+    for size in (1.0, 0.0):  # also where there is no stress at all
+        assert moduli(Samples(U, size * stress, **fields)) == (48e9, 25e9)
+    stress[..., :3] += 1e6
+    with pytest.raises(ValueError, match="mean stress of the data must be K"):
+        moduli(Samples(U, stress, **fields))
 
 
 def test_range_is_what_the_paths_cover(samples):

@@ -78,6 +78,31 @@ def test_training_descends(samples, check_descent, monkeypatch, augment):
     check_descent(loss_after, 2e-5)
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_training_fits_the_paths(samples, optimiser):
+    rate = {"adam": 3e-3, "muon": 3e-2}[optimiser]
+    config = dataclasses.replace(SMALL, epochs=60, learning_rate=rate, final_rate=0.0, optimiser=optimiser)
+    found = pca_net.fit(pca_net.build(config, samples), samples, samples[:1], config)
+    assert found["updates"] == 60 * 4
+    assert found["training_loss"] < 0.35  # 0.98 of a network that gives no stress
+
+
+@pytest.mark.parametrize("stress", ["full", "deviator"])
+def test_loss_of_codes_is_the_error_of_the_decoded_stress(samples, stress):
+    config = dataclasses.replace(SMALL, stress=stress)
+    model = pca_net.build(config, samples)
+    V, sigma = (x.float() for x in histories(samples, config.stress, config.measure))
+    pairs = pca_net.pair(model, V, sigma, torch.from_numpy(samples.duration).float())
+    code = pairs.stress + 0.1 * torch.randn(pairs.stress.shape, generator=torch.Generator().manual_seed(2))
+    decoded = torch.einsum("scd,tcd->stc", code, model.psi)
+    assert float(pairs.rest.min()) > 0  # part of the stress is outside the modes
+    expected = errors.relative_errors(decoded, sigma).mean()
+    assert torch.allclose(pca_net.relative_loss(code, pairs), expected, rtol=1e-4)
+    best = pca_net.relative_loss(pairs.stress, pairs)
+    kept = torch.einsum("scd,tcd->stc", pairs.stress, model.psi)
+    assert torch.allclose(best, errors.relative_errors(kept, sigma).mean(), rtol=1e-3)
+
+
 def test_same_seed_gives_the_same_network_and_another_does_not(samples):
     train, held_out = split(samples)
     weights = []

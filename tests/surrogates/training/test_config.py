@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import micro.data.cli
-from surrogates.path.recurrent import RecurrentConfig, estimated_parameters
-from surrogates.path.relaxation import Relaxation
+from surrogates.path.overlay import Overlay
+from surrogates.path.recurrent_training import RecurrentConfig
 from surrogates.training.config import (
     BYTES_PER_PARAMETER,
     add_config,
@@ -75,11 +75,10 @@ def test_networks_that_do_not_fit_in_memory_are_refused_with_the_estimate(monkey
         check_network_size(1e9)
 
 
-def test_estimates_of_parameters_are_near_the_networks() -> None:
-    for config in (RecurrentConfig(), RecurrentConfig(elastic=2, memory=9, width=300, texture_width=20)):
-        step = Relaxation(config.elastic, config.memory, config.width, config.texture_width)
-        true = sum(p.numel() for p in step.parameters())
-        assert 0.7 < estimated_parameters(config) / true < 1.5
+def test_sizes_give_the_number_of_parameters() -> None:
+    for config in (RecurrentConfig(), RecurrentConfig(elements=2, memory=9, width=30, mixed=5, products=1, basis=2)):
+        found = sum(p.numel() for p in Overlay(config.sizes).parameters())
+        assert found == config.sizes.parameters()
 
 
 def test_devices_that_are_available(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Builds the C part of the crystal law with the compiler of the machine, once, and keeps the library.
+"""Builds a C library with the compiler of the machine, once, and keeps it.
 
 The library lies in the cache folder of the user (``$XDG_CACHE_HOME/anvilx`` or ``~/.cache/anvilx``) under a name that
 contains a digest of the sources, of the options, and of all that the compiler defines for this processor, its version
@@ -18,8 +18,6 @@ from micro.data.files import whole_file
 
 logger = logging.getLogger(__name__)
 
-SOURCES = Path(__file__).parent / "kernel"
-MAIN = "crystal.c"
 #: Contraction to fused multiplications and additions; nothing that changes the meaning of not-a-number.
 OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 NATIVE = "-march=native"
@@ -81,10 +79,10 @@ def _target(command: str) -> tuple[tuple[str, ...], str]:
     raise failure
 
 
-def digest(options: tuple[str, ...], macros: str, sources: Path = SOURCES) -> str:
-    """Return the digest that names a library: of the sources, the options and the compiler's macros."""
+def digest(options: tuple[str, ...], macros: str, folders: tuple[Path, ...]) -> str:
+    """Return the digest that names a library: of the sources in some folders, the options and the compiler's macros."""
     content = hashlib.sha256()
-    for path in sorted(sources.iterdir()):
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
         if path.suffix in (".c", ".h"):
             content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     content.update("\0".join(options).encode() + macros.encode())
@@ -92,8 +90,13 @@ def digest(options: tuple[str, ...], macros: str, sources: Path = SOURCES) -> st
 
 
 @cache
-def build(defines: tuple[str, ...]) -> ctypes.CDLL:
-    """Return the library for some macro definitions, such as ``("N_SLIP=12",)``; it is built if it is missing.
+def build(main: Path, defines: tuple[str, ...], headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
+    """Return the library of a C file; it is built if it is missing.
+
+    Args:
+        main: The file; it may include all others of its folder.
+        defines: Macro definitions, such as ``("N_SLIP=12",)``.
+        headers: Further folders with files that it includes.
 
     Raises:
         BuildError: It cannot be built or loaded.
@@ -101,13 +104,14 @@ def build(defines: tuple[str, ...]) -> ctypes.CDLL:
     command = compiler()
     options, macros = _target(command)
     options = (*options, *(f"-D{define}" for define in defines))
-    path = cache_folder() / f"crystal-{digest(options, macros)}.so"
+    path = cache_folder() / f"{main.stem}-{digest(options, macros, (main.parent, *headers))}.so"
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as part:
-                _run([command, *options, str(SOURCES / MAIN), "-o", str(part), "-lm"])
-            logger.info("compiled the crystal law: %s", path)
+                found = [f"-I{folder}" for folder in headers]
+                _run([command, *options, *found, str(main), "-o", str(part), "-lm"])
+            logger.info("compiled %s: %s", main.name, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path.name} cannot be built or loaded: {error}") from error
