@@ -26,9 +26,9 @@ LEGS = (20, 20, 10)  # of the path, in steps of the coarsest cut: loading, turn,
 SIZES = (0.1, 1.0)  # of the path, relative to the strain of the range
 DURATION = 20.0  # of the path, relative to dt
 LOST = 1.0  # the value of an entry where nothing is left to compare
-TOLERANCE = 1e-10  # residual of the stress, relative to the largest stress of the path
+TOLERANCE = 1e-9  # residual of the stress, relative to the largest stress of the path
 ITERATIONS = 40  # of Newton's method in a step
-KEPT = 0.2  # the tangent is kept while the residual falls at least by this factor
+KEPT = 0.05  # the tangent is kept while the residual falls at least by this factor
 SHORTEST = 2.0**-12  # shortest step of the search along the line, of a whole one
 
 
