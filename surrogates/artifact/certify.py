@@ -93,11 +93,7 @@ def certify(
         stress_scale = 2 * about.shear_modulus * strain_max if stress_scale is None else stress_scale
     if isinstance(law, torch.nn.Module):
         law = complete(law)
-    if strain not in ("small", "finite") or dimension not in (2, 3):
-        raise ValueError(f"strain must be small or finite and dimension 2 or 3, got {strain!r} and {dimension}.")
-    for name, value in {"strain_max": strain_max, "dt": dt, "stress_scale": stress_scale, "points": points}.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value}.")
+    _check(strain, dimension, {"strain_max": strain_max, "dt": dt, "stress_scale": stress_scale, "points": points})
     switch_fusion_off()
     virgin_stress = _virgin_stress(law, dimension, dt)
     if isinstance(law, torch.nn.Module):
@@ -115,6 +111,14 @@ def certify(
         if not math.isfinite(value):
             raise ValueError(f"The law cannot be certified: its {name} is not finite within its range.")
     return found | settings
+
+
+def _check(strain: str, dimension: int, positive: Mapping[str, float]) -> None:
+    if strain not in ("small", "finite") or dimension not in (2, 3):
+        raise ValueError(f"strain must be small or finite and dimension 2 or 3, got {strain!r} and {dimension}.")
+    for name, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}.")
 
 
 def random_paths(strain: str, d: int, strain_max: float, *, points: int, seed: int) -> Tensor:

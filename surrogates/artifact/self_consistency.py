@@ -102,7 +102,7 @@ def drive_by_stress(law: Any, target: Tensor, dt: float, *, finite: bool) -> Ten
         finite: Whether the target is the Kirchhoff stress.
 
     Returns:
-        F (T, n, d, d); not a number from the step on in which Newton's method fails.
+        F (T, n, d, d); nan from the step on in which Newton's method fails.
     """
     T, n, d = target.shape[:3]
     F = torch.eye(d, dtype=torch.float64).repeat(n, 1, 1)
@@ -140,8 +140,9 @@ def _solve(
         new_residual, new_size, trial_state = _residual(law, trial, state, target, dt, finite=finite)
         better = active & (new_size < size)  # false for what is not a number
         slow = better & ~(new_size <= KEPT * size)
-        F, residual = (torch.where(better[:, None, None], trial, F), torch.where(better[:, None], new_residual, residual))
-        new_state, size = torch.where(better[:, None], trial_state, new_state), torch.where(better, new_size, size)
+        F, size = torch.where(better[:, None, None], trial, F), torch.where(better, new_size, size)
+        residual = torch.where(better[:, None], new_residual, residual)
+        new_state = torch.where(better[:, None], trial_state, new_state)
         # A step of an old tangent that fails gives a new tangent at the same place, one of a new tangent is halved.
         whole = torch.where(active & ~better & fresh, 0.5 * whole, torch.ones_like(whole))
         renew = (slow & (size > tolerance)) | (active & ~better & ~fresh)
@@ -189,7 +190,7 @@ def _conjugate(P: Tensor, F: Tensor, *, finite: bool) -> Tensor:
 
 
 def _strain(F: Tensor, *, finite: bool) -> Tensor:
-    """Strain of a symmetric F: its logarithm, or F - I for small strain; not a number where F is none or not positive."""
+    """Strain of a symmetric F: its logarithm, or F - I for small strain; nan where F is nan or not positive."""
     if not finite:
         return F - torch.eye(F.shape[-1], dtype=torch.float64)
     valid = torch.isfinite(F).all(dim=-1).all(dim=-1)[..., None, None]
@@ -204,7 +205,7 @@ def _common(values: Tensor) -> Tensor:
 
 
 def _difference(values: Tensor, reference: Tensor) -> float:
-    """Largest relative L2 difference over the points of (T, n, d, d), at most `LOST`, the value of what is no number."""
+    """Largest relative L2 difference over the points of (T, n, d, d), at most `LOST`, which stands for nan as well."""
     change, size = ((x * x).sum(dim=(0, 2, 3)).sqrt() for x in (values - reference, reference))
     relative = torch.where(change == 0, torch.zeros_like(change), change / size)
     return float(torch.where(relative < LOST, relative, torch.full_like(relative, LOST)).max())

@@ -45,7 +45,7 @@ class Known:
             S = math.exp(-dt / TIME) * S + 2 * G * TIME / dt * (1 - math.exp(-dt / TIME)) * dE
         elif self.kind == "explicit":  # Maxwell by explicit Euler
             S = (1 - dt / TIME) * S + 2 * G * dE
-        elif self.kind in ("plastic", "viscoplastic"):  # |s| <= k = 0.02 G, or |s| = k + eta * rate, at the end of a step
+        elif self.kind in ("plastic", "viscoplastic"):  # at the end of a step, |s| <= k = 0.02 G or |s| = k + eta rate
             trial = S + 2 * G * dE + pressure
             mean = trial.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] * eye
             size = torch.sqrt(((trial - mean) ** 2).sum(dim=(1, 2)) + 1e-30)[:, None, None]
