@@ -55,7 +55,7 @@ LATER = ("self_consistency", "self_consistency_stress", "closed_loop")  # entrie
 def certify(
     law: Any, *, strain: str | None = None, dimension: int | None = None, strain_max: float | None = None,
     dt: float | None = None, stress_scale: float | None = None, seed: int = 0, points: int = 24,
-    against_itself: bool = True,
+    against_itself: bool = False,
 ) -> Entries:  # fmt: skip
     """Certificate of a law.
 
