@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
+from fem.errors import SolverError
 from fem.io.files import write_arrays
 from fem.mesh import Domain
+from fem.parallel import raise_together
 
 CHECKPOINT = "failure-checkpoint.h5"
 REPLAY = "failure-replay.npz"
@@ -75,3 +78,30 @@ def write_replay(
     part = slice(None) if problem.point < 0 else slice(problem.point, problem.point + 1)
     values = {"F_n": F_n[part], "F": F[part], "state": state[part]}
     write_arrays(folder / REPLAY, {**values, "dt": dt, "time": time, "law": law, "reason": reason})
+
+
+def stop(
+    domain: Domain, per_cell: int, time: float, problem: Problem | None, folder: Path | None, **values: Any
+) -> NoReturn:
+    """Raise the problem of the lowest rank that has one, on all ranks, and write the file to replay it; collective.
+
+    Args:
+        domain: The domain.
+        per_cell: Points per cell.
+        time: Time of the problem, s.
+        problem: This rank's problem, or None; at least one rank has one.
+        folder: Where the file goes; None writes none.
+        values: What the law was given and its name, as in `write_replay`.
+
+    Raises:
+        SolverError: Always, on all ranks.
+    """
+    sentence, first = describe(domain, per_cell, time, problem)
+    error: Exception | None = None
+    if folder is not None and domain.comm.rank == first and problem is not None:
+        try:
+            write_replay(folder, problem=problem, reason=sentence, time=time, **values)
+        except OSError as caught:
+            error = SolverError(f"{sentence} The file to replay it cannot be written: {caught}.")
+    raise_together(domain.comm, error)
+    raise SolverError(sentence)

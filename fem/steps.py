@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -12,6 +13,21 @@ from mpi4py import MPI
 
 PHASES = ("gather", "law", "assemble", "contact", "step", "output")
 S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an explicit run.
+
+    Attributes:
+        time: At its end, s.
+        dt: Its length, s.
+        number: Steps since the start of the simulation.
+    """
+
+    time: float
+    dt: float
+    number: int
 
 
 class Run(Iterator[S], Generic[S]):

@@ -74,6 +74,7 @@ LIGHT: dict[str, set[str]] = {
     "surrogates.artifact.contract": {"torch", "surrogates.artifact.schema"},
     "surrogates.artifact.tangent": {"torch"},
     "surrogates.artifact.patch_test": {"torch", "numpy"},
+    "surrogates.artifact.self_consistency": {"torch", "surrogates.artifact.tangent"},
     "surrogates.artifact.certify": {"torch", "numpy", "surrogates.artifact"},
     "surrogates.artifact.compiled": {"torch", "numpy", "micro.build"},
     "surrogates.artifact.export": {"torch", "surrogates.artifact"},

@@ -14,6 +14,8 @@ import numpy as np
 import ufl
 from numba import njit
 
+from fem.laws.kernels import compiled, invert
+
 DEGREE = 3  # two Gauss points in each direction: exact for volume and mean gradient of any trilinear hexahedron
 
 
@@ -27,7 +29,8 @@ class MeanGradientPoints:
         per_cell: Points per cell, 1.
         volume: Reference volume of each point, (n,), m^3.
         B: Mean gradient of the shape functions, (cells, 8, 3), 1/m.
-        stress: DG0 tensor Function that stands for P in UFL.
+        stress: DG0 tensor Function that stands for P in UFL: P and the bulk viscosity, as `transfer` left them.
+        viscous: Viscous Kirchhoff pressure, (n,), Pa, positive in compression; zero unless the solver sets it.
         mean: DG0 tensor Function that holds the deformation gradient of the points.
 
     References:
@@ -46,7 +49,8 @@ class MeanGradientPoints:
         check_order(W, self.n, 1)
         self.stress = dolfinx.fem.Function(W, name="P")
         self.mean = dolfinx.fem.Function(W, name="F")
-        self._P = self.stress.x.array.reshape(-1, 3, 3)[: self.n]
+        self.total = self.stress.x.array.reshape(-1, 3, 3)[: self.n]
+        self._P, self.viscous = np.zeros((self.n, 3, 3)), np.zeros(self.n)
         self._F = self.mean.x.array.reshape(-1, 3, 3)[: self.n]
         self.nodes = np.ascontiguousarray(V.dofmap.list[: self.n])
         self.B, self.cell_volume, self.node_volume = mean_gradient(mesh)
@@ -59,8 +63,12 @@ class MeanGradientPoints:
 
     @property
     def P(self) -> np.ndarray:
-        """First Piola-Kirchhoff stress at the points, (n, 3, 3), Pa, a view: write here, UFL reads it."""
+        """First Piola-Kirchhoff stress of the law at the points, (n, 3, 3), Pa, a view: write here, then `transfer`."""
         return self._P
+
+    def transfer(self) -> None:
+        """Bring `stress` up to date with `P` and `viscous`."""
+        add_pressure(self._P, self._F, self.viscous, self.total)
 
     def gather(self, u: Any) -> np.ndarray:
         """Compute F = I + mean(grad u) at the points from a displacement Function; returns the view `F`."""
@@ -93,6 +101,20 @@ def mean_gradient(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     volume = weight.sum(axis=1)
     B = np.einsum("cq,cqai->cai", weight, gradient) / volume[:, None, None]
     return np.ascontiguousarray(B), volume, weight @ table[0]
+
+
+@compiled
+def add_pressure(P: np.ndarray, F: np.ndarray, pressure: np.ndarray, total: np.ndarray) -> None:
+    """Write P - p F^-T with the Kirchhoff pressure p (n,) to `total`; the others are (n, 3, 3)."""
+    inverse = np.empty((3, 3))
+    for n in range(F.shape[0]):
+        if pressure[n] == 0.0:
+            total[n] = P[n]
+            continue
+        invert(F[n], inverse)
+        for i in range(3):
+            for j in range(3):
+                total[n, i, j] = P[n, i, j] - pressure[n] * inverse[j, i]
 
 
 @njit(cache=True)

@@ -18,7 +18,6 @@ import ufl
 from fem import compat
 from fem.discretisation.mean_gradient import (
     MeanGradientPoints,
-    check_hexahedra,
     check_order,
     count_cells,
     mean_gradient,
@@ -123,18 +122,6 @@ def quadrature_degree(V: Any) -> int:
 
 
 Points = MeanGradientPoints | QuadraturePoints
-
-
-def explicit_points(V: Any, integration: str) -> Points:
-    """Points of the explicit solver: "one-point" or "full".
-
-    Raises:
-        ValueError: If there is no such integration, or the space is not P1 vectors on trilinear hexahedra.
-    """
-    if integration not in ("one-point", "full"):
-        raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
-    check_hexahedra(V)
-    return MeanGradientPoints(V) if integration == "one-point" else QuadraturePoints(V)
 
 
 def cell_average(points: Points, values: np.ndarray) -> np.ndarray:

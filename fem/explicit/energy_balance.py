@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+WORKS = ("internal_work", "contact_work", "external_work", "reaction_work", "viscous_work")
+SUMS = len(WORKS) + 9  # numbers in `Sums.pack`
+
 
 @dataclass(frozen=True)
 class EnergyBalance:
@@ -17,12 +20,15 @@ class EnergyBalance:
     Attributes:
         time: s.
         kinetic_energy: Of the nodal masses.
-        internal_energy: Work of the stress so far, without the hourglass energy.
-        hourglass_energy: Exact, of the current displacement.
-        contact_work: Work of the rigid planes on the body, with the loss of nodes that stop at one.
+        internal_energy: Work of the stress of the law so far.
+        hourglass_energy: Stored by the hourglass stiffness now, and dissipated by it so far.
+        viscous_energy: Dissipated by the bulk viscosity so far.
+        contact_energy: Stored in penalty springs now; a contact by impulses stores none.
+        contact_loss: Lost at rigid planes so far: of nodes that land inelastically on them. The work of a plane that
+            does not move and has no friction is this loss alone; penalty springs lose only the error of the step.
         external_work: Work of the external forces.
         reaction_work: Work of the prescribed displacements.
-        energy_error: |kinetic + internal + hourglass - work - initial kinetic| over the energy put in.
+        energy_error: |sum of all energies and the loss - work - initial kinetic| over the energy put in.
         momentum: (3,).
         contact_impulse: Of the rigid planes on the body so far, (3,).
         external_impulse: Of the external forces so far, (3,).
@@ -35,7 +41,9 @@ class EnergyBalance:
     kinetic_energy: float
     internal_energy: float
     hourglass_energy: float
-    contact_work: float
+    viscous_energy: float
+    contact_energy: float
+    contact_loss: float
     external_work: float
     reaction_work: float
     energy_error: float
@@ -78,12 +86,19 @@ class Sums:
     contact_work: float = 0.0
     external_work: float = 0.0
     reaction_work: float = 0.0
+    viscous_work: float = 0.0
     contact_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
     external_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
     reaction_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     def record(
-        self, halves: Sequence[Impulses], du: np.ndarray, internal: np.ndarray, external: np.ndarray | None, dt: float
+        self,
+        halves: Sequence[Impulses],
+        du: np.ndarray,
+        internal: np.ndarray,
+        external: np.ndarray | None,
+        viscous: float,
+        dt: float,
     ) -> None:
         """Add one step.
 
@@ -92,6 +107,7 @@ class Sums:
             du: Displacement of the step, (nodes, 3), m.
             internal: Mean of the internal force at both ends (trapezoid), to be subtracted, (nodes, 3), N.
             external: Same of the external force, which is added; None if there is none.
+            viscous: Work of the bulk viscosity, J.
             dt: The step, s.
         """
         for half in halves:
@@ -100,19 +116,21 @@ class Sums:
             self.reaction_work += dot(half.reaction, half.velocity)
             self.reaction_impulse += half.reaction.sum(axis=0)
         self.internal_work += dot(internal, du)
+        self.viscous_work += viscous
         if external is not None:
             self.external_work += dot(external, du)
             self.external_impulse += dt * external.sum(axis=0)
 
     def pack(self) -> np.ndarray:
-        """All sums as one vector, (13,)."""
-        works = [self.internal_work, self.contact_work, self.external_work, self.reaction_work]
+        """All sums as one vector, (14,)."""
+        works = [getattr(self, name) for name in WORKS]
         return np.concatenate([works, self.contact_impulse, self.external_impulse, self.reaction_impulse])
 
     def unpack(self, values: np.ndarray) -> None:
         """Take all sums from the vector of `pack`."""
-        self.internal_work, self.contact_work, self.external_work, self.reaction_work = (float(v) for v in values[:4])
-        impulses = np.array(values[4:]).reshape(3, 3)
+        for name, value in zip(WORKS, values[:5]):
+            setattr(self, name, float(value))
+        impulses = np.array(values[5:]).reshape(3, 3)
         self.contact_impulse, self.external_impulse, self.reaction_impulse = impulses[0], impulses[1], impulses[2]
 
 
@@ -148,6 +166,7 @@ def balance(
     mass: np.ndarray,
     v: np.ndarray,
     hourglass: float,
+    springs: float,
     contact_nodes: int,
 ) -> EnergyBalance:
     """Energy and momentum of all ranks; collective.
@@ -160,16 +179,18 @@ def balance(
         mass: Masses of the owned nodes, (n,), kg.
         v: Velocities of the owned nodes, (n, 3), m/s.
         hourglass: This rank's hourglass energy, J.
+        springs: This rank's energy of penalty springs, J.
         contact_nodes: This rank's nodes in contact.
     """
-    local = np.concatenate([sums.pack(), [kinetic(mass, v), hourglass], mass @ v, [contact_nodes]])
+    local = np.concatenate([sums.pack(), [kinetic(mass, v), hourglass, springs], mass @ v, [contact_nodes]])
     total = np.empty_like(local)
     comm.Allreduce(local, total, op=MPI.SUM)
     whole = Sums()
-    whole.unpack(total[:13])
-    kinetic_energy, hourglass_energy, momentum = float(total[13]), float(total[14]), total[15:18]
+    whole.unpack(total[:SUMS])
+    kinetic_energy, hourglass_energy, stored = (float(value) for value in total[SUMS : SUMS + 3])
+    momentum = total[SUMS + 3 : SUMS + 6]
     work = whole.contact_work + whole.external_work + whole.reaction_work
-    internal = whole.internal_work - (hourglass_energy - initial["hourglass"])
+    internal = whole.internal_work - (hourglass_energy - initial["hourglass"]) - whole.viscous_work
     put_in = max(initial["kinetic"] + abs(whole.external_work) + abs(whole.reaction_work), kinetic_energy)
     error = kinetic_energy + whole.internal_work - work - initial["kinetic"]
     impulse = whole.contact_impulse + whole.external_impulse + whole.reaction_impulse
@@ -180,7 +201,9 @@ def balance(
         kinetic_energy=kinetic_energy,
         internal_energy=internal,
         hourglass_energy=hourglass_energy,
-        contact_work=whole.contact_work,
+        viscous_energy=whole.viscous_work,
+        contact_energy=stored,
+        contact_loss=-whole.contact_work - stored,
         external_work=whole.external_work,
         reaction_work=whole.reaction_work,
         energy_error=float(abs(error) / put_in) if put_in > 0.0 else 0.0,
@@ -189,7 +212,7 @@ def balance(
         external_impulse=_triple(whole.external_impulse),
         reaction_impulse=_triple(whole.reaction_impulse),
         momentum_error=float(drift / scale) if scale > 0.0 else 0.0,
-        contact_nodes=round(total[18]),
+        contact_nodes=round(total[-1]),
     )
 
 

@@ -1,16 +1,9 @@
-"""Internal and external forces in UFL, compiled when they have changed and assembled at every step.
+"""Internal and external forces: UFL forms, compiled when they have changed and assembled at every step.
 
     mass * acceleration = external(v) - internal(v),      internal = inner(P, grad(v)) * dx  by default
 
-On one-point cells a stiffness is added for the modes without a mean gradient (hourglass modes):
-
-    inner(kappa (grad u - (F_mean - I)), grad(v)) * dx
-
-It is zero for every linear displacement, objective (it acts on the referential gradient, whose deviation from the mean
-turns with the body), and has the exact energy kappa/2 int |grad u - mean|^2 dx.
-
-References:
-    Flanagan and Belytschko (1981), 10.1002/nme.1620170504, section 3 (there orthogonal vectors instead of integration).
+On one-point cells the default form is P B_a V exactly, with the mean gradient B_a: it is summed cell by cell without
+UFL, together with the hourglass forces (`fem.explicit.hourglass`). Hourglass forces are added to a form of a user, too.
 """
 
 from __future__ import annotations
@@ -22,7 +15,10 @@ import dolfinx.la
 import numpy as np
 import ufl
 
-from fem.discretisation.quadrature import MeanGradientPoints, Points
+from fem.discretisation.mean_dilatation import ExplicitPoints
+from fem.discretisation.mean_gradient import MeanGradientPoints
+from fem.explicit.hourglass import Hourglass
+from fem.laws import Law
 
 
 class Forces:
@@ -32,7 +28,8 @@ class Forces:
         points: Material points.
         u: Displacement Function.
         density: Reference density, kg/m^3.
-        kappa: Hourglass stiffness, Pa; one-point cells only.
+        law: The law, whose shear modulus is that of the hourglass stiffness.
+        hourglass: Hourglass stiffness over the shear modulus; one-point cells only.
 
     Attributes:
         test_function: Test function v of the forms.
@@ -40,22 +37,18 @@ class Forces:
         changed: Whether a form was assigned since `internal_force` was last called.
     """
 
-    def __init__(self, points: Points, u: Any, density: float, kappa: float) -> None:
+    def __init__(self, points: ExplicitPoints, u: Any, density: float, law: Law, hourglass: float) -> None:
         self._V = V = points.V
-        self._mesh = mesh = V.mesh
+        self._points, self._u = points, u.x.array.reshape(-1, 3)
+        self._mesh = V.mesh
         self.test_function = v = ufl.TestFunction(V)
         stress, dx = points.stress, points.dx
         self._default = self._internal = ufl.inner(stress, ufl.grad(v)) * dx
         self._external = ufl.Form([])
-        self._hourglass: Any = None
-        self._energy: Any = None
-        self._with_hourglass = self._default
-        if isinstance(points, MeanGradientPoints) and kappa > 0.0:
-            k = dolfinx.fem.Constant(mesh, float(kappa))
-            deviation = ufl.grad(u) - (points.mean - ufl.Identity(3))
-            self._hourglass = ufl.inner(k * deviation, ufl.grad(v)) * dx
-            self._with_hourglass = ufl.inner(stress + k * deviation, ufl.grad(v)) * dx
-            self._energy = dolfinx.fem.form(0.5 * k * ufl.inner(deviation, deviation) * dx)
+        self.hourglass: Hourglass | None = None
+        if isinstance(points, MeanGradientPoints):
+            kappa, shear = hourglass * law.shear_modulus, law.shear_modulus
+            self.hourglass = Hourglass(points, kappa, shear, plastic=law.state_size > 0)
         self._compiled: dict[str, Any] = {}
         self.changed = True
         index_map, bs = V.dofmap.index_map, V.dofmap.index_map_bs
@@ -110,26 +103,35 @@ class Forces:
 
     def internal_force(self) -> np.ndarray:
         """Internal force on the nodes, the hourglass term included, (nodes, 3), N; ghosts added in; collective."""
-        form = self._with_hourglass
-        if self._internal is not self._default:
-            form = self._internal if self._hourglass is None else self._internal + self._hourglass
         self.changed = False
-        return self._assemble("internal", form)
+        default = self._internal is self._default
+        vector = self._vectors["internal"]
+        vector.array[:] = 0.0
+        self._points.transfer()
+        if self.hourglass is not None:
+            self.hourglass.add_force(self._u, vector.array.reshape(-1, 3), stress=default)
+        return self._assemble("internal", ufl.Form([]) if default and self.hourglass is not None else self._internal)
+
+    def relax(self, F_n: np.ndarray, P_n: np.ndarray) -> None:
+        """Let the hourglass shape follow the plastic flow of a step from F_n and P_n, (n, 3, 3), of this rank."""
+        if self.hourglass is not None:
+            self.hourglass.relax(self._u, F_n, P_n)
 
     def external_force(self) -> np.ndarray:
         """External force on the nodes, (nodes, 3), N; ghosts added in; collective."""
+        self._vectors["external"].array[:] = 0.0
         return self._assemble("external", self._external)
 
     def hourglass_energy(self) -> float:
-        """This rank's hourglass energy, J."""
-        return float(dolfinx.fem.assemble_scalar(self._energy)) if self._energy is not None else 0.0
+        """This rank's hourglass energy, stored and dissipated, J."""
+        return 0.0 if self.hourglass is None else self.hourglass.stored(self._u) + self.hourglass.dissipated
 
     def _assemble(self, name: str, form: Any) -> np.ndarray:
         vector = self._vectors[name]
-        vector.array[:] = 0.0
         if not form.empty():
             if name not in self._compiled:
                 self._compiled[name] = dolfinx.fem.form(form)
             dolfinx.fem.assemble_vector(vector.array, self._compiled[name])
+        if not form.empty() or name == "internal":
             vector.scatter_reverse(dolfinx.la.InsertMode.add)
         return vector.array.reshape(-1, 3)

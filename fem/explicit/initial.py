@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+MOST_STEPS = 1e9  # of one run; more would not end in the life of a machine
 Field = Sequence[float] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 
@@ -38,8 +39,8 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
     array[:] = values
 
 
-def check_numbers(density: float, hourglass: float, safety: float) -> None:
-    """Check a density (kg/m^3), hourglass stiffness (over the shear modulus) and safety factor.
+def check_numbers(density: float, hourglass: float, safety: float, viscosity: tuple[float, float]) -> None:
+    """Check a density (kg/m^3), hourglass stiffness (over the shear modulus), safety factor and bulk viscosity.
 
     Raises:
         ValueError: If one is.
@@ -50,3 +51,18 @@ def check_numbers(density: float, hourglass: float, safety: float) -> None:
         raise ValueError(f"density must be positive, got {density}.")
     if not (np.isfinite(hourglass) and hourglass >= 0.0):
         raise ValueError(f"hourglass must not be negative, got {hourglass}.")
+    if len(viscosity) != 2 or not all(np.isfinite(b) and b >= 0.0 for b in viscosity):
+        raise ValueError(f"viscosity must be two numbers of at least 0, linear and quadratic, got {viscosity}.")
+
+
+def check_end(time: float, end: float, next_step: float) -> None:
+    """Refuse a time (s) that a run which is at `time`, with steps of about `next_step`, cannot end at.
+
+    Raises:
+        ValueError: If it is in the past, not finite, or more than 1e9 steps away.
+    """
+    if not time <= end < np.inf:
+        raise ValueError(f"The run cannot end at {end} s, it is at {time} s.")
+    if not next_step * MOST_STEPS > end - time:
+        steps = (end - time) / next_step if next_step > 0.0 else np.inf
+        raise ValueError(f"The run to {end:g} s would take about {steps:.0e} steps of {next_step:.3g} s.")

@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import dolfinx.fem
 import numpy as np
@@ -27,40 +26,24 @@ from mpi4py import MPI
 
 from fem import failure
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
-from fem.discretisation.quadrature import Points, explicit_points
+from fem.discretisation.mean_dilatation import explicit_points
 from fem.errors import SolverError
 from fem.explicit import contact, energy_balance
 from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
-from fem.explicit.initial import Field, check_numbers, fill
+from fem.explicit.initial import Field, check_end, check_numbers, fill
 from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
 from fem.laws import Law, as_law, check_fit
 from fem.mesh import Domain, as_domain
-from fem.parallel import fail_together, raise_together
-from fem.steps import Clock, Run
+from fem.parallel import fail_together
+from fem.steps import Clock, Run, Step
 
 if TYPE_CHECKING:
     from fem.explicit.output import ProjectedFields
     from fem.io.fields import Writer
 
-MOST_STEPS = 1e9  # of one run; more would not end in the life of a machine
 JUMP = 1e-9  # of the size of the body: by how much a prescribed displacement may differ from that of its nodes
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a run.
-
-    Attributes:
-        time: At its end, s.
-        dt: Its length, s.
-        number: Steps since the start of the simulation.
-    """
-
-    time: float
-    dt: float
-    number: int
 
 
 class ExplicitSolver:
@@ -76,8 +59,9 @@ class ExplicitSolver:
             coordinates (3, n) that returns (3, n).
         initial_displacement: m, in the same ways; None is zero.
         density: Reference density, kg/m^3; None takes the law's.
-        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points).
-        hourglass: Hourglass stiffness over the shear modulus (0.03 to 0.1 is usual); one-point only.
+        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points, mean dilatation).
+        hourglass: Hourglass stiffness over the shear modulus (`fem.explicit.hourglass`); one-point only.
+        viscosity: Linear and quadratic coefficient of the bulk viscosity (`fem.explicit.time_step`); zeros for none.
         safety: Factor on the stable step of the cells, in (0, 1]; lowered for meshes that need it
             (`fem.explicit.time_step`).
         output: Folder for the checkpoint and replay file of a failed run; None writes none.
@@ -106,7 +90,8 @@ class ExplicitSolver:
         initial_displacement: Field = None,
         density: float | None = None,
         integration: Literal["one-point", "full"] = "one-point",
-        hourglass: float = 0.05,
+        hourglass: float = 0.3,
+        viscosity: tuple[float, float] = (0.06, 1.2),
         safety: float = 0.9,
         output: str | PathLike[str] | None = None,
     ) -> None:
@@ -115,7 +100,7 @@ class ExplicitSolver:
         with fail_together(self.comm):
             self.law = law = as_law(law)
             self.density = law.density if density is None else float(density)
-            check_numbers(self.density, hourglass, safety)
+            check_numbers(self.density, hourglass, safety, viscosity)
             check_fit(law, "explicit", ("finite",), 3)
             self.contact = rigid_planes(contact)
         self.output = Path(output) if output is not None else None
@@ -124,11 +109,11 @@ class ExplicitSolver:
         self.time_constant = dolfinx.fem.Constant(self.domain.mesh, 0.0)
         self._x = V.tabulate_dof_coordinates()
         with fail_together(self.comm):
-            self.points: Points = explicit_points(V, integration)
+            self.points = explicit_points(V, integration)
             fill(self.u, initial_displacement, self._x, "displacement")
             fill(self.velocity, initial_velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)
-        self.forces = Forces(self.points, self.u, self.density, hourglass * law.shear_modulus)
+        self.forces = Forces(self.points, self.u, self.density, law, hourglass)
         self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned
         self.mass = self.forces.mass[: self.n_nodes]
@@ -139,7 +124,7 @@ class ExplicitSolver:
         self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self.time, self.steps, self.dt = 0.0, 0, 0.0
         self.in_contact, self.last_contact, self._touching = False, -np.inf, 0
-        self.points_evaluated = 0
+        self.points_evaluated, self._viscosity = 0, tuple(viscosity)
         self.clock = Clock()
         self._sums = Sums()
         self._initial: dict[str, Any] = {}
@@ -152,12 +137,15 @@ class ExplicitSolver:
         planes = self.contact
         self._transit = contact.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
         highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
-        rest, _ = self._step_bound(np.tile(np.eye(3), (self.points.n, 1, 1)))
-        rest = float(self.comm.allreduce(rest, op=MPI.MIN))
+        identity = np.tile(np.eye(3), (self.points.n, 1, 1))
+        rest = float(self.comm.allreduce(self._step_bound(identity, identity, 1.0, (0.0, 0.0))[0], op=MPI.MIN))
         self._factor = min(safety, MARGIN * 2.0 / highest / rest) if highest > 0.0 and rest > 0.0 else 0.0
+        # Penalty springs add penalty / rest^2 to the square of the highest frequency.
+        self._rest_step, penalty = rest, sum(plane.penalty for plane in planes)
+        self._spring_step = MARGIN * rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
         F = self.points.gather(self.u)
-        bound, bad = self._step_bound(F)
-        dt = self._factor * float(self.comm.allreduce(bound, op=MPI.MIN))
+        bound, bad, _ = self._step_bound(F, F, 1.0)
+        dt = self._stable_step(float(self.comm.allreduce(bound, op=MPI.MIN)))
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad, 0)
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
@@ -275,31 +263,30 @@ class ExplicitSolver:
             dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
-        n, mass = self.n_nodes, self.mass
-        rate = self._prescribed_rate(dt)
-        u_n, v_n, F_n, P_n = self._u.copy(), self._v.copy(), self.points.F.copy(), self.points.P.copy()
+        n, mass, rate = self.n_nodes, self.mass, self._prescribed_rate(dt)
+        before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
+        u_n, v_n, F_n, P_n = before[:4]
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
-            push, touching = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
+            push, touching, _ = self._springs(0.5 * dt)
+            stop, landed = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
             reaction = self._prescribe_velocity(rate)
             v_half = self._v.copy()
             self._u += dt * v_half
-            first = Impulses(push, reaction, 0.5 * (v_n + v_half))
+            first = Impulses(push + stop, reaction, 0.5 * (v_n + v_half))
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
         with self.clock("step"):
-            bound, bad = self._step_bound(F)
+            bound, bad, viscous = self._step_bound(F, F_n, dt)
         try:
-            state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching)))
+            state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching | landed)))
         except SolverError:
-            self._u[:], self._v[:], self.points.P[:] = u_n, v_n, P_n
-            self.u.x.scatter_forward()
-            self.points.gather(self.u)
-            self._save_failure()
+            self._go_back(*before)
             raise
         with self.clock("assemble"):
+            self.forces.relax(F_n, P_n)
             self.time_constant.value = self.time + dt
             if self.forces.has_external:
                 self.velocity.x.scatter_forward()
@@ -307,21 +294,41 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            push = contact.stop_approach(self.contact, self._x[:n] + self._u, self._v, mass, touching, self._tolerance)
+            push = self._springs(0.5 * dt)[0]
+            push = push + contact.stop_approach(self.contact, self.x[:n], self._v, mass, landed, self._tolerance)
             reaction = self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
-            self._sums.record((first, second), self._u - u_n, internal, external, dt)
+            self._sums.record((first, second), self._u - u_n, internal, external, viscous, dt)
         self.state, self.dt = state, dt
         self.time = limit if limit is not None and abs(limit - self.time - dt) <= 1e-12 * dt else self.time + dt
         self.steps += 1
         self.last_contact = self.time if self.in_contact else self.last_contact
         return dt
 
-    def _step_bound(self, F: np.ndarray) -> tuple[float, int]:
-        law = self.law
-        return smallest_step(F, self.points.per_cell, self._metric, law.bulk_modulus, law.shear_modulus, self.density)
+    def _springs(self, duration: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Impulses of penalty springs within a duration (s), added to the velocity; nodes in contact; energy, J."""
+        if self._spring_step == np.inf:
+            return np.zeros_like(self._v), np.zeros(self.n_nodes, dtype=bool), 0.0
+        x = self._x[: self.n_nodes] + self._u
+        force, touching, energy = contact.spring_force(self.contact, x, self.mass, self._rest_step)
+        self._v += (duration / self.mass)[:, None] * force
+        return duration * force, touching, energy
+
+    def _step_bound(
+        self, F: np.ndarray, F_n: np.ndarray, dt: float, viscosity: tuple[float, float] | None = None
+    ) -> tuple[float, int, float]:
+        """Stable step of this rank's cells, inverted point, viscous work; brings the viscous pressure up to date."""
+        law, p = self.law, self.points
+        moduli = (law.bulk_modulus, law.shear_modulus, self.density, *(viscosity or self._viscosity))
+        return smallest_step(F, F_n, dt, p.per_cell, self._metric, *moduli, p.volume, p.viscous)
+
+    def _stable_step(self, bound: float) -> float:
+        """Step to take where the cells allow `bound`, s."""
+        if not np.isfinite(self._spring_step):
+            return self._factor * bound
+        return min(self._factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
 
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int, touching: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure. Returns the new state."""
@@ -341,26 +348,17 @@ class ExplicitSolver:
         total = np.empty(3)
         self.comm.Allreduce(np.array([bound, -float(touching > 0), -float(problem is not None)]), total, op=MPI.MIN)
         if total[2] < 0.0:
-            self._stop(problem, F_n, F, dt)
-        self.next_step = self._factor * float(total[0])
+            given = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "law": self.law.name}
+            failure.stop(self.domain, self.points.per_cell, self.time, problem, self.output, **given)
+        self.next_step = self._stable_step(float(total[0]))
         self.in_contact, self._touching = bool(total[1] < 0.0), touching
         return state
 
-    def _stop(self, problem: failure.Problem | None, F_n: np.ndarray, F: np.ndarray, dt: float) -> NoReturn:
-        """Raise the problem of the lowest rank that has one, on all ranks, and write the file to replay it."""
-        sentence, first = failure.describe(self.domain, self.points.per_cell, self.time, problem)
-        error: Exception | None = None
-        if self.output is not None and self.comm.rank == first and problem is not None:
-            values: dict[str, Any] = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "time": self.time}
-            try:
-                failure.write_replay(self.output, problem=problem, reason=sentence, law=self.law.name, **values)
-            except OSError as caught:
-                error = SolverError(f"{sentence} The file to replay it cannot be written: {caught}.")
-        raise_together(self.comm, error)
-        raise SolverError(sentence)
-
-    def _save_failure(self) -> None:
-        """Write a checkpoint to the output folder, if there is one."""
+    def _go_back(self, u: np.ndarray, v: np.ndarray, _F: np.ndarray, P: np.ndarray, viscous: np.ndarray) -> None:
+        """Return to the start of a step that failed; write a checkpoint to the output folder, if there is one."""
+        self._u[:], self._v[:], self.points.P[:], self.points.viscous[:] = u, v, P, viscous
+        self.u.x.scatter_forward()
+        self.points.gather(self.u)
         if self.output is not None:
             with contextlib.suppress(OSError):  # raised on all ranks; report the error that stopped the run
                 self.save(self.output / failure.CHECKPOINT)
@@ -396,11 +394,7 @@ class ExplicitSolver:
         Raises:
             ValueError: On all ranks.
         """
-        if not self.time <= end < np.inf:
-            raise ValueError(f"The run cannot end at {end} s, it is at {self.time} s.")
-        if not self.next_step * MOST_STEPS > end - self.time:
-            steps = (end - self.time) / self.next_step if self.next_step > 0.0 else np.inf
-            raise ValueError(f"The run to {end:g} s would take about {steps:.0e} steps of {self.next_step:.3g} s.")
+        check_end(self.time, end, self.next_step)
 
     def _run(self, end: float, *, rebound: bool) -> Iterator[Step]:
         while self.time < end:
@@ -419,7 +413,7 @@ class ExplicitSolver:
     def energy_balance(self) -> EnergyBalance:
         """Energy and momentum now, and the work and impulses since the start."""
         self._prepare()
-        here = self.forces.hourglass_energy(), self._touching
+        here = self.forces.hourglass_energy(), self._springs(0.0)[2], self._touching
         return energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
 
     def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
@@ -473,11 +467,13 @@ class ExplicitSolver:
 
         state.restore(self, path)
         F = self.points.gather(self.u)
-        bound, bad = self._step_bound(F)
+        viscous = self.points.viscous.copy()
+        bound, bad, _ = self._step_bound(F, F, 1.0)
+        self.points.viscous[:] = viscous
         lowest = self.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
         if lowest <= 0.0:
             raise ValueError(f"The checkpoint {path} is damaged: a cell is inverted.")
-        self.next_step = self._factor * float(lowest)
+        self.next_step = min(self.next_step, self._stable_step(float(lowest)))
         self.time_constant.value = self.time
         self.prescribed.set_time(self.time)
         self._changed = self.forces.changed = False

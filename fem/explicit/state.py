@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fem.explicit.energy_balance import SUMS
 from fem.io import checkpoint
 from fem.io.checkpoint import Block, cell_numbers, node_numbers
 
-SCALARS = ("steps", "dt", "last_contact", "in_contact")
+SCALARS = ("steps", "dt", "next_step", "last_contact", "in_contact")
 INITIAL = ("kinetic", "speed", "momentum", "hourglass")
 
 
@@ -21,6 +22,8 @@ def save(solver: Any, path: str | PathLike[str]) -> None:
     """Write the state of a solver; collective; `ExplicitSolver.save` calls it."""
     sums = solver.comm.allreduce(solver._sums.pack())
     scalars: dict[str, Any] = {name: getattr(solver, name) for name in SCALARS}
+    hourglass = solver.forces.hourglass
+    scalars["hourglass_dissipated"] = solver.comm.allreduce(0.0 if hourglass is None else hourglass.dissipated)
     scalars |= {f"initial_{name}": solver._initial[name] for name in INITIAL} | {"sums": sums}
     blocks = _blocks(solver, solver.n_nodes)
     checkpoint.save(path, solver.comm, time=solver.time, blocks=blocks, scalars=scalars, identity=_identity(solver))
@@ -28,7 +31,9 @@ def save(solver: Any, path: str | PathLike[str]) -> None:
 
 def restore(solver: Any, path: str | PathLike[str]) -> None:
     """Put a solver into the state of a file; collective; `ExplicitSolver.restore` calls it."""
-    like: dict[str, Any] = {"steps": 0, "dt": 0.0, "last_contact": 0.0, "in_contact": False, "sums": np.zeros(13)}
+    like: dict[str, Any] = {name: False if name == "in_contact" else 0.0 for name in SCALARS}
+    like |= {"steps": 0, "sums": np.zeros(SUMS)}
+    like["hourglass_dissipated"] = 0.0
     like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
     blocks = _blocks(solver, len(solver._x))
     found = checkpoint.restore(path, solver.comm, blocks=blocks, scalars=like, identity=_identity(solver))
@@ -37,6 +42,11 @@ def restore(solver: Any, path: str | PathLike[str]) -> None:
     solver.velocity.x.array[:] = nodes["velocity"].reshape(-1)
     solver._internal_force, solver._external_force = nodes["internal_force"], nodes["external_force"]
     solver.points.P[:] = cells["P"].reshape(solver.points.P.shape)
+    solver.points.viscous[:] = cells["viscous"].reshape(-1)
+    hourglass = solver.forces.hourglass
+    if hourglass is not None:
+        hourglass.zeta[:] = cells["hourglass"]
+        hourglass.dissipated = found.scalars["hourglass_dissipated"] * (solver.comm.rank == 0)
     solver.state = cells["state"].reshape(solver.points.n, solver.law.state_size)
     for name in SCALARS:
         setattr(solver, name, found.scalars[name])
@@ -57,9 +67,12 @@ def _blocks(solver: Any, n: int) -> dict[str, Block]:
     fields |= {"internal_force": solver._internal_force, "external_force": solver._external_force}
     P = points.P.reshape(len(cells), points.per_cell, 3, 3)
     state = np.asarray(solver.state).reshape(len(cells), points.per_cell, solver.law.state_size)
+    arrays = {"P": P, "state": state, "viscous": points.viscous.reshape(len(cells), points.per_cell)}
+    if solver.forces.hourglass is not None:
+        arrays["hourglass"] = solver.forces.hourglass.zeta
     return {
         "nodes": Block(
             node_numbers(V)[:n], V.dofmap.index_map.size_global, {name: array[:n] for name, array in fields.items()}
         ),
-        "cells": Block(cells, mesh.topology.index_map(3).size_global, {"P": P, "state": state}),
+        "cells": Block(cells, mesh.topology.index_map(3).size_global, arrays),
     }

@@ -12,6 +12,7 @@ breathing mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers
 
 References:
     Flanagan and Belytschko (1981), 10.1002/nme.1620170504, section 4 (there with the trace for the eigenvalue).
+    von Neumann and Richtmyer (1950), 10.1063/1.1699639; Landshoff (1955), LA-1930: quadratic and linear viscosity.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem.discretisation.quadrature import Points
 from fem.explicit.forces import Forces
-from fem.laws.kernels import compiled, invert
+from fem.laws.kernels import compiled, determinant, invert
 
 ITERATIONS = 60
+SMALL = 1e-7  # largest gradient in the power iteration
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
 
 
@@ -58,24 +59,44 @@ def _largest(A: np.ndarray) -> float:
 
 @compiled
 def smallest_step(
-    F: np.ndarray, per_cell: int, metric: np.ndarray, bulk: float, shear: float, density: float
-) -> tuple[float, int]:
-    """Smallest stable step of the cells, and the first point with det F <= 0 or not finite (or -1).
+    F: np.ndarray,
+    F_n: np.ndarray,
+    dt: float,
+    per_cell: int,
+    metric: np.ndarray,
+    bulk: float,
+    shear: float,
+    density: float,
+    linear: float,
+    quadratic: float,
+    volume: np.ndarray,
+    viscous: np.ndarray,
+) -> tuple[float, int, float]:
+    """Smallest stable step of the cells, the first point with det F <= 0 or not finite (or -1), and viscous work.
 
     Args:
         F: Deformation gradients at the points, (n, 3, 3).
+        F_n: Those before the last step, (n, 3, 3).
+        dt: The last step, s.
         per_cell: Points per cell.
         metric: Of `cell_metric`, (n / per_cell, 3, 3), 1/m^2.
         bulk: K, Pa.
         shear: G, Pa.
         density: Reference density, kg/m^3.
+        linear: b_1, of the bulk viscosity.
+        quadratic: b_2.
+        volume: Reference volume of the points, (n,), m^3.
+        viscous: Viscous Kirchhoff pressure, (n,), Pa, brought from the start of the step to its end.
+
+    Returns:
+        Step, s; point; work of the viscous pressure in the step (trapezoid), J.
     """
     inverse, pushed = np.empty((3, 3)), np.empty((3, 3))
-    highest = 0.0
+    shortest, work = np.inf, 0.0
     for n in range(F.shape[0]):
         J = invert(F[n], inverse)
         if not (J > 0.0 and J < np.inf):
-            return 0.0, n
+            return 0.0, n, 0.0
         S = metric[n // per_cell]
         for i in range(3):
             for j in range(3):
@@ -85,11 +106,21 @@ def smallest_step(
                         total += inverse[k, i] * S[k, m] * inverse[m, j]
                 pushed[i, j] = total
         modulus = bulk * J * max(J, 2.0 * J - 1.0) + 4.0 / 3.0 * shear
-        highest = max(highest, modulus * _largest(pushed))
-    return (2.0 * np.sqrt(density / highest) if highest > 0.0 else np.inf), -1
+        highest = _largest(pushed)
+        if not highest > 0.0:
+            continue
+        length, speed = 2.0 / np.sqrt(highest), np.sqrt(modulus / density)
+        squeeze = np.log(J / determinant(F_n[n]))
+        closing = min(squeeze / dt, 0.0)
+        pressure = -density * length * squeeze / dt * (linear * speed - quadratic**2 * length * closing)
+        work -= 0.5 * (viscous[n] + pressure) * squeeze * volume[n]
+        viscous[n] = pressure
+        xi = linear - quadratic**2 * length / speed * closing
+        shortest = min(shortest, length / speed * (np.sqrt(1.0 + xi * xi) - xi))
+    return shortest, -1, work
 
 
-def highest_frequency(points: Points, forces: Forces, u: Any, bulk: float, shear: float) -> float:
+def highest_frequency(points: Any, forces: Forces, u: Any, bulk: float, shear: float) -> float:
     """Highest frequency of the free linear elastic body at rest, hourglass stiffness included, 1/s; collective.
 
     Power iteration on M^-1 K, matrix-free, with isotropic elasticity at every point. The Rayleigh quotient comes from
@@ -112,16 +143,20 @@ def highest_frequency(points: Points, forces: Forces, u: Any, bulk: float, shear
     size = np.array([np.abs(x).max(initial=1e-300)])
     comm.Allreduce(MPI.IN_PLACE, size, op=MPI.MAX)
     v = np.sin(1e3 * (x @ np.array([[1.0, 2.3, 3.1], [5.7, 1.9, 4.1], [3.3, 7.3, 2.9]])) / size)
+    steepest = comm.allreduce(float(np.abs(points.B).max(initial=1e-300)), op=MPI.MAX)
     quotient = 0.0
     for _ in range(ITERATIONS):
-        norm = np.sqrt(comm.allreduce(float(np.einsum("ni,ni->", v * mass, v))))
-        array[:n] = v / norm
+        # So small that the mean dilatation of full integration is linear in it.
+        array[:n] = v * (SMALL / steepest / comm.allreduce(float(np.abs(v).max(initial=1e-300)), op=MPI.MAX))
         u.x.scatter_forward()
         H = points.gather(u) - np.eye(3)
         trace = np.trace(H, axis1=1, axis2=2)[:, None, None]
         points.P[:] = shear * (H + np.swapaxes(H, 1, 2)) + (bulk - 2.0 / 3.0 * shear) * trace * np.eye(3)
         force = forces.internal_force()[:n]
-        quotient = comm.allreduce(float(np.einsum("ni,ni->", force, array[:n])))
+        work = [np.einsum("ni,ni->", force, array[:n]), np.einsum("ni,ni->", array[:n] * mass, array[:n])]
+        total = np.empty(2)
+        comm.Allreduce(np.array(work), total, op=MPI.SUM)
+        quotient = total[0] / total[1]
         v = force / mass
     array[:] = before
     return float(np.sqrt(quotient))

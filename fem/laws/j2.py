@@ -15,13 +15,14 @@ class J2(PlasticLaw):
     """Simo's multiplicative J2 law; Y(e) = yield_stress + linear_hardening e + saturation (1 - exp(-exponent e)).
 
     Args:
-        yield_stress: Y at e = 0, Pa, Kirchhoff.
+        yield_stress: Y at e = 0, Pa.
         linear_hardening: Pa.
         saturation: Voce stress added at large e, Pa; 0 for none.
         exponent: Voce rate; without saturation it has no effect.
         shear_modulus: G, Pa.
         bulk_modulus: K, Pa.
         density: Reference density, kg/m^3.
+        yield_measure: The stress that Y is compared with, "kirchhoff" or "cauchy"; they differ by the factor det F.
 
     References:
         Update: see `fem.laws.von_mises`.
@@ -39,6 +40,7 @@ class J2(PlasticLaw):
         shear_modulus: float,
         bulk_modulus: float,
         density: float,
+        yield_measure: str = "kirchhoff",
     ) -> None:
         check_positive(
             yield_stress=yield_stress,
@@ -49,6 +51,9 @@ class J2(PlasticLaw):
         )
         if not (linear_hardening >= 0.0 and saturation >= 0.0):
             raise ValueError(f"Hardening must not be negative, got {linear_hardening} and {saturation}.")
+        if yield_measure not in ("kirchhoff", "cauchy"):
+            raise ValueError(f'yield_measure must be "kirchhoff" or "cauchy", got "{yield_measure}".')
+        self.cauchy = yield_measure == "cauchy"
         super().__init__(
             [yield_stress, linear_hardening, 1.0, saturation, exponent, 0.0, 1.0],
             shear_modulus=shear_modulus,

@@ -94,6 +94,16 @@ def invert(A: np.ndarray, out: np.ndarray) -> float:
 
 
 @compiled
+def determinant(A: np.ndarray) -> float:
+    """Determinant of A (3, 3)."""
+    return (
+        A[0, 0] * (A[1, 1] * A[2, 2] - A[1, 2] * A[2, 1])
+        + A[0, 1] * (A[1, 2] * A[2, 0] - A[1, 0] * A[2, 2])
+        + A[0, 2] * (A[1, 0] * A[2, 1] - A[1, 1] * A[2, 0])
+    )
+
+
+@compiled
 def push(F: np.ndarray, A: np.ndarray, out: np.ndarray) -> None:
     """Write F A F^T to `out` for symmetric A; all (3, 3)."""
     for i in range(3):

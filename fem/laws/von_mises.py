@@ -1,7 +1,7 @@
 """Multiplicative von Mises plasticity: radial return on the isochoric elastic strain, with its exact tangent.
 
 State of a point, seven numbers: the inverse plastic metric C_p^-1 (11, 22, 33, 12, 23, 13; determinant 1) in the
-reference configuration, then the equivalent plastic strain e.
+reference configuration, then the equivalent plastic strain e. A law with adiabatic heating adds the temperature T, K.
 
     b = F_bar C_p^-1 F_bar^T,  F_bar = J^(-1/3) F          trial isochoric elastic strain
     s = G dev b,  q = sqrt(3/2) |s|                        trial stress, Kirchhoff
@@ -9,7 +9,12 @@ reference configuration, then the equivalent plastic strain e.
     s <- s (1 - 3 (G tr b / 3) De / q)
 
 The new b has deviator s/G and the trace that makes its determinant 1 (Simo keeps the trial trace, which lets the
-determinant drift). Flow stress: Y = H(e) (1 + C ln(max(De/(dt r), 1))) with H(e) = Y0 + B e^N + Q (1 - exp(-d e)).
+determinant drift). Flow stress:
+
+    Y = H(e) (1 + C ln(max(De/(dt r), 1))) (1 - theta^m),      H(e) = Y0 + B e^N + Q (1 - exp(-d e))
+
+with the homologous temperature theta = (T - T_0)/(T_m - T_0) at the end of the step, T = T_n + eta Y De/(rho c_p).
+Y is compared with the Kirchhoff stress, or, at choice, with the Cauchy stress: then J Y takes the place of Y.
 
 References:
     Simo (1988), 10.1016/0045-7825(88)90076-X; Simo and Hughes (1998), box 9.1 and section 9.3.
@@ -25,6 +30,7 @@ from fem.laws.kernels import compiled, energy, invert, pull_back, push, stress_r
 from fem.laws.law import check
 
 STATE_SIZE = 7
+MECHANICAL = 7  # parameters of the flow stress without heating; four follow with it
 _PAIRS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [1, 2], [0, 2]])
 ITERATIONS = 80
 
@@ -35,6 +41,8 @@ class Constants(Protocol):
     shear_modulus: float
     bulk_modulus: float
     parameters: np.ndarray
+    state_size: int
+    cauchy: bool
 
 
 def virgin(n: int) -> np.ndarray:
@@ -75,18 +83,50 @@ def flow_stress(e: float, De: float, dt: float, p: np.ndarray) -> tuple[float, f
 
 
 @compiled
-def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -> float:
+def heated_flow_stress(e: float, De: float, dt: float, p: np.ndarray, T: float) -> tuple[float, float]:
+    """As `flow_stress`, softened by the heat of the step.
+
+    Args:
+        e: Equivalent plastic strain at the end of the step.
+        De: Its increment.
+        dt: Time step, s.
+        p: Parameters of `flow_stress`, then, for a law with heating, m, eta/(rho c_p) (m^3 K/J), T_0 and T_m - T_0 (K).
+        T: Temperature at the start of the step, K; without heating it has no effect.
+    """
+    Y, slope = flow_stress(e, De, dt, p)
+    if p.shape[0] == MECHANICAL:
+        return Y, slope
+    m, heat, T_0, span = p[7], p[8], p[9], p[10]
+    found, softer, change = Y, 1.0, 0.0
+    for _ in range(50):  # found = Y (1 - theta(found)^m): the left side grows, the right side falls
+        theta = (T - T_0 + heat * found * De) / span
+        softer, change = 1.0, 0.0
+        if theta >= 1.0:
+            softer = 0.0
+        elif theta > 0.0:
+            power = theta**m
+            softer, change = 1.0 - power, m * power / theta * heat / span
+        step = (Y * softer - found) / (1.0 + Y * change * De)
+        found = max(found + step, 0.0)
+        if abs(step) <= 1e-15 * Y:
+            break
+    return found, (slope * softer - Y * change * found) / (1.0 + Y * change * De)
+
+
+@compiled
+def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray, T: float = 0.0) -> float:
     """Root De of q - G3 De - Y(e + De, De/dt) = 0 for a trial stress q above the flow stress; nan if there is none.
 
-    The left side falls strictly, from q - Y > 0 at De = 0 to at most 0 at (q - Y)/G3: a bracket. Newton steps that
-    leave it (the slope of e^N is infinite at e = 0) are replaced by bisection.
+    Without heating the left side falls strictly, from q - Y > 0 at De = 0 to at most 0 at (q - Y)/G3: a bracket. With
+    heating Y may fall, and the bracket ends at q/G3. Newton steps that leave it (the slope of e^N is infinite at e = 0)
+    are replaced by bisection.
     """
     low = 0.0
-    high = (q - flow_stress(e, 0.0, dt, p)[0]) / G3
-    De = high
+    De = (q - heated_flow_stress(e, 0.0, dt, p, T)[0]) / G3
+    high = De if p.shape[0] == MECHANICAL else q / G3
     residual = np.inf
     for _ in range(ITERATIONS):
-        Y, slope = flow_stress(e + De, De, dt, p)
+        Y, slope = heated_flow_stress(e + De, De, dt, p, T)
         residual = q - G3 * De - Y
         if abs(residual) <= 1e-15 * q:
             return De
@@ -104,7 +144,7 @@ def plastic_increment(q: float, G3: float, e: float, dt: float, p: np.ndarray) -
 
 
 @compiled
-def _sphere(s: np.ndarray, G: float, start: float) -> float:
+def isochoric_mean(s: np.ndarray, G: float, start: float) -> float:
     """The x that gives det(s/G + x I) = 1 for a deviator s: largest root of x^3 - |s/G|^2 x / 2 + det(s/G) = 1."""
     half = 0.0
     for i in range(3):
@@ -135,8 +175,9 @@ def evaluate(
     P: np.ndarray,
     new: np.ndarray,
     dP_dF: np.ndarray,
+    cauchy: bool = False,
 ) -> None:
-    """Fill P (n, 3, 3) and the new state (n, 7), and dP_dF (n, 3, 3, 3, 3) unless it is empty."""
+    """Fill P (n, 3, 3) and the new state (n, 7 or 8), and dP_dF (n, 3, 3, 3, 3) unless it is empty."""
     Fbar, F_inv, Fb_inv, M = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     b, s, flow, tau = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     L, db, d_tau, dP = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
@@ -161,13 +202,15 @@ def evaluate(
                 square += s[i, j] * s[i, j]
         q = np.sqrt(1.5 * square)
         e = state[n, 6]
+        T = state[n, 7] if state.shape[1] > STATE_SIZE else 0.0
         De = 0.0
-        if q > flow_stress(e, 0.0, dt, p)[0]:
-            De = plastic_increment(q, 3.0 * G * mean, e, dt, p)
+        scaled = J if cauchy else 1.0
+        if q > scaled * heated_flow_stress(e, 0.0, dt, p, T)[0]:
+            De = plastic_increment(q / scaled, 3.0 * G * mean / scaled, e, dt, p, T)
         pressure = K * (J - 1.0) * J
         shrink = 1.0
         if De == 0.0:
-            for a in range(7):
+            for a in range(state.shape[1]):
                 new[n, a] = state[n, a]
         else:
             shrink = 1.0 - 3.0 * G * mean * De / q
@@ -175,7 +218,7 @@ def evaluate(
                 for j in range(3):
                     flow[i, j] = s[i, j] / q  # |flow|^2 = 2/3
                     s[i, j] *= shrink
-            x = _sphere(s, G, mean)
+            x = isochoric_mean(s, G, mean)
             for i in range(3):
                 for j in range(3):
                     M[i, j] = s[i, j] / G + (x if i == j else 0.0)
@@ -183,13 +226,15 @@ def evaluate(
             for a in range(6):
                 new[n, a] = db[_PAIRS[a, 0], _PAIRS[a, 1]]
             new[n, 6] = e + De
+            if state.shape[1] > STATE_SIZE:
+                new[n, 7] = T + p[8] * shrink * q * De
         for i in range(3):
             for j in range(3):
                 tau[i, j] = s[i, j] + (pressure if i == j else 0.0)
         pull_back(tau, F_inv, P[n])
         if not with_tangent:
             continue
-        slope = flow_stress(e + De, De, dt, p)[1]
+        Y, slope = heated_flow_stress(e + De, De, dt, p, T)
         for k in range(3):
             for m in range(3):
                 # dF = e_k e_m^T, so L = dF F^-1 has one row; db is the change of the trial strain.
@@ -213,7 +258,8 @@ def evaluate(
                     for i in range(3):
                         for j in range(3):
                             dq += 1.5 * flow[i, j] * G * db[i, j]
-                    dDe = (dq - 3.0 * G * d_mean * De) / (3.0 * G * mean + slope)
+                    dDe = dq - 3.0 * G * d_mean * De - (J * Y * volume if cauchy else 0.0)
+                    dDe /= 3.0 * G * mean + scaled * slope
                     # change of the factor `shrink`
                     change = -3.0 * G * (d_mean * De + mean * dDe - mean * De * dq / q) / q
                 for i in range(3):
@@ -247,16 +293,16 @@ def stored(F: np.ndarray, state: np.ndarray, G: float, K: float, W: np.ndarray) 
 def respond(
     law: Constants, F: np.ndarray, state: np.ndarray, dt: float, *, tangent: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P (n, 3, 3), new state (n, 7) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
-    F, state = check(F, state, STATE_SIZE)
+    """P (n, 3, 3), new state (n, k) and dP_dF (n, 3, 3, 3, 3; empty without `tangent`) of a law with this update."""
+    F, state = check(F, state, law.state_size)
     P, new, dP_dF = np.empty_like(F), np.empty_like(state), np.empty((len(F) if tangent else 0, 3, 3, 3, 3))
-    evaluate(F, state, float(dt), law.shear_modulus, law.bulk_modulus, law.parameters, P, new, dP_dF)
+    evaluate(F, state, float(dt), law.shear_modulus, law.bulk_modulus, law.parameters, P, new, dP_dF, law.cauchy)
     return P, new, dP_dF
 
 
 def stored_energy(law: Constants, F: np.ndarray, state: np.ndarray) -> np.ndarray:
     """Elastic energy of the points of a law with this update, (n,), J/m^3."""
-    F, state = check(F, state, STATE_SIZE)
+    F, state = check(F, state, law.state_size)
     W = np.empty(len(F))
     stored(F, state, law.shear_modulus, law.bulk_modulus, W)
     return W
@@ -266,14 +312,14 @@ class PlasticLaw:
     """Abstract multiplicative plasticity; a final law adds its constants and its name.
 
     Args:
-        parameters: Constants of the flow stress, (7,), in the order of `flow_stress`.
+        parameters: Constants of the flow stress, (7,) or (11,), in the order of `heated_flow_stress`.
         shear_modulus: G, Pa.
         bulk_modulus: K, Pa.
         density: Reference density, kg/m^3.
     """
 
     strain, dimension = "finite", 3
-    state_size = STATE_SIZE
+    state_size, cauchy = STATE_SIZE, False
     observed: tuple[str, ...] = ("equivalent_plastic_strain",)
 
     def __init__(
@@ -283,13 +329,16 @@ class PlasticLaw:
         self.bulk_modulus = float(bulk_modulus)
         self.density = float(density)
         self.parameters = np.array(parameters, dtype=np.float64)
+        if len(parameters) > MECHANICAL:
+            self.state_size, self.observed = STATE_SIZE + 1, (*self.observed, "temperature")
 
     def initial_state(self, n: int) -> np.ndarray:
-        """Virgin state of n points, (n, 7)."""
-        return virgin(n)
+        """Virgin state of n points, (n, 7); (n, 8) with the temperature T_0 (K) of a law with heating."""
+        state = virgin(n)
+        return state if self.state_size == STATE_SIZE else np.column_stack([state, np.full(n, self.parameters[9])])
 
     def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state (n, 7), for F (n, 3, 3) reached in dt (s)."""
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and the new state, for F (n, 3, 3) reached in dt (s)."""
         P, new, _ = respond(self, F, state, dt, tangent=False)
         return P, new
 
@@ -298,8 +347,8 @@ class PlasticLaw:
         return respond(self, F, state, dt, tangent=True)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Equivalent plastic strain, (n, 1)."""
-        return state[:, 6:7]
+        """Equivalent plastic strain, (n, 1), and the temperature (K) of a law with heating, (n, 2)."""
+        return state[:, 6:]
 
     def stored_energy(self, F: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Elastic energy at each point, (n,), J/m^3 (nothing is stored by hardening)."""

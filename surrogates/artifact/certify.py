@@ -1,4 +1,5 @@
-"""The certificate of a law: is its tangent the derivative, symmetric, positive, and does Newton's method work with it?
+"""The certificate of a law: is its tangent the derivative, symmetric, positive, does Newton's method work with it, and
+does the law agree with itself?
 
 A consistent tangent alone does not make Newton converge with a network. `certify` needs no data: it drives the law
 along seeded random strain paths within its range, evaluates it in float64, and solves small patches of elements. The
@@ -20,6 +21,7 @@ from surrogates.artifact.contract import complete, describe
 from surrogates.artifact.load import switch_fusion_off
 from surrogates.artifact.patch_test import LoadStep, make_patch, pull
 from surrogates.artifact.schema import Manifest
+from surrogates.artifact.self_consistency import self_consistency
 
 Entries = dict[str, float | bool]
 STEPS, EVERY = 12, 3  # of a path; its direction changes, and differences are taken, every third
@@ -43,12 +45,17 @@ TOLERANCES = {
     "newton_strain": (1e-6, 0.0),
     "dissipated": (1e-3, 1e-9),
     "kinks": (0.0, 0.01),
+    "self_consistency": (1e-2, 1e-9),
+    "self_consistency_stress": (0.05, 1e-6),
+    "closed_loop": (0.05, 1e-6),
 }
+LATER = ("self_consistency", "self_consistency_stress", "closed_loop")  # entries that older certificates lack
 
 
 def certify(
     law: Any, *, strain: str | None = None, dimension: int | None = None, strain_max: float | None = None,
     dt: float | None = None, stress_scale: float | None = None, seed: int = 0, points: int = 24,
+    against_itself: bool = False,
 ) -> Entries:  # fmt: skip
     """Certificate of a law.
 
@@ -67,12 +74,13 @@ def certify(
         stress_scale: Pa, a stress that counts as one: changes of stress are relative to it; None for 2 G strain_max.
         seed: of the random paths and of the distortion of the patch.
         points: random paths; their amplitudes spread from a thousandth of `strain_max` to all of it.
+        against_itself: whether the law is compared with itself as well, in some 5000 steps.
 
     Returns:
         The entries that docs/guides/certificate.md describes: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`,
         `eigenvalue_min`, `eigenvalue_negative`, `virgin_stress` (Pa), `zero_increment`, `zero_increment_stress`;
-        `newton_order_element`, `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`; and the
-        settings.
+        `newton_order_element`, `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`;
+        `self_consistency`, `self_consistency_stress`, `closed_loop`; and the settings.
 
     Raises:
         ValueError: an argument does not fit, or the law gives a value that is not finite within its range.
@@ -85,11 +93,7 @@ def certify(
         stress_scale = 2 * about.shear_modulus * strain_max if stress_scale is None else stress_scale
     if isinstance(law, torch.nn.Module):
         law = complete(law)
-    if strain not in ("small", "finite") or dimension not in (2, 3):
-        raise ValueError(f"strain must be small or finite and dimension 2 or 3, got {strain!r} and {dimension}.")
-    for name, value in {"strain_max": strain_max, "dt": dt, "stress_scale": stress_scale, "points": points}.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value}.")
+    _check(strain, dimension, {"strain_max": strain_max, "dt": dt, "stress_scale": stress_scale, "points": points})
     switch_fusion_off()
     virgin_stress = _virgin_stress(law, dimension, dt)
     if isinstance(law, torch.nn.Module):
@@ -100,11 +104,21 @@ def certify(
     found: Entries = _along(law, F, dt, strain_max, stress_scale, finite=strain == "finite")
     found["virgin_stress"] = virgin_stress
     found |= _newton(law, dimension, strain_max, dt, seed)
+    if against_itself:
+        found |= self_consistency(law, strain=strain, dimension=dimension, strain_max=strain_max, dt=dt)
     settings = {"strain_max": strain_max, "dt": dt, "seed": seed, "points": points, "stress_scale": stress_scale}
     for name, value in found.items():
         if not math.isfinite(value):
             raise ValueError(f"The law cannot be certified: its {name} is not finite within its range.")
     return found | settings
+
+
+def _check(strain: str, dimension: int, positive: Mapping[str, float]) -> None:
+    if strain not in ("small", "finite") or dimension not in (2, 3):
+        raise ValueError(f"strain must be small or finite and dimension 2 or 3, got {strain!r} and {dimension}.")
+    for name, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}.")
 
 
 def random_paths(strain: str, d: int, strain_max: float, *, points: int, seed: int) -> Tensor:
@@ -259,9 +273,14 @@ def settings(manifest: Manifest, strain_max: float | None = None) -> dict[str, A
 
 
 def disagreements(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Entries of a stored certificate that differ from those found by more than `TOLERANCES`, or are not there."""
+    """Entries of a stored certificate that differ from those found by more than `TOLERANCES`, or are not there.
+
+    Those of `LATER` may be missing: a certificate of before is still one.
+    """
     wrong = []
     for name, value in found.items():
+        if name in LATER and name not in stored:
+            continue
         relative, absolute = TOLERANCES.get(name, (1e-9, 0.0))
         other = stored.get(name, math.nan)
         if not abs(value - other) <= max(absolute, relative * min(abs(value), abs(other))):

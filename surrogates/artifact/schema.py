@@ -170,6 +170,9 @@ class Certificate:
     newton_iterations_element: float = math.nan
     newton_order_patch: float = math.nan
     newton_iterations_patch: float = math.nan
+    self_consistency: float = math.nan
+    self_consistency_stress: float = math.nan
+    closed_loop: float = math.nan
     strain_max: float | None = None
     dt: float | None = None
     seed: int | None = None

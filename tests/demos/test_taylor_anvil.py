@@ -19,8 +19,8 @@ SMALL = ["--law", "magnesium-neo-hookean", "--cells", "4", "--length", "1e-3"]
 SMALL += ["--until", "1e-6", "--frames", "2", "--every", "5"]
 KEYS = {
     "law", "ranks", "cells", "points", "steps", "dt", "time", "final_length", "final_radius", "kinetic_energy",
-    "internal_energy", "hourglass_energy", "contact_work", "energy_error", "momentum_error", "seconds",
-    "points_per_second", "velocity", "density", "range", "fields",
+    "internal_energy", "hourglass_energy", "viscous_energy", "contact_loss", "energy_error", "momentum_error",
+    "seconds", "points_per_second", "velocity", "density", "range", "fields",
 }  # fmt: skip
 # What must not depend on ranks or symmetry; energies apart, which a quarter has a quarter of.
 SHAPE = ("steps", "dt", "time", "final_length", "final_radius")

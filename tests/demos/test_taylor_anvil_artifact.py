@@ -193,7 +193,7 @@ def test_pretrained_law_gives_the_same_summary_on_any_number_of_ranks(tmp_path, 
             ["mpirun", "-n", str(ranks), *command, str(folder)], check=True, env=environment, timeout=300
         )
         summaries[ranks] = json.loads((folder / "summary.json").read_text())
-    names = ("final_length", "final_radius", "kinetic_energy", "internal_energy", "contact_work")
+    names = ("final_length", "final_radius", "kinetic_energy", "internal_energy", "contact_loss")
     worst = max(abs(summaries[n][k] / summaries[1][k] - 1) for n in (2, 3, 8) for k in names)
     print(f"largest relative difference of {dtype}: {worst:.1e}")
     assert worst < tolerance

@@ -30,7 +30,9 @@ def test_energy_and_momentum_of_an_impact_balance(box, name, integration):
     assert max(balance.momentum_error for balance in worst) < 1e-9
     balance = worst[-1]
     assert balance.contact_impulse[2] > 0.0
-    assert balance.contact_work < 0.0
+    assert balance.contact_loss > 0.0
+    assert balance.viscous_energy > 0.0
+    assert balance.external_work == balance.reaction_work == balance.contact_energy == 0.0
     assert balance.hourglass_energy < 0.05 * balance.internal_energy
     assert solver.law.observe(solver.state).max() > 0.1
 
@@ -115,7 +117,7 @@ def test_mirror_and_quarter_symmetry(box, nodes):
     x, u, _ = nodes(whole)
     scale = np.abs(u).max()
     for axis in (0, 1):
-        assert np.abs(_mirrored(x, u, axis, SIZE[0]) - u).max() < 1e-11 * scale
+        assert np.abs(_mirrored(x, u, axis, SIZE[0]) - u).max() < 1e-10 * scale  # rounding, grown by plastic flow
     domain = box((SIZE[0] / 2, SIZE[1] / 2, SIZE[2]), (cells // 2, cells // 2, 6))
     centre = domain_with_planes(domain)
     quarter = ExplicitSolver(centre, law, **options)

@@ -30,7 +30,7 @@ def compare(make, nodes, until=1e-6):
         assert np.abs(a - b).max() < 1e-10 * np.abs(b).max()
     balance, expected = together.energy_balance().as_dict(), alone.energy_balance().as_dict()
     energy = max(expected["internal_energy"], 1e-30)
-    for name in ("kinetic_energy", "internal_energy", "hourglass_energy", "contact_work", "external_work"):
+    for name in ("kinetic_energy", "internal_energy", "hourglass_energy", "contact_loss", "external_work"):
         assert abs(balance[name] - expected[name]) < 1e-10 * energy
     assert balance["contact_nodes"] == expected["contact_nodes"]
     assert balance["contact_impulse_z"] == pytest.approx(expected["contact_impulse_z"], rel=1e-10, abs=1e-16)

@@ -90,3 +90,26 @@ def test_constants_are_checked():
         load_law("magnesium-j2", yield_stress=100e6, linear_hardening=-1.0)
     with pytest.raises(ValueError, match="density must be positive, got nan"):
         load_law("magnesium-j2", density=float("nan"))
+
+
+def test_the_yield_stress_may_be_that_of_the_cauchy_stress():
+    """Confined compression, where det F is far from one: q = Y or q = Y det F of the Kirchhoff stress."""
+    F = np.diag([1.0, 1.0, 0.8])[None]
+    for measure, factor in (("kirchhoff", 1.0), ("cauchy", 0.8)):
+        law = load_law("magnesium-j2", yield_measure=measure)
+        P, state = law.update(F, law.initial_state(1), 1e-6)
+        tau = P[0] @ F[0].T
+        q = np.sqrt(1.5) * np.linalg.norm(tau - np.trace(tau) / 3.0 * np.eye(3))
+        assert q == pytest.approx(factor * (150e6 + 300e6 * state[0, 6]), rel=1e-12)
+        assert state[0, 6] > 0.1
+    G = F + 0.05 * np.random.default_rng(0).normal(size=(1, 3, 3))
+    _, _, dP_dF = law.tangent(G, state, 1e-6)
+    for k, m in np.ndindex(3, 3):
+        ends = []
+        for sign in (1.0, -1.0):
+            moved = G.copy()
+            moved[0, k, m] += sign * 1e-6
+            ends.append(law.update(moved, state, 1e-6)[0][0])
+        np.testing.assert_allclose(dP_dF[0, :, :, k, m], (ends[0] - ends[1]) / 2e-6, atol=1e-6 * np.abs(dP_dF).max())
+    with pytest.raises(ValueError, match='yield_measure must be "kirchhoff" or "cauchy", got "nominal"'):
+        load_law("magnesium-j2", yield_measure="nominal")
