@@ -195,7 +195,8 @@ def test_points_that_fail_leave_the_others_alone():
 
 def test_certificate_holds_the_entries_and_older_ones_may_lack_them():
     law = Known(2)
-    found = certify(law, strain="small", dimension=2, strain_max=0.1, dt=DT, stress_scale=G, points=2, against_itself=True)
+    options = {"strain_max": 0.1, "dt": DT, "stress_scale": G, "points": 2, "against_itself": True}
+    found = certify(law, strain="small", dimension=2, **options)
     assert set(LATER) <= set(found)
     older = {name: value for name, value in found.items() if name not in LATER}
     assert disagreements(older, found) == []

@@ -11,6 +11,7 @@ from surrogates.artifact import Law, load_law
 from surrogates.artifact.certify import LATER
 from surrogates.artifact.self_consistency import self_consistency
 from surrogates.certificate import certify, disagreements, settings
+from surrogates.path.reference_paths import read_paths, reference_error
 
 FOLDER = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
 EYE = torch.eye(3, dtype=torch.float64)
@@ -102,6 +103,22 @@ def test_law_agrees_with_itself_as_its_certificate_says(any_law: Law) -> None:
             any_law.module, **{name: chosen[name] for name in ("strain", "dimension", "strain_max", "dt")}
         )
     assert disagreements(stored, found) == []
+
+
+@pytest.mark.parametrize("name", ["recurrent", "pca_net"])
+def test_a_path_law_is_as_true_as_its_manifest_says(name: str) -> None:
+    """On the reference paths beside it, which it was not trained on; the same law with random weights fails."""
+    law, paths = load_law(FOLDER / f"{name}.pt"), read_paths(FOLDER / f"{name}_paths.npz")
+    assert len(paths) == 8
+    stated = law.stored["errors"]["reference_paths"]
+    assert reference_error(law.module, paths) == pytest.approx(stated, rel=0.01)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in law.module.parameters():
+            if parameter.numel() > 1:
+                size = parameter.std().clamp_min(1e-3)
+                parameter.copy_(parameter.mean() + size * torch.randn(parameter.shape, generator=generator))
+    assert not reference_error(law.module, paths) < 2 * stated
 
 
 def test_manifest_beside_is_the_one_inside(any_law: Law) -> None:
