@@ -359,7 +359,7 @@ def draw(path: Path, curves: dict[str, Any], kinds_: Table, points: Table) -> No
         axes[2].bar(np.arange(len(names)) + 0.8 * i / len(laws), values, 0.8 / len(laws), label=law)
     axes[2].set(yscale="log", ylabel="error of the deviator, %", title="mean over the paths")
     axes[2].set_xticks(np.arange(len(names)) + 0.3, names, rotation=20)
-    axes[2].legend(fontsize=7)
+    axes[2].legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.1), frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -2,8 +2,7 @@
 
 For a matrix of weights with the gradient G, L and R are running means of G G^T and G^T G. Adam is applied to
 Q_L^T G Q_R with the eigenvectors Q_L, Q_R of L and R, which are renewed every few steps by one step of orthogonal
-iteration. Vectors take Adam as it is. For the recurrent laws it needs several times fewer steps than Adam
-(docs/results/recurrent-law.md).
+iteration. Vectors take Adam as it is.
 
 References:
     Vyas et al. (2024), SOAP: improving and stabilizing Shampoo using Adam, arXiv:2409.11321, algorithm 3.
