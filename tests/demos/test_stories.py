@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STORIES = ["impact", "implicit", "own_law", "own_forms", "lattice", "graded", "polycrystal"]
 SHRUNKEN = {  # constants of the pipeline for a run of seconds; its law is hardly trained
-    "GRAINS, SAMPLES, EPOCHS = 8, 256, 80": "GRAINS, SAMPLES, EPOCHS = 2, 24, 1",
-    "BOUND = 0.4": "BOUND = 1.5",
+    "GRAINS, SAMPLES, EPOCHS = 64, 256, 80": "GRAINS, SAMPLES, EPOCHS = 2, 24, 1",
+    "BOUND = 0.2": "BOUND = 1.5",
     "END = 1e-3, 3e-3, 150.0, 1.5e-6": "END = 1e-3, 3e-3, 150.0, 5e-7",
 }
 
