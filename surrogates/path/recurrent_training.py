@@ -146,6 +146,8 @@ class Trainer:
                     raise
         self.lanes = self.workers[0].lanes if self.workers else 16
         self.pool = ThreadPoolExecutor(max(1, len(self.workers)))
+        if not self.workers:
+            switch_fusion_off()
         self.step = torch.jit.script(model.overlay) if not self.workers else None
         self.parameters = [getattr(model.overlay, name) for name in config.sizes.shapes()]
 
