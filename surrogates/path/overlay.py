@@ -134,6 +134,20 @@ class Overlay(torch.nn.Module):
     bound: Final[float] = 2.0  # bound of the target of a memory tensor
     volume_scale: Final[float] = 30.0  # scale of J - 1
     small: Final[float] = 1e-8  # added to squares of lengths
+    mix: Tensor
+    left: Tensor
+    right: Tensor
+    basis: Tensor
+    W1: Tensor
+    b1: Tensor
+    W2: Tensor
+    b2: Tensor
+    W3: Tensor
+    b3: Tensor
+    strength: Tensor
+    viscosity: Tensor
+    share: Tensor
+    rate: Tensor
 
     def __init__(self, sizes: Sizes, seed: int = 0) -> None:
         super().__init__()
