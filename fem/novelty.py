@@ -55,11 +55,11 @@ class NoveltyMonitor:
         top = self._comm.allreduce(float(self.largest.max(initial=0.0)), MPI.MAX)
         if top > 1.0 and not self._warned:
             self._warned = True
-            share, where = self.report()["fraction"], self.report()["where"]
+            found = self.report()
             if self._comm.rank == 0:
                 logger.warning(
                     "The law leaves its training data: novelty %.2f at %s m, %.2g %% of the points beyond 1, %.3g s.",
-                    top, where, 100 * share, self._solver.time,
+                    top, found["where"], 100 * found["fraction"], self._solver.time,
                 )  # fmt: skip
         if self._stop is not None and top > self._stop:
             place = self.report()["where"]

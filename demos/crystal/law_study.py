@@ -152,6 +152,13 @@ def cut(F: np.ndarray, time: np.ndarray, factor: int) -> tuple[np.ndarray, np.nd
     return np.swapaxes(fine, -1, -2), (1 - part[..., 0, 0]) * time[:, low] + part[..., 0, 0] * time[:, low + 1]
 
 
+def follow_finer(law: Any, F: np.ndarray, time: np.ndarray, factor: int) -> np.ndarray:
+    """Cauchy stress (s, T, 3, 3), Pa, at the given instants in `factor` times as many steps, in the frame of F."""
+    G, fine = cut(F, time, factor)
+    R = F @ np.linalg.inv(G[:, ::factor])
+    return np.asarray(R @ follow(law, G, fine)[:, ::factor] @ np.swapaxes(R, -1, -2))
+
+
 def deviator(sigma: np.ndarray) -> np.ndarray:
     """Deviator of (..., 3, 3)."""
     return sigma - np.trace(sigma, axis1=-2, axis2=-1)[..., None, None] / 3 * np.eye(3)
@@ -219,11 +226,7 @@ def steps(law: Any, F: np.ndarray, time: np.ndarray, true: np.ndarray) -> dict[s
     whole = follow(law, F, time)
     found: dict[str, float] = {}
     for factor in (2, 8, 16):
-        G, fine = cut(F, time, factor)
-        sigma = follow(law, G, fine)[:, ::factor]
-        # The stress in the frame of U: sigma_hat = R^T sigma R.
-        R = F @ np.linalg.inv(G[:, ::factor])
-        sigma = R @ sigma @ np.swapaxes(R, -1, -2)
+        sigma = follow_finer(law, F, time, factor)
         found[f"finer {factor}"] = float(errors(sigma, true).mean())
         found[f"itself {factor}"] = float(errors(sigma, whole).mean())
     for stride in (2, 4, 8):
@@ -316,10 +319,8 @@ def impact(
             pairs = novelty_pairs(law, states, found)
             table[name]["negative eigenvalues"] = negative_share(law, F, time, np.concatenate(states))
             for factor in (2, 8) if getattr(law, "compiled", None) is not None else ():
-                G, fine = cut(F, time, factor)
-                again = follow(law, G, fine)[:, ::factor]
-                R = F @ np.linalg.inv(G[:, ::factor])
-                table[name][f"itself {factor}"] = float(errors(R @ again @ np.swapaxes(R, -1, -2), sigma, time).mean())
+                again = follow_finer(law, F, time, factor)
+                table[name][f"itself {factor}"] = float(errors(again, sigma, time).mean())
     return table, pairs
 
 

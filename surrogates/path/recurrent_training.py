@@ -157,8 +157,7 @@ class Trainer:
         # Each block holds paths of like length, so that few lanes are empty.
         rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
         blocks = [block([self.paths[r] for r in rows[i : i + lanes]], lanes, width) for i in range(0, len(rows), lanes)]
-        states = [np.zeros((self.config.sizes.state, lanes), dtype=np.float32) for _ in blocks]
-        states = [self.workers[0].initial_state() for _ in blocks] if self.workers else states
+        states = [aligned((self.config.sizes.state, lanes)) for _ in blocks]
         for start in range(0, max(len(b.values) for b in blocks), width):
             alive = [k for k, b in enumerate(blocks) if len(b.values) > start]
             parts = [blocks[k].values[start : start + width] for k in alive]
