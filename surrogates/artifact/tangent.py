@@ -12,12 +12,12 @@ STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the differences, relative to the st
 def differences(law: Any, F: Tensor, state: Tensor, dt: float, strain_max: float) -> tuple[Tensor, Tensor]:
     """Derivative of `forward` by central differences, and where it has none.
 
-    Central differences are taken at steps `STEPS`, each pair of neighbours extrapolated to fourth order, and for every
-    point and direction the value is kept that differs least from that of the next smaller step: the largest steps err
-    by curvature, the smallest by round-off, and the choice does not depend on the tangent under test. A direction is
-    a kink where the two one-sided differences of the smallest step differ by more than 1e-3 of the derivative and by no
-    less than half of what they did one step larger (of a smooth law they differ in proportion to the step), or where
-    those of the second smallest step do and no two steps agree to 1e-5.
+    Central differences are taken at steps `STEPS`, and each pair of neighbours is extrapolated to fourth order. The
+    value of a pair is in doubt by its change to the next pair, and by the part of its one-sided differences that does
+    not fall in proportion to the step: a kink within the step, since pairs on both sides of a kink agree with each
+    other on the mean of two slopes. For every point and direction the value with the least doubt is kept: the largest
+    steps err by curvature, the smallest by round-off, and the choice does not depend on the tangent under test. A
+    direction is a kink where that part of the one-sided differences is still above 1e-5 of the derivative.
 
     Args:
         law: anything with `forward`.
@@ -33,7 +33,7 @@ def differences(law: Any, F: Tensor, state: Tensor, dt: float, strain_max: float
     unit = torch.eye(d * d, dtype=torch.float64).reshape(1, d * d, d, d)
     # All directions of a point in one call: networks are much faster on many points.
     many = state.repeat_interleave(d * d, dim=0)
-    central, gaps = [], []
+    central, bends = [], []
     with torch.no_grad():
         P = law.forward(F, state, dt)[0].unsqueeze(1)
         for step in STEPS:
@@ -43,14 +43,15 @@ def differences(law: Any, F: Tensor, state: Tensor, dt: float, strain_max: float
                 for sign in (1, -1)
             )
             central.append((plus - minus) / (2 * h))
-            gaps.append((plus - 2 * P + minus).abs().amax(dim=(2, 3)) / h)
+            bends.append((plus - 2 * P + minus) / h)  # of a smooth law in proportion to h
     fourth = torch.stack([(100 * fine - coarse) / 99 for coarse, fine in zip(central, central[1:])])
+    jump = torch.stack([(10 * fine - coarse).abs().amax(dim=(2, 3)) / 9 for coarse, fine in zip(bends, bends[1:])])
     change = (fourth[1:] - fourth[:-1]).abs().amax(dim=(3, 4))
-    least, best = change.min(dim=0)
+    doubt = change + jump[1:]
+    best = doubt.argmin(dim=0)
     found = fourth[1:].gather(0, best[None, :, :, None, None].expand(1, n, d * d, d, d))[0]
     size = found.abs().amax(dim=(2, 3))
-    second, last = ((gaps[k] > 1e-3 * size) & (gaps[k] > 0.5 * gaps[k - 1]) for k in (-2, -1))
-    kink = last | (second & (least > 1e-5 * size))
+    kink = jump[1:].gather(0, best[None])[0] > 1e-5 * size
     return found.permute(0, 2, 3, 1).reshape(n, d, d, d, d), kink.reshape(n, d, d)
 
 

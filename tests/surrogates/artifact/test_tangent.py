@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,18 @@ def test_kink_beside_the_point_does_not_disturb_it():
         found, kink = tangent.differences(law, F, torch.zeros(1, 0, dtype=torch.float64), 1.0, 1.0)
         assert bool(kink.any()) == seen
         assert tangent.difference(torch.full((1, 1, 1, 1, 1), 2.0), found, kink) < 1e-8
+
+
+def test_kink_anywhere_within_the_steps_is_found_or_does_not_count():
+    """Pairs of steps on both sides of a kink agree with each other on the mean of its slopes, which is no derivative."""
+    rng = np.random.Generator(np.random.Philox(key=0))
+    for _ in range(300):
+        distance, jump = 10 ** rng.uniform(-8.5, -2.0), 10 ** rng.uniform(-6.0, 0.5)
+        law = Function(lambda F: 2 * torch.sin(F) + jump * (F - distance).clamp(min=0.0))
+        F = torch.zeros(1, 1, 1, dtype=torch.float64)
+        found, kink = tangent.differences(law, F, torch.zeros(1, 0, dtype=torch.float64), 1.0, 1.0)
+        assert tangent.difference(torch.full((1, 1, 1, 1, 1), 2.0), found, kink) < 1e-5
+        assert bool(kink.any()) <= (distance < 1e-6)
 
 
 def test_asymmetry_is_the_share_of_the_skew_part():
