@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 #: Parameters of the polycrystal of a data set that the new ones take over.
 CRYSTAL = ("texture", "grains", "grain_seed", "symmetry", "fibre_spread", "slip", "backend")
-#: Sizes of a recurrent law, which its continued training keeps.
-SIZES = ("elements", "memory", "width", "mixed", "products", "basis")
+#: Options of the old law that the new one keeps.
+KEPT = ("elements", "memory", "width", "mixed", "products", "basis", "limit")
 EVERY = 5  # steps between two looks at the novelty
 
 
@@ -150,7 +150,7 @@ def run(
     surrogates.train.run(
         "recurrent", data=[*data, new], output=output, name=old.manifest.name, initial=str(locate(law)), epochs=epochs,
         learning_rate=learning_rate, seed=seed, command=f"surrogates.active.run({str(law)!r})",
-        **{name: config[name] for name in SIZES if name in config},
+        **{name: config[name] for name in KEPT if name in config},
     )  # fmt: skip
     after = error_on(load_law(output), held)
     return {

@@ -19,7 +19,7 @@ from torch import Tensor
 from surrogates.artifact import Observable
 from surrogates.path.corotated import first_piola, from_five, pieces, relative, strain, stretch
 from surrogates.path.overlay import Overlay
-from surrogates.tensors import PointLaw, determinant
+from surrogates.tensors import PointLaw, determinant, inverse
 
 #: Strain of a piece of a step; a larger step is cut inside the law.
 LIMIT = 0.003
@@ -92,7 +92,7 @@ class RecurrentLaw(PointLaw):
             part = (torch.clamp(count, max=j) / count).reshape(-1, 1, 1)
             B_j = eye + part * (B - eye)
             if j > 1:
-                M = torch.matmul(G_n, torch.linalg.inv(G))
+                M = torch.matmul(G_n, inverse(G))
                 B_j = torch.matmul(torch.matmul(M.transpose(1, 2), B_j), M)
             D, S = stretch(B_j)
             E, volume = strain(G).to(kind), (determinant(G) - 1.0).to(kind)

@@ -23,7 +23,7 @@ from surrogates.path.compiled_windows import CompiledWindows
 from surrogates.path.data import DENSITY, Samples, crystal_constant, load_samples, matrices, moduli, trained_range
 from surrogates.path.errors import follow, refined, report
 from surrogates.path.overlay import Overlay, Sizes
-from surrogates.path.recurrent import RecurrentLaw
+from surrogates.path.recurrent import LIMIT, RecurrentLaw
 from surrogates.path.windows import GIVEN, Block, Rows, aligned, batches, block, prepare
 from surrogates.tensors import deviator
 from surrogates.training.checkpoint import Checkpoint
@@ -54,6 +54,7 @@ class RecurrentConfig:
     epochs: int = option(600, "passes over the training paths")
     batch: int = option(128, "paths per step of the optimiser")
     window: int = option(80, "pieces of steps per window")
+    limit: float = option(LIMIT, "largest strain of a piece of a step; the law cuts longer steps")
     learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
     final_rate: float = option(1e-5, "last learning rate")
     seed: int = option(0, "seed of weights and batches")
@@ -65,6 +66,8 @@ class RecurrentConfig:
         check_integers(self, 1, *sizes, "epochs", "batch", "window")
         check_rates(self)
         check_seed(self.seed)
+        if not 1e-5 <= self.limit <= 0.1:
+            raise ValueError(f"limit must lie between 1e-5 and 0.1, got {self.limit}.")
 
     @property
     def sizes(self) -> Sizes:
@@ -110,7 +113,7 @@ def build(config: RecurrentConfig, train: Sets) -> RecurrentLaw:
     if len(found) > 1:
         raise ValueError(f"Data sets trained on together must have the same moduli, got {sorted(found)}.")
     bulk, shear = found.pop()
-    law = RecurrentLaw(Overlay(config.sizes, config.seed), bulk=bulk, shear=shear)
+    law = RecurrentLaw(Overlay(config.sizes, config.seed), bulk=bulk, shear=shear, limit=config.limit)
     if config.initial:
         try:
             law.load_state_dict(load_law(config.initial).module.state_dict())

@@ -173,6 +173,16 @@ def test_training_learns_and_resumes(sets: Sets, tmp_path: Path) -> None:
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_the_law_cuts_its_steps_as_its_training_did(sets: Sets) -> None:
+    fine = dataclasses.replace(CONFIG, limit=0.0005, epochs=1)
+    coarse = dataclasses.replace(CONFIG, limit=0.004, epochs=1)
+    laws = {config.limit: build(config, sets) for config in (fine, coarse)}
+    pieces = {law.limit: fit(law, sets, sets, config)["pieces"] for config, law in zip((fine, coarse), laws.values())}
+    assert set(pieces) == {0.0005, 0.004} and pieces[0.0005] > 4 * pieces[0.004]
+    with pytest.raises(ValueError, match="limit must lie between 1e-5 and 0.1, got 0"):
+        dataclasses.replace(CONFIG, limit=0.0)
+
+
 def test_batches_hold_every_path_once() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(20, 500, 45)
