@@ -97,7 +97,7 @@ class TorchLaw:
 
         def evaluate(part: slice) -> None:
             if self.compiled is not None:
-                P[part], new[part] = self.compiled.update(F[part], state[part], dt)
+                self.compiled.update_into(F[part], state[part], dt, P[part], new[part])
                 return
             with self._mode():
                 piece = self.module(torch.from_numpy(F[part]), torch.from_numpy(state[part]), float(dt))

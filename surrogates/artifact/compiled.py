@@ -67,11 +67,19 @@ class CompiledLaw:
             MemoryError: There is no memory for the intermediate results.
         """
         P, new = np.empty_like(F), np.empty_like(state)
+        self.update_into(F, state, dt, P, new)
+        return P, new
+
+    def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
+        """As `update`, into arrays that are there; all are contiguous.
+
+        Raises:
+            MemoryError: There is no memory for the intermediate results.
+        """
         arrays = (array.ctypes.data for array in (self._weights, F, state, P, new))
         job = _Job(len(F), *arrays, float(dt), *self._numbers)
         if self._library.evaluate(ctypes.byref(job)):
             raise MemoryError("The compiled law has no memory for its intermediate results.")
-        return P, new
 
 
 def defines(weights: dict[str, Any]) -> tuple[str, ...]:
