@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from fem.errors import SolverError
+from fem.errors import Interrupted, SolverError
 from fem.io.files import remove, write_text
 from fem.parallel import raise_together
+
+TERMINATED = 143  # exit code of a program that SIGTERM has ended
 
 __all__ = ["Parser", "Stop", "finish", "remove", "together", "write_text"]
 
@@ -71,7 +73,8 @@ def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> 
 def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
     """Run a program to its exit status, the same on every rank; collective.
 
-    0 if it is done, 2 and a sentence for bad input, 1 and a sentence for a failure.
+    0 if it is done, 2 and a sentence for bad input, 1 and a sentence for a failure, 143 and a sentence if it was
+    told to terminate.
 
     Args:
         comm: Communicator.
@@ -80,10 +83,12 @@ def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
     """
     try:
         work()
-    except (Stop, ValueError, SolverError) as error:
+    except (Stop, ValueError, SolverError, Interrupted) as error:
         if comm.rank == 0:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
         comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: print it first
-        return error.code if isinstance(error, Stop) else 1 if isinstance(error, SolverError) else 2
+        if isinstance(error, Stop):
+            return error.code
+        return TERMINATED if isinstance(error, Interrupted) else 1 if isinstance(error, SolverError) else 2
     return 0

@@ -470,8 +470,12 @@ class ExplicitSolver:
         self._prepare()
         state.save(self, path, former)
 
-    def restore(self, path: str | PathLike[str]) -> None:
+    def restore(self, path: str | PathLike[str], *, same_law: bool = True) -> None:
         """Go to the state of a checkpoint of the same problem; `fem.explicit.state` says what must be the same.
+
+        Args:
+            path: The file.
+            same_law: False takes another law of the same name as well, one that was repaired or trained again.
 
         Raises:
             ValueError: On all ranks, if the file is no checkpoint of such a solver, or is damaged.
@@ -479,7 +483,7 @@ class ExplicitSolver:
         """
         from fem.explicit import state
 
-        state.restore(self, path)
+        state.restore(self, path, same_law=same_law)
         self._changed = self.forces.changed = False
 
     def timed(self, phase: str) -> contextlib.AbstractContextManager[None]:

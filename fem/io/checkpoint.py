@@ -190,6 +190,39 @@ def restore(
     return Content(time, _read_arrays(comm, path, chosen, regions), values)
 
 
+def check_same(
+    comm: MPI.Comm,
+    path: str | PathLike[str],
+    what: str,
+    numbers: np.ndarray,
+    found: np.ndarray,
+    present: np.ndarray,
+    tolerance: float = 0.0,
+) -> None:
+    """Check that rows of a checkpoint that describe the mesh are those of the present one; collective.
+
+    Args:
+        comm: Communicator.
+        path: The file, for the message.
+        what: What a row is, for example "position of node".
+        numbers: Numbers of the rows, (n,).
+        found: Rows of the checkpoint, (n, ...).
+        present: Rows of the mesh, (n, ...).
+        tolerance: Largest difference that is rounding.
+
+    Raises:
+        ValueError: On all ranks, if a row of any differs.
+    """
+    error: Exception | None = None
+    was, now = (np.asarray(values).reshape(len(numbers), -1) for values in (found, present))
+    differs = np.flatnonzero((np.abs(was - now) > tolerance).any(axis=1))
+    if len(differs):
+        texts = [", ".join(f"{float(value):.6g}" for value in values[differs[0]]) for values in (was, now)]
+        number = int(numbers[differs[0]])
+        error = ValueError(f"{path} does not fit this mesh: the {what} {number} was {texts[0]}, is {texts[1]}.")
+    raise_together(comm, error)
+
+
 def _chosen(blocks: Mapping[str, Wanted], regions: Mapping[str, Region]) -> dict[str, Block]:
     """The blocks to be read."""
     rows = {name.split("/")[0]: place.rows for name, place in regions.items()}
