@@ -48,7 +48,7 @@ from mpi4py import MPI
 from tqdm import tqdm
 
 from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
-from fem.command import Parser, Stop, finish, remove, together, write_text
+from fem.command import Parser, Stop, finish, law_options, remove, together, write_text
 from fem.errors import Interrupted
 from fem.explicit.checkpoints import Checkpoints
 from fem.io.files import write_arrays
@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
     if o.frames > FRAMES:
         raise ValueError(f"--frames must be at most {FRAMES}, got {o.frames}.")
-    o.law_options = options(o.law_options)
+    o.law_options = law_options(o.law_options)
     if o.until != "rebound":
         o.until = times("until", o.until, one=True)[0]
     o.panels = times("panels", o.panels)
@@ -125,20 +125,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--restart names {o.restart!r}, but there is no such file.")
     check_folder("--output", o.output)
     return o
-
-
-def options(text: str) -> dict[str, Any]:
-    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    return values
 
 
 def times(name: str, text: str, *, one: bool = False) -> list[float]:

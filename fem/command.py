@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from fem.parallel import raise_together
 
 TERMINATED = 143  # exit code of a program that SIGTERM has ended
 
-__all__ = ["Parser", "Stop", "finish", "remove", "together", "write_text"]
+__all__ = ["Parser", "Stop", "finish", "law_options", "remove", "together", "write_text"]
 
 
 class Stop(Exception):
@@ -42,6 +43,20 @@ class Parser(argparse.ArgumentParser):
         """Print on rank 0."""
         if MPI.COMM_WORLD.rank == 0:
             super().print_help(file)
+
+
+def law_options(text: str) -> dict[str, Any]:
+    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
+    values: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
 
 
 def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:
