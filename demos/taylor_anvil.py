@@ -48,11 +48,16 @@ from mpi4py import MPI
 from tqdm import tqdm
 
 from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
-from fem.command import Parser, Stop, finish, remove, together, write_text
+from fem.command import Parser, Stop, finish, law_options, remove, together, write_text
+from fem.errors import Interrupted
+from fem.explicit.checkpoints import Checkpoints
+from fem.io.files import write_arrays
 from fem.io.point_histories import PointHistories
+from fem.io.progress import flat, nested
 from fem.laws import FINITE, NAMED
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
+from fem.range_monitor import RangeMonitor
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
 
@@ -90,10 +95,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--quarter", action="store_true", help="a quarter of the bar with two symmetry planes")
     p.add_argument("--density", type=float, help="density, kg/m^3; none: the law's")
     p.add_argument("--stop-novelty", type=float, help="novelty of the law at which the run stops; none: it goes on")
+    p.add_argument("--stop-range", action="store_true", help="stop where a point leaves the range of the training")
     p.add_argument("--record", type=int, default=0, help="points whose F is recorded into paths.npz, with the history")
     p.add_argument("--restart", help="checkpoint (checkpoint.h5 of a former run) to go on from")
+    p.add_argument("--checkpoint-every", type=float, help="simulated time between checkpoints, s; none: at the end")
     o = p.parse_args(arguments)
-    for name in ("velocity", "length", "diameter", "grading", "density", "stop_novelty"):
+    for name in ("velocity", "length", "diameter", "grading", "density", "stop_novelty", "checkpoint_every"):
         value = getattr(o, name)
         if value is not None and not 0.0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} must be a positive finite number, got {value}.")
@@ -110,7 +117,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
     if o.frames > FRAMES:
         raise ValueError(f"--frames must be at most {FRAMES}, got {o.frames}.")
-    o.law_options = options(o.law_options)
+    o.law_options = law_options(o.law_options)
     if o.until != "rebound":
         o.until = times("until", o.until, one=True)[0]
     o.panels = times("panels", o.panels)
@@ -118,20 +125,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--restart names {o.restart!r}, but there is no such file.")
     check_folder("--output", o.output)
     return o
-
-
-def options(text: str) -> dict[str, Any]:
-    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    return values
 
 
 def times(name: str, text: str, *, one: bool = False) -> list[float]:
@@ -225,68 +218,6 @@ def extremes(solver: ExplicitSolver) -> dict[str, dict[str, float]]:
         }
         for name, value in cells.items()
     }
-
-
-# %% [markdown]
-# ## Range
-# A learned law is to be trusted where it was trained. At every row of the history each point is held against the
-# manifest: strain |log U_bar| (Hencky, isochoric, Frobenius norm), rate of deformation |sym(dF F^-1)|/dt between two
-# rows, and det F. Reported is the fraction of points that ever left. A law that observes its novelty says more: how
-# far the state itself is from those of the training (`fem.novelty`).
-
-
-# %%
-def rational_strain(F: np.ndarray, J: np.ndarray) -> np.ndarray:
-    """E = (C_bar - I)(C_bar + I)^-1 (n, 3, 3), the strain in which a law states its range: tanh of the logarithmic."""
-    C_bar = J[:, None, None] ** (-2 / 3) * (np.swapaxes(F, 1, 2) @ F)
-    return (C_bar - np.eye(3)) @ np.linalg.inv(C_bar + np.eye(3))
-
-
-class Range:
-    """Fraction of points that have left the trained range; empty for laws without one."""
-
-    LIMITS = ("strain_max", "rate_max", "jacobian_min", "jacobian_max", "time_window")
-
-    def __init__(self, solver: ExplicitSolver, stop: float | None = None) -> None:
-        manifest = getattr(solver.law, "manifest", None)
-        self.novelty = NoveltyMonitor(solver, stop)
-        limits = {} if manifest is None else {name: getattr(manifest.range, name) for name in self.LIMITS}
-        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
-        self.left = {name: np.zeros(solver.points.n, dtype=bool) for name in self.limits}
-        self.top = {"strain": 0.0, "rate": 0.0, "jacobian_low": 1.0, "jacobian_high": 1.0}
-        F = np.array(solver.points.F)
-        self.E, self.time = rational_strain(F, np.linalg.det(F)), solver.time
-
-    def look(self, solver: ExplicitSolver) -> None:
-        """Hold the points against the limits (collective)."""
-        self.novelty.look()
-        F, dt = np.array(solver.points.F), solver.time - self.time
-        if dt <= 0.0 or not len(F):
-            return
-        J = np.linalg.det(F)
-        E = rational_strain(F, J)
-        strain = np.linalg.norm(E, axis=(1, 2))
-        rate = np.linalg.norm(E - self.E, axis=(1, 2)) / dt
-        self.E, self.time = E, solver.time
-        found = (strain.max(), rate.max(), J.min(), J.max())
-        self.top = {k: (min if k == "jacobian_low" else max)(v, float(f)) for (k, v), f in zip(self.top.items(), found)}
-        now = {
-            "strain_max": lambda limit: strain > limit,
-            "rate_max": lambda limit: rate > limit,
-            "jacobian_min": lambda limit: limit > J,
-            "jacobian_max": lambda limit: limit < J,
-            "time_window": lambda limit: np.full(len(J), solver.time > limit),
-        }
-        for name, limit in self.limits.items():
-            self.left[name] |= now[name](limit)
-
-    def report(self, comm: MPI.Comm) -> dict[str, Any]:
-        """Extremes met, limits, and the fraction of points beyond them (collective)."""
-        points = comm.allreduce(len(self.E))
-        out: dict[str, Any] = {"points": points, "limits": self.limits}
-        out["met"] = {k: comm.allreduce(v, MPI.MIN if k == "jacobian_low" else MPI.MAX) for k, v in self.top.items()}
-        out["fraction_outside_range"] = {k: comm.allreduce(int(v.sum())) / points for k, v in self.left.items()}
-        return out | ({"novelty": self.novelty.report()} if self.novelty.active else {})
 
 
 # %% [markdown]
@@ -424,33 +355,48 @@ IMPULSE = "contact_impulse_z"
 
 
 def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, out: Any) -> Any:
-    """Run to the end; returns shape, range, panels (rank 0) and the height of the elastic front (or None)."""
-    rebound, comm = o.until == "rebound", solver.comm
-    shape, section, trained = Shape(solver, o.length), Section(solver, o.diameter), Range(solver, o.stop_novelty)
+    """Run to the end; returns shape, panels (rank 0) and the height of the elastic front (or None)."""
+    rebound, comm, kept = o.until == "rebound", solver.comm, Path(o.output) / PROGRESS
+    shape, section = Shape(solver, o.length), Section(solver, o.diameter)
+    novelty = next((m for m in solver.monitors if isinstance(m, NoveltyMonitor)), None)
     record = PointHistories(solver, o.record) if o.record else None
-    panels, front = [], None
+    panels, front = comm.bcast(together(comm, lambda: read_panels(kept, solver.time), root=True))
+    if record and o.restart:
+        record.read(kept / "paths.npz", solver.time)
     frames = set(np.linspace(0.0, limit, o.frames + 1)[1:-1].tolist()) if o.frames else set()
     shown = {t for t in o.panels if t < 0.999 * limit}
     stops = sorted(t for t in {*frames, *shown, front_time, limit} if solver.time < t <= limit)
-    shape.write_row(out)
-    with solver.timed("output"):
-        if o.frames:
-            out.write_fields()
+
+    def keep() -> None:
+        out.keep()
         if record:
-            record.look()
+            record.write(kept / "paths.npz")
+
+    if not out.history.rows:  # of a restart, the start is there already
+        shape.write_row(out)
+        with solver.timed("output"):
+            if o.frames:
+                out.write_fields()
+            if record:
+                record.look()
     layout = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
     done, patient = rebound and solver.rebounded(), 0.2 if sys.stderr.isatty() else 2.0
-    with tqdm(total=1e6 * limit, unit="us", bar_format=layout, disable=comm.rank != 0, mininterval=patient) as bar:
+    saved = Checkpoints(solver, Path(o.output) / "checkpoint.h5", every=o.checkpoint_every, before=keep)
+    shy = {"disable": comm.rank != 0, "mininterval": patient}
+    with saved, tqdm(total=1e6 * limit, unit="us", bar_format=layout, **shy) as bar:
         bar.update(1e6 * solver.time)
         for stop in stops:
             while solver.time < stop * (1.0 - 1e-12) and not done:
+                with solver.timed("output"):
+                    saved.look()  # before a step, when all that belongs to this time is written
                 solver.step(limit=stop)
                 done = rebound and solver.rebounded()
                 bar.update(1e6 * solver.time - bar.n)
                 if solver.steps % o.every == 0:
                     with solver.timed("output"):
                         row = shape.write_row(out)
-                        trained.look(solver)
+                        if novelty:
+                            novelty.look()
                         if record:
                             record.look()
                         bar.set_postfix_str(f"{solver.steps} steps, length {1e3 * row['length']:.3f} mm", refresh=False)
@@ -462,18 +408,46 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
                     front = shape.front(o.velocity)
                 if stop in shown:
                     panels.append(section.panel())
+                together(comm, lambda front=front: keep_panels(kept, panels, front), root=True)
                 if stop in frames:
                     out.write_fields()
-    with solver.timed("output"):
-        shape.write_row(out)
-        trained.look(solver)
-        panels.append(section.panel())
-        if o.frames:
-            out.write_fields()
-        if record:
-            record.look()
-            record.write(Path(o.output) / "paths.npz")
-    return shape, trained, panels, front
+        with solver.timed("output"):
+            shape.write_row(out)
+            if novelty:
+                novelty.look()
+            panels.append(section.panel())
+            if o.frames:
+                out.write_fields()
+            if record:
+                record.look()
+                record.write(Path(o.output) / "paths.npz")
+            saved.write()
+    return shape, panels, front
+
+
+# %% [markdown]
+# ## Restart
+# `--restart` goes on from a checkpoint. What the former run has written until then is in its folder `progress`: the
+# frames and the history (`fem.io.progress`), and the columns of the figure. Of the later part nothing is kept.
+
+# %%
+PROGRESS, PANELS = "progress", "panels.npz"
+
+
+def keep_panels(folder: Path, panels: list[Any], front: float | None) -> None:
+    """Keep the columns of the figure and the height of the front (rank 0)."""
+    values = {"front": math.nan if front is None else front, "panels": dict(enumerate(panels))}
+    write_arrays(folder / PANELS, flat(values))
+
+
+def read_panels(folder: Path, until: float) -> tuple[list[Any], float | None]:
+    """Columns of the figure up to a time, and the height of the front, that a former run kept (rank 0)."""
+    if not (folder / PANELS).is_file():
+        return [], None
+    with np.load(folder / PANELS) as file:
+        found = nested(file)
+    panels, front = list(found.get("panels", {}).values()), float(found["front"])
+    return [panel for panel in panels if panel["time"] <= until * (1 + 1e-12)], None if math.isnan(front) else front
 
 
 # %% [markdown]
@@ -534,6 +508,8 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
     if o.quarter:
         solver.prescribe("symmetry_x", component=0)
         solver.prescribe("symmetry_y", component=1)
+    RangeMonitor(solver, stop=o.stop_range)
+    NoveltyMonitor(solver, o.stop_novelty)
     if o.restart:
         solver.restore(o.restart)
     return solver
@@ -551,16 +527,18 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
     if limit <= solver.time:
         raise Stop(f"--until must lie after the checkpoint, which stands at {solver.time:g} s, got {limit:g} s.")
     solver.check_end(limit)
-    together(comm, lambda: prepare(folder), root=True)
+    together(comm, lambda: prepare(folder, going_on=bool(o.restart)), root=True)
     cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
     if comm.rank == 0:
         tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
         if hasattr(law, "summary"):  # an artifact brings its certificate
             tqdm.write(law.summary(), file=sys.stderr)
     out = solver.writer(folder)
+    before = Path(o.restart).parent / PROGRESS if o.restart else None
     try:
-        shape, trained, panels, front = solve(solver, o, limit, front_time, out)
-    except (SolverError, ValueError):  # seen by all ranks; to close is collective
+        out.keep_progress(folder / PROGRESS, source=before, until=solver.time)
+        shape, panels, front = solve(solver, o, limit, front_time, out)
+    except (SolverError, ValueError, Interrupted):  # seen by all ranks; to close is collective
         out.close(whole=False)
         raise
     out.close()
@@ -577,20 +555,26 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         "energy_error": last["energy_error"], "momentum_error": last["momentum_error"],
         "seconds": {**seconds, "wall": time.perf_counter() - start},
         "points_per_second": solver.total_points() / max(seconds["law"], 1e-9),
-        "fields": extremes(solver), "range": trained.report(comm), "front": {"time": front_time, "height": front},
+        "fields": extremes(solver), "range": trust(solver), "front": {"time": front_time, "height": front},
     }  # fmt: skip
     summary["checks"] = checks(summary, law, o, shape, last)
     together(comm, lambda: conclude(folder, o, summary, panels), root=True)
-    solver.save(folder / "checkpoint.h5")
     failed = [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["passed"]]
     if failed:
         raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
 
 
-def prepare(folder: Path) -> None:
+def trust(solver: ExplicitSolver) -> dict[str, Any]:
+    """What the monitors of the trained range and of the novelty have seen (collective)."""
+    found = {monitor.name: monitor.report() for monitor in solver.monitors}
+    return found.pop("range", {}) | found
+
+
+def prepare(folder: Path, *, going_on: bool) -> None:
     """Make the folder, and clear away what a former run left, so that nothing old is taken for new (rank 0)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("summary.json", "history.csv", "section.png", "paths.npz", "fields*", "failure-*"):
+    ended = ("summary.json", "history.csv", "section.png", "paths.npz", "fields*")
+    for pattern in ended if going_on else (*ended, "failure-*", "checkpoint*.h5", PROGRESS):
         for path in folder.glob(pattern):
             remove(path)
 

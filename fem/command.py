@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from fem.errors import SolverError
+from fem.errors import Interrupted, SolverError
 from fem.io.files import remove, write_text
 from fem.parallel import raise_together
 
-__all__ = ["Parser", "Stop", "finish", "remove", "together", "write_text"]
+TERMINATED = 143  # exit code of a program that SIGTERM has ended
+
+__all__ = ["Parser", "Stop", "finish", "law_options", "remove", "together", "write_text"]
 
 
 class Stop(Exception):
@@ -40,6 +43,20 @@ class Parser(argparse.ArgumentParser):
         """Print on rank 0."""
         if MPI.COMM_WORLD.rank == 0:
             super().print_help(file)
+
+
+def law_options(text: str) -> dict[str, Any]:
+    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
+    values: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
 
 
 def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:
@@ -71,7 +88,8 @@ def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> 
 def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
     """Run a program to its exit status, the same on every rank; collective.
 
-    0 if it is done, 2 and a sentence for bad input, 1 and a sentence for a failure.
+    0 if it is done, 2 and a sentence for bad input, 1 and a sentence for a failure, 143 and a sentence if it was
+    told to terminate.
 
     Args:
         comm: Communicator.
@@ -80,10 +98,12 @@ def finish(comm: MPI.Comm, work: Callable[[], None]) -> int:
     """
     try:
         work()
-    except (Stop, ValueError, SolverError) as error:
+    except (Stop, ValueError, SolverError, Interrupted) as error:
         if comm.rank == 0:
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
         comm.barrier()  # mpirun ends the others as soon as one rank has left with an error: print it first
-        return error.code if isinstance(error, Stop) else 1 if isinstance(error, SolverError) else 2
+        if isinstance(error, Stop):
+            return error.code
+        return TERMINATED if isinstance(error, Interrupted) else 1 if isinstance(error, SolverError) else 2
     return 0

@@ -7,3 +7,7 @@ class SolverError(RuntimeError):
 
 class ConvergenceError(RuntimeError):
     """The step did not converge; the caller may roll back and try a smaller one."""
+
+
+class Interrupted(RuntimeError):
+    """The run was told to terminate, and has written a checkpoint from which it goes on."""

@@ -7,12 +7,13 @@ see `surrogates.path.recurrent.RecurrentLaw.novelty`). The monitor keeps the lar
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from fem.errors import SolverError
+from fem.failure import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,15 @@ class NoveltyMonitor:
     """Watches the novelty of the points of a solver.
 
     Args:
-        solver: A solver of bodies with `law`, `points`, `state`, `u`, `comm` and `time`.
-        stop: Novelty beyond which `look` stops the run; None to go on.
+        solver: An explicit solver; an active monitor joins its `monitors`.
+        stop: Novelty beyond which a step is undone and the run stops, which takes an observation of the law in every
+            step; None to go on, and to observe when `look` is called.
 
     Raises:
         ValueError: If stop is not positive, or is given for a law that does not observe its novelty.
     """
+
+    name = NAME
 
     def __init__(self, solver: Any, stop: float | None = None) -> None:
         observed = tuple(getattr(solver.law, "observed", ()))
@@ -40,18 +44,43 @@ class NoveltyMonitor:
         self._solver, self._comm, self._stop = solver, solver.comm, stop
         self._column = observed.index(NAME) if self.active else 0
         self.largest = np.zeros(solver.points.n)
-        self._warned = False
+        self._next, self._warned = self.largest, False
+        if self.active:
+            solver.monitors.append(self)
+
+    def check(self, F_n: np.ndarray, F: np.ndarray, state: np.ndarray, dt: float) -> Problem | None:
+        """Observe a step, if the run is to stop; a point beyond the limit is a problem."""
+        self._next = self.largest
+        if self._stop is None:
+            return None
+        self._next = self._larger(state)
+        beyond = np.flatnonzero(self._next > self._stop)
+        if not len(beyond):
+            return None
+        point = int(beyond[0])
+        return Problem(point, f"has a novelty of {self._next[point]:.3g}, which must stay below {self._stop:g}")
+
+    def accept(self) -> None:
+        """Take what the last check has seen."""
+        self.largest = self._next
+
+    def rows(self) -> Mapping[str, np.ndarray]:
+        """The largest value of every point, for a checkpoint; points beyond all numbers have the largest number."""
+        return {"largest": np.nan_to_num(self.largest, posinf=np.finfo(float).max)}
+
+    def adopt(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Take the values of a checkpoint."""
+        self.largest = rows["largest"].copy()
+
+    def _larger(self, state: np.ndarray) -> np.ndarray:
+        values = self._solver.law.observe(state)[:, self._column]
+        return np.maximum(self.largest, np.nan_to_num(values, nan=np.inf))
 
     def look(self) -> None:
-        """Compare the present states (collective).
-
-        Raises:
-            SolverError: On all ranks, if a point is beyond the limit; the sentence says which.
-        """
+        """Observe the present states, and warn once when the first point is beyond 1 (collective)."""
         if not self.active:
             return
-        values = self._solver.law.observe(self._solver.state)[:, self._column]
-        self.largest = np.maximum(self.largest, np.nan_to_num(values, nan=np.inf))
+        self.largest = self._larger(self._solver.state)
         top = self._comm.allreduce(float(self.largest.max(initial=0.0)), MPI.MAX)
         if top > 1.0 and not self._warned:
             self._warned = True
@@ -61,11 +90,6 @@ class NoveltyMonitor:
                     "The law leaves its training data: novelty %.2f at %s m, %.2g %% of the points beyond 1, %.3g s.",
                     top, found["where"], 100 * found["fraction"], self._solver.time,
                 )  # fmt: skip
-        if self._stop is not None and top > self._stop:
-            place = self.report()["where"]
-            raise SolverError(
-                f"The novelty must stay below {self._stop:g}, got {top:.3g} at {place} m, {self._solver.time:.4g} s."
-            )
 
     def report(self) -> dict[str, Any]:
         """Fraction of the points ever beyond 1, largest novelty, its place in the reference, m (collective)."""

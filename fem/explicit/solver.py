@@ -75,6 +75,9 @@ class ExplicitSolver:
         mass: Lumped mass of the owned nodes, (n_nodes,), kg.
         clock: Seconds of this rank by phase. points_evaluated: Law evaluations of this rank.
         in_contact: Whether any node of any rank was in contact in the last step. last_contact: Time of that, s.
+        monitors: What watches the points in every step (`fem.failure.Monitor`).
+        wish, agreed: What this rank asks all to do, and what all agreed on in the last step
+            (`fem.explicit.checkpoints`).
 
     Raises:
         ValueError: On all ranks, if an argument does not fit.
@@ -124,7 +127,9 @@ class ExplicitSolver:
         self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self.time, self.steps, self.dt = 0.0, 0, 0.0
         self.in_contact, self.last_contact, self._touching = False, -np.inf, 0
-        self.points_evaluated, self._viscosity = 0, tuple(viscosity)
+        self.points_evaluated, self._viscosity, self._hourglass = 0, tuple(map(float, viscosity)), float(hourglass)
+        self.monitors: list[failure.Monitor] = []
+        self.wish = self.agreed = 0
         self.clock = Clock()
         self._sums = Sums()
         self._initial: dict[str, Any] = {}
@@ -149,6 +154,7 @@ class ExplicitSolver:
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad, 0)
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
+        self._given = energy_balance.totals(self.comm, self.mass, self._v)
         self.velocity.x.scatter_forward()
         self._internal_force = self._external_force = np.zeros_like(self._x)
         self._changed = True
@@ -331,25 +337,29 @@ class ExplicitSolver:
         return min(self._factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
 
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int, touching: int) -> np.ndarray:
-        """The law at all points, then one reduction: next step, contact, failure. Returns the new state."""
+        """The law at all points, then one reduction: next step, contact, failure, wishes. Returns the new state."""
         problem: failure.Problem | None = None
         state = self.state
         with self.clock("law"):
             if bad >= 0:
-                problem = failure.Problem(bad, f"is inverted (det F = {np.linalg.det(F[bad]):.3g})")
+                problem = failure.Problem(bad, "is inverted")
             else:
                 try:
                     P, state = self.law.update(F, self.state, dt)
                     self.points.P[:] = P
-                    problem = failure.find(self.points.P, state)
+                    problem = failure.find(P, state) or failure.watch(self.monitors, F_n, F, state, dt)
                 except Exception as error:  # a law may fail in any way; the ranks must still decide together
-                    problem = failure.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
+                    problem = failure.raised(self.law, self.law.update, F, self.state, dt, error)
         self.points_evaluated += self.points.n
-        total = np.empty(3)
-        self.comm.Allreduce(np.array([bound, -float(touching > 0), -float(problem is not None)]), total, op=MPI.MIN)
+        total = np.empty(4)
+        mine = [bound, -float(touching > 0), -float(problem is not None), -float(self.wish)]
+        self.comm.Allreduce(np.array(mine), total, op=MPI.MIN)
         if total[2] < 0.0:
-            given = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "law": self.law.name}
+            given = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "law": self.law}
             failure.stop(self.domain, self.points.per_cell, self.time, problem, self.output, **given)
+        for monitor in self.monitors:
+            monitor.accept()
+        self.agreed = int(-total[3])
         self.next_step = self._stable_step(float(total[0]))
         self.in_contact, self._touching = bool(total[1] < 0.0), touching
         return state
@@ -445,8 +455,12 @@ class ExplicitSolver:
     def _row(self) -> dict[str, float]:
         return {**self.energy_balance().as_dict(), "steps": self.steps, "dt": self.dt}
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], former: str | PathLike[str] | None = None) -> None:
         """Write a checkpoint, which any number of ranks can restore; the folder must exist.
+
+        Args:
+            path: The file.
+            former: Name under which the file that has been there is kept; None does not keep it.
 
         Raises:
             OSError: On all ranks, if it cannot be written.
@@ -454,10 +468,14 @@ class ExplicitSolver:
         from fem.explicit import state
 
         self._prepare()
-        state.save(self, path)
+        state.save(self, path, former)
 
-    def restore(self, path: str | PathLike[str]) -> None:
-        """Go to the state of a checkpoint of a solver of the same mesh, law and integration.
+    def restore(self, path: str | PathLike[str], *, same_law: bool = True) -> None:
+        """Go to the state of a checkpoint of the same problem; `fem.explicit.state` says what must be the same.
+
+        Args:
+            path: The file.
+            same_law: False takes another law of the same name as well, one that was repaired or trained again.
 
         Raises:
             ValueError: On all ranks, if the file is no checkpoint of such a solver, or is damaged.
@@ -465,17 +483,7 @@ class ExplicitSolver:
         """
         from fem.explicit import state
 
-        state.restore(self, path)
-        F = self.points.gather(self.u)
-        viscous = self.points.viscous.copy()
-        bound, bad, _ = self._step_bound(F, F, 1.0)
-        self.points.viscous[:] = viscous
-        lowest = self.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
-        if lowest <= 0.0:
-            raise ValueError(f"The checkpoint {path} is damaged: a cell is inverted.")
-        self.next_step = min(self.next_step, self._stable_step(float(lowest)))
-        self.time_constant.value = self.time
-        self.prescribed.set_time(self.time)
+        state.restore(self, path, same_law=same_law)
         self._changed = self.forces.changed = False
 
     def timed(self, phase: str) -> contextlib.AbstractContextManager[None]:

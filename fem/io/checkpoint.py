@@ -4,17 +4,20 @@ This module does not depend on any solver. A solver describes its state: blocks 
 as in the input, with the rows that each rank has; scalars that are the same on all ranks; and an identity (solver, law,
 integration) that must be the same when the state is read again.
 
-The file is HDF5. Rank 0 writes it in pieces under a temporary name; on reading, rank 0 checks the whole file, and every
-rank then keeps its own rows only. The file begins with 512 bytes that hold the SHA-256 digest of all that follows
-(HDF5 calls this a user block), so that a damaged file is refused before anything in it is used.
+The file is HDF5 with contiguous arrays. Rank 0 lays it out under a temporary name, all ranks write their part of the
+arrays at once (`fem.io.rows`), and the file gets its name when it is whole and on the disk: whatever fails or is killed
+before, the file that had the name is still there. The file begins with a block that HDF5 leaves alone (its user block)
+and that holds where each array lies and its SHA-256 digest, and the digests of all other bytes and of the block itself.
+All ranks check these when they read, so that nothing of a damaged file is used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,17 @@ import h5py
 import numpy as np
 from mpi4py import MPI
 
-from fem.io.files import check_space, replacing
+from fem.io.files import check_space, part_of, put_in_place
+from fem.io.rows import Region, digest_of, read_piece, read_rows, region, write_rows
 from fem.parallel import raise_together
 
-SCHEMA = 1
-HEADER = 512  # bytes of the user block
-MAGIC = b"anvilx checkpoint sha256 "
-PIECE = 2**24  # bytes of an array that are gathered and written, or read, at once
-CHUNK = 2**16  # bytes of a chunk, the unit of the checksum of HDF5
+SCHEMA = 2
+HEADER = 2**15  # bytes of the user block
+NAME = b"anvilx checkpoint"
+MAGIC = NAME + b", schema %d, sha256 " % SCHEMA
 
 Scalar = bool | int | float | np.ndarray
+Identity = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Block:
     numbers: np.ndarray
     total: int
     arrays: Mapping[str, np.ndarray]
+
+
+# For reading: a block, or a function of the rows in the file (0: there is no such block) that gives it; None skips it.
+Wanted = Block | Callable[[int], Block | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,8 @@ def save(
     time: float,
     blocks: Mapping[str, Block],
     scalars: Mapping[str, Scalar],
-    identity: Mapping[str, str | int],
+    identity: Identity,
+    former: str | PathLike[str] | None = None,
 ) -> None:
     """Write a checkpoint whole or not at all; collective.
 
@@ -107,36 +116,43 @@ def save(
         blocks: Name -> rows of this rank. Names, shapes and types are the same on all ranks.
         scalars: Name -> value; those of rank 0 are written.
         identity: What must be the same when the checkpoint is restored, for example the law.
+        former: Name under which the checkpoint is kept that has been at `path` until now; None does not keep it.
 
     Raises:
         OSError: On all ranks, if the file cannot be written.
         ValueError: On all ranks, if the rows of all ranks are not 0 to total - 1, each once.
     """
+    path, regions, part = Path(path), dict[str, Region](), Path()
     error: Exception | None = None
-    pieces = _gathered(comm, blocks)
-    if comm.rank == 0:
-        try:
-            with replacing(path) as part:
-                check_space(part, sum(b.total * _row_bytes(a) for b in blocks.values() for a in b.arrays.values()))
-                # In the earliest format a group holds no time of day: equal states give equal files.
-                with h5py.File(part, "w", libver="earliest", userblock_size=HEADER) as file:
-                    _write_head(file, time, scalars, identity)
-                    _write_blocks(file, blocks, pieces)
-                stamp(part)
-        except Exception as caught:  # HDF5 fails in several ways; the other ranks must learn of each
-            error = caught
-    for _ in pieces:  # on rank 0 those left after an error, so that the others do not wait for it
-        pass
-    raise_together(comm, error)
+    try:
+        if comm.rank == 0:
+            try:
+                part = part_of(path)
+                regions = _lay_out(part, time, blocks, scalars, identity)
+            except Exception as caught:  # HDF5 fails in several ways; the other ranks must learn of each
+                error = caught
+        raise_together(comm, error)
+        part, regions = comm.bcast((part, regions))
+        regions = _write_arrays(comm, part, blocks, regions)
+        if comm.rank == 0:
+            try:
+                _seal(part, regions)
+                put_in_place(part, path, former)
+            except Exception as caught:
+                error = caught
+        raise_together(comm, error)
+    finally:
+        if comm.rank == 0 and part.name:
+            part.unlink(missing_ok=True)
 
 
 def restore(
     path: str | PathLike[str],
     comm: MPI.Comm,
     *,
-    blocks: Mapping[str, Block],
+    blocks: Mapping[str, Wanted],
     scalars: Mapping[str, Scalar],
-    identity: Mapping[str, str | int],
+    identity: Identity,
 ) -> Content:
     """Read a checkpoint, written on any number of ranks; collective.
 
@@ -153,104 +169,219 @@ def restore(
     """
     path = Path(path)
     error: Exception | None = None
-    content = Content(0.0, {}, {})
+    regions: dict[str, Region] = {}
+    found: tuple[float, dict[str, Any]] = (0.0, {})
     if comm.rank == 0:
-        error = _caught(path, lambda: _check(path, blocks, scalars, identity))
+        try:
+            regions = _open_seal(path)
+            _check_identity(path, identity)
+        except Exception as caught:
+            error = _sentence(path, caught)
     raise_together(comm, error)
+    regions = comm.bcast(regions)
+    chosen = _chosen(blocks, regions)
+    if comm.rank == 0:
+        try:
+            found = _check_content(path, chosen, scalars)
+        except Exception as caught:
+            error = _sentence(path, caught)
+    raise_together(comm, error)
+    time, values = comm.bcast(found)
+    return Content(time, _read_arrays(comm, path, chosen, regions), values)
+
+
+def check_same(
+    comm: MPI.Comm,
+    path: str | PathLike[str],
+    what: str,
+    numbers: np.ndarray,
+    found: np.ndarray,
+    present: np.ndarray,
+    tolerance: float = 0.0,
+) -> None:
+    """Check that rows of a checkpoint that describe the mesh are those of the present one; collective.
+
+    Args:
+        comm: Communicator.
+        path: The file, for the message.
+        what: What a row is, for example "position of node".
+        numbers: Numbers of the rows, (n,).
+        found: Rows of the checkpoint, (n, ...).
+        present: Rows of the mesh, (n, ...).
+        tolerance: Largest difference that is rounding.
+
+    Raises:
+        ValueError: On all ranks, if a row of any differs.
+    """
+    error: Exception | None = None
+    was, now = (np.asarray(values).reshape(len(numbers), -1) for values in (found, present))
+    differs = np.flatnonzero((np.abs(was - now) > tolerance).any(axis=1))
+    if len(differs):
+        texts = [", ".join(f"{float(value):.6g}" for value in values[differs[0]]) for values in (was, now)]
+        number = int(numbers[differs[0]])
+        error = ValueError(f"{path} does not fit this mesh: the {what} {number} was {texts[0]}, is {texts[1]}.")
+    raise_together(comm, error)
+
+
+def _chosen(blocks: Mapping[str, Wanted], regions: Mapping[str, Region]) -> dict[str, Block]:
+    """The blocks to be read."""
+    rows = {name.split("/")[0]: place.rows for name, place in regions.items()}
+    found = {name: block(rows.get(name, 0)) if callable(block) else block for name, block in blocks.items()}
+    return {name: block for name, block in found.items() if block is not None}
+
+
+def _lay_out(
+    part: Path, time: float, blocks: Mapping[str, Block], scalars: Mapping[str, Scalar], identity: Identity
+) -> dict[str, Region]:
+    """Make the file with all but its arrays; returns where these will lie."""
+    if not (np.isfinite(time) and time >= 0.0):
+        raise ValueError(f"The time of a checkpoint must be finite and not negative, got {time}.")
+    shapes = {
+        f"{block_name}/{name}": ((block.total, *array.shape[1:]), array.dtype)
+        for block_name, block in blocks.items()
+        for name, array in block.arrays.items()
+    }
+    check_space(part, sum(region(0, *shape).size for shape in shapes.values()))
+    regions: dict[str, Region] = {}
+    # In the earliest format a group holds no time of day: equal states give equal files.
+    with h5py.File(part, "w", libver="earliest", userblock_size=HEADER) as file:
+        for name, value in identity.items():
+            file.attrs[name] = value
+        file["time"] = float(time)
+        group = file.create_group("scalars")
+        for name, scalar in scalars.items():
+            group[name] = np.asarray(scalar)
+        for name, (shape, dtype) in shapes.items():
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            made = file.create_dataset(name, shape=shape, dtype=dtype, dcpl=layout, track_times=False)
+            if 0 not in shape:
+                regions[name] = region(made.id.get_offset(), shape, dtype)
+    return regions
+
+
+def _write_arrays(
+    comm: MPI.Comm, part: Path, blocks: Mapping[str, Block], regions: Mapping[str, Region]
+) -> dict[str, Region]:
+    """Write the arrays, all ranks at once; returns their regions with the digests. Collective."""
+    error: Exception | None = None
+    file = -1
     try:
-        with _file(path) as file:
-            content = Content(
-                float(file["time"][()]),
-                {name: _read_block(file[name], block) for name, block in blocks.items()},
-                {name: _scalar(file["scalars"][name], like) for name, like in scalars.items()},
-            )
-        for name, arrays in content.arrays.items():
-            for key, values in arrays.items():
-                if values.dtype.kind == "f" and not np.isfinite(values).all():
-                    raise ValueError(f"The checkpoint {path} is damaged: {key} of the {name} is not finite.")
-    except Exception as caught:
-        error = _sentence(path, caught)
+        file = os.open(part, os.O_RDWR)
+    except OSError as caught:
+        error = caught
+    found: dict[str, Region] = {}
+    for name, place in regions.items():
+        block_name, _, array = name.partition("/")
+        block = blocks[block_name]
+        digest, wrong = write_rows(comm, file, place, block.numbers, block.arrays[array], block_name)
+        found[name], error = replace(place, digest=digest), error or wrong
+    if file >= 0:
+        try:
+            os.fsync(file)
+        except OSError as caught:
+            error = error or caught
+        os.close(file)
     raise_together(comm, error)
-    return content
+    return found
+
+
+def _read_arrays(
+    comm: MPI.Comm, path: Path, blocks: Mapping[str, Block], regions: Mapping[str, Region]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Read the rows of this rank and check the arrays that they are of; collective."""
+    error: Exception | None = None
+    file = -1
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as caught:
+        error = _sentence(path, caught)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for block_name, block in blocks.items():
+        found[block_name] = {}
+        for name, like in block.arrays.items():
+            place = regions.get(f"{block_name}/{name}")
+            values = np.zeros((len(block.numbers), *like.shape[1:]), dtype=like.dtype)
+            if place is not None:
+                try:
+                    values = read_rows(comm, file, place, block.numbers, like)
+                    if values.dtype.kind == "f" and not np.isfinite(values).all():
+                        raise ValueError(f"{name} of the {block_name} is not finite")
+                except ValueError as caught:
+                    error = error or _sentence(path, caught)
+            found[block_name][name] = values
+    if file >= 0:
+        os.close(file)
+    raise_together(comm, error)
+    return found
 
 
 def stamp(path: str | PathLike[str]) -> None:
-    """Write the digest of a finished file into its user block."""
-    digest = _digest(Path(path))
-    with open(path, "rb+") as file:
-        file.write(_header(digest))
+    """Write the digests of a finished file into its user block, by one rank alone."""
+    path = Path(path)
+    places: dict[str, Region] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and "/" in name and not name.startswith("scalars/") and item.size:
+            places[name] = region(item.id.get_offset(), item.shape, item.dtype)
+
+    with h5py.File(path, "r") as content:
+        content.visititems(visit)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        _seal(path, {name: replace(place, digest=digest_of(file, place)) for name, place in places.items()})
+    finally:
+        os.close(file)
 
 
-def _header(digest: str) -> bytes:
-    return (MAGIC + digest.encode() + b"\n").ljust(HEADER, b"\0")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of all that follows the user block."""
-    found = hashlib.sha256()
+def _rest(path: Path, regions: Mapping[str, Region]) -> str:
+    """Digest of what lies neither in the user block nor in an array."""
+    found, place, size = hashlib.sha256(), HEADER, path.stat().st_size
+    spans = sorted((region.offset, region.size) for region in regions.values())
     with open(path, "rb") as file:
-        file.seek(HEADER)
-        while piece := file.read(PIECE):
-            found.update(piece)
+        for start, length in [*spans, (size, 0)]:
+            found.update(read_piece(file.fileno(), place, start - place))
+            place = start + length
     return found.hexdigest()
 
 
-def _row_bytes(array: np.ndarray) -> int:
-    return int(np.prod(array.shape[1:])) * array.dtype.itemsize
+def _header(path: Path, regions: Mapping[str, Region]) -> bytes:
+    arrays = {name: place.as_dict() for name, place in sorted(regions.items())}
+    size = path.stat().st_size
+    text = json.dumps({"arrays": arrays, "size": size, "rest": _rest(path, regions)}).encode()
+    room = HEADER - len(MAGIC) - 65
+    if len(text) > room:
+        raise ValueError(f"A checkpoint has room for {room} bytes that describe its arrays, got {len(text)}.")
+    text = text.ljust(room, b"\0")
+    return MAGIC + hashlib.sha256(text).hexdigest().encode() + b"\n" + text
 
 
-def _rows_at_once(array: np.ndarray) -> int:
-    return max(1, PIECE // max(1, _row_bytes(array)))
+def _seal(path: Path, regions: Mapping[str, Region]) -> None:
+    header = _header(path, regions)
+    with open(path, "rb+") as file:
+        file.write(header)
 
 
-def _gathered(comm: MPI.Comm, blocks: Mapping[str, Block]) -> Iterator[tuple[str, str, int, np.ndarray, np.ndarray]]:
-    """Block, name, first row, and on rank 0 the numbers and values of the rows that follow; each item is collective."""
-    for block_name, block in blocks.items():
-        order = np.argsort(block.numbers, kind="stable")
-        numbers = np.asarray(block.numbers)[order]
-        for name, array in block.arrays.items():
-            at_once = _rows_at_once(array)
-            for start in range(0, max(block.total, 1), at_once):
-                mine = slice(*np.searchsorted(numbers, (start, start + at_once)))
-                parts = comm.gather((numbers[mine], array[order[mine]]), root=0) or [(numbers[:0], array[:0])]
-                joined = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
-                yield block_name, name, start, *joined
-
-
-def _write_head(file: Any, time: float, scalars: Mapping[str, Scalar], identity: Mapping[str, str | int]) -> None:
-    if not (np.isfinite(time) and time >= 0.0):
-        raise ValueError(f"The time of a checkpoint must be finite and not negative, got {time}.")
-    file.attrs["schema"] = SCHEMA
-    for name, value in identity.items():
-        file.attrs[name] = value
-    file["time"] = float(time)
-    group = file.create_group("scalars")
-    for name, scalar in scalars.items():
-        group[name] = np.asarray(scalar)
-
-
-def _write_blocks(file: Any, blocks: Mapping[str, Block], pieces: Iterator[Any]) -> None:
-    for block_name, block in blocks.items():
-        group = file.create_group(block_name)
-        for name, array in block.arrays.items():
-            shape = (block.total, *array.shape[1:])
-            if 0 in shape:
-                group.create_dataset(name, shape=shape, dtype=array.dtype)
-            else:
-                rows = min(block.total, max(1, CHUNK // _row_bytes(array)))
-                chunks = (rows, *array.shape[1:])
-                group.create_dataset(name, shape=shape, dtype=array.dtype, chunks=chunks, fletcher32=True)
-    for block_name, name, start, numbers, values in pieces:
-        total = blocks[block_name].total
-        stop = min(start + _rows_at_once(values), total)
-        if not np.array_equal(np.sort(numbers), np.arange(start, stop)):
-            raise ValueError(f"The rows {start} to {stop - 1} of the {block_name} are not on one rank each.")
-        if values.size:
-            file[block_name][name][start:stop] = values[np.argsort(numbers)]
-
-
-def _file(path: Path) -> Any:
-    return h5py.File(path, "r")
+def _open_seal(path: Path) -> dict[str, Region]:
+    """Check all of a file but its arrays, whose regions are returned."""
+    if not path.is_file():
+        raise FileNotFoundError(f"The checkpoint {path} does not exist.")
+    with open(path, "rb") as raw:
+        head = raw.read(HEADER)
+    if not head.startswith(NAME):
+        raise ValueError(f"{path} is not a checkpoint.")
+    if not head.startswith(MAGIC):
+        raise ValueError(f"The checkpoint {path} is not of schema {SCHEMA}.")
+    digest, text = head[len(MAGIC) : len(MAGIC) + 64], head[len(MAGIC) + 65 :]
+    damaged = ValueError("its digest is not that of its content")
+    if hashlib.sha256(text).hexdigest().encode() != digest or head[len(MAGIC) + 64 : len(MAGIC) + 65] != b"\n":
+        raise damaged
+    entries = json.loads(text.rstrip(b"\0"))
+    regions = {name: Region(**entry) for name, entry in entries["arrays"].items()}
+    if path.stat().st_size != entries["size"] or _rest(path, regions) != entries["rest"]:
+        raise damaged
+    return regions
 
 
 def _sentence(path: Path, error: Exception) -> Exception:
@@ -260,36 +391,23 @@ def _sentence(path: Path, error: Exception) -> Exception:
         return error
     if isinstance(error, OSError) and error.errno:
         return ValueError(f"The checkpoint {path} cannot be read: {os.strerror(error.errno)}.")
-    return ValueError(f"The checkpoint {path} is damaged: {' '.join(str(error).split())}.")
+    return ValueError(f"The checkpoint {path} is damaged or truncated: {' '.join(str(error).split())}.")
 
 
-def _caught(path: Path, work: Callable[[], None]) -> Exception | None:
-    try:
-        work()
-    except Exception as caught:
-        return _sentence(path, caught)
-    return None
-
-
-def _check(
-    path: Path, blocks: Mapping[str, Block], scalars: Mapping[str, Scalar], identity: Mapping[str, str | int]
-) -> None:
-    """Check that a file is complete and belongs to this solver and mesh."""
-    if not path.is_file():
-        raise FileNotFoundError(f"The checkpoint {path} does not exist.")
-    with open(path, "rb") as raw:
-        head = raw.read(HEADER)
-    if not head.startswith(MAGIC):
-        raise ValueError(f"{path} is not a checkpoint.")
-    if head != _header(_digest(path)):
-        raise ValueError(f"The checkpoint {path} is damaged or truncated: its digest is not that of its content.")
-    with _file(path) as file:
-        if int(file.attrs.get("schema", -1)) != SCHEMA:
-            raise ValueError(f"The checkpoint {path} is not of schema {SCHEMA}.")
+def _check_identity(path: Path, identity: Identity) -> None:
+    """Check that a file is of the same problem."""
+    with h5py.File(path, "r") as file:
         for name, value in identity.items():
             found = file.attrs.get(name, "none")
             if found != value:
                 raise ValueError(f'{path} was written with the {name} "{found}", the solver has "{value}".')
+
+
+def _check_content(
+    path: Path, blocks: Mapping[str, Block], scalars: Mapping[str, Scalar]
+) -> tuple[float, dict[str, Any]]:
+    """Check that a file has all that is wanted; returns time and scalars."""
+    with h5py.File(path, "r") as file:
         time = file["time"][()] if "time" in file else np.nan
         if np.shape(time) != () or not (np.isfinite(time) and time >= 0.0):
             raise ValueError(f"The checkpoint {path} is damaged: its time must be finite and not negative, got {time}.")
@@ -301,6 +419,7 @@ def _check(
             for name, array in block.arrays.items():
                 shape = (block.total, *array.shape[1:])
                 _check_field(path, file, f"{block_name}/{name}", shape, array.dtype)
+        return float(time), {name: _scalar(file["scalars"][name], like) for name, like in scalars.items()}
 
 
 def _check_field(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -310,29 +429,10 @@ def _check_field(path: Path, file: Any, name: str, shape: tuple[int, ...], dtype
         raise ValueError(f"The checkpoint {path} has no field {plain}.")
     if found.shape != shape:
         raise ValueError(f"{path} does not fit this mesh: {plain} has shape {found.shape}, not {shape}.")
-    if found.dtype.kind != dtype.kind:
+    if found.dtype.kind != dtype.kind or (len(shape) > 0 and found.dtype != dtype):
         raise ValueError(f"The checkpoint {path} is damaged: {plain} has the type {found.dtype}, not {dtype}.")
 
 
 def _scalar(dataset: Any, like: Scalar) -> Any:
     value = dataset[()]
     return np.asarray(value) if isinstance(like, np.ndarray) else np.asarray(value).item()
-
-
-def _read_block(group: Any, block: Block) -> dict[str, np.ndarray]:
-    """The rows of this rank, read piece by piece, so that no rank holds the arrays of all."""
-    order = np.argsort(block.numbers, kind="stable")
-    numbers = np.asarray(block.numbers)[order]
-    found: dict[str, np.ndarray] = {}
-    for name, array in block.arrays.items():
-        values = np.empty((len(numbers), *array.shape[1:]), dtype=array.dtype)
-        at_once = _rows_at_once(array)
-        first = 0
-        while values.size and first < len(numbers):
-            low = int(numbers[first])
-            last = int(np.searchsorted(numbers, low + at_once))
-            rows = group[name][low : int(numbers[last - 1]) + 1]
-            values[order[first:last]] = rows[numbers[first:last] - low]
-            first = last
-        found[name] = values
-    return found

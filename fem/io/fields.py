@@ -25,6 +25,7 @@ from dolfinx.io import VTXWriter, XDMFFile
 
 from fem.errors import ConvergenceError, SolverError
 from fem.io.files import remove, write_text
+from fem.io.progress import Progress
 from fem.parallel import raise_together
 
 
@@ -161,6 +162,36 @@ class Writer:
         self._series = Series(self.folder, functions)
         self._written = -math.inf
         self._next = 0
+        self._progress: Progress | None = None
+
+    def keep_progress(
+        self, folder: str | PathLike[str], *, source: str | PathLike[str] | None = None, until: float | None = None
+    ) -> None:
+        """From now on keep what is written in a folder as well, so that a restart can go on with it.
+
+        Args:
+            folder: The folder.
+            source: Folder of the run that is continued, whose frames and rows become the beginning of this one; it may
+                be the same one. None begins anew.
+            until: Time of the restart, after which frames and rows of the earlier run are dropped.
+
+        Raises:
+            ValueError: On all ranks, if a frame is damaged or of another mesh.
+            OSError: On all ranks, if a file cannot be read or written.
+        """
+        self._progress = progress = Progress(folder, list(self.functions.values()))
+        if source is not None:
+            end = math.inf if until is None else until
+            progress.copy_from(source)
+            for time in progress.frames(end):
+                self._series.write(time)
+                self._written = time
+            self.history.rows = progress.rows(end)
+
+    def keep(self) -> None:
+        """Bring the rows of the history in the folder of `keep_progress` up to date."""
+        if self._progress is not None:
+            self._progress.keep_rows(self.history.text())
 
     def __enter__(self) -> Writer:
         self.update()
@@ -191,10 +222,14 @@ class Writer:
         self.write_row(**extra)
 
     def write_fields(self) -> None:
-        """Append the fields as they are now to the series."""
+        """Append the fields as they are now to the series; with `keep_progress`, a time that is there is left."""
+        if self._progress is not None and self._time() <= self._written:
+            return
         self._refresh()
         self._written = self._time()
         self._series.write(self._written)
+        if self._progress is not None:
+            self._progress.keep_frame(self._written)
         if self._every is not None:
             self._next = math.floor(self._written / self._every * (1.0 + 1e-12)) + 1
 
@@ -248,6 +283,7 @@ class Writer:
     def close(self, *, whole: bool = True) -> None:
         """Close the files; only whole ones get their names."""
         self._series.close(whole=whole)
+        self.keep()
         error: Exception | None = None
         if whole and self._comm.rank == 0:
             try:

@@ -28,18 +28,53 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         OSError: If it cannot be written.
     """
     path = Path(path)
+    part = part_of(path, str(os.getpid()))
+    try:
+        yield part
+        put_in_place(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def part_of(path: str | PathLike[str], mark: str = "") -> Path:
+    """The temporary file beside a path, of its suffix; a mark tells those of several writers apart.
+
+    Raises:
+        OSError: If the folder is not there, or the path is one itself.
+    """
+    path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(path.parent))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "The file to write is a folder", str(path))
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    return path.with_name(f".{path.stem}.{mark}.part{path.suffix}" if mark else f".{path.stem}.part{path.suffix}")
+
+
+def put_in_place(part: Path, path: str | PathLike[str], former: str | PathLike[str] | None = None) -> None:
+    """Give a finished temporary file its name, once it is on the disk; at every moment a whole file has that name.
+
+    Args:
+        part: The temporary file.
+        path: Its name, in the same folder.
+        former: Name under which the file that has been there until now is kept; None does not keep it.
+    """
+    path = Path(path)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    if former is not None and path.is_file():
+        link = part_of(former)
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, link)
+        os.replace(link, former)
+    os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        os.fsync(folder)  # the name itself
     finally:
-        part.unlink(missing_ok=True)
+        os.close(folder)
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:

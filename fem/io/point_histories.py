@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fem.io.files import write_arrays
-from fem.parallel import raise_together
+from fem.parallel import fail_together, raise_together
 
 
 class PointHistories:
@@ -46,6 +47,22 @@ class PointHistories:
             points = self._solver.points
             self._time.append(self._solver.time)
             self._F.append(np.array(points.F.reshape(-1, points.per_cell, 3, 3)[self._local, 0]))
+
+    def read(self, path: str | PathLike[str], until: float) -> None:
+        """Go on with the points of an earlier run up to a time, s, if its file is there (collective).
+
+        Raises:
+            ValueError: On all ranks, if the file is of other points.
+        """
+        with fail_together(self._comm):
+            if Path(path).is_file():
+                with np.load(path) as found:
+                    place = np.searchsorted(found["cell"], self._cell)
+                    if not np.array_equal(found["cell"][np.minimum(place, len(found["cell"]) - 1)], self._cell):
+                        raise ValueError(f"{path} must hold the points that are recorded, and it holds others.")
+                    kept = found["time"] <= until * (1.0 + 1e-12)
+                    self._time = [float(time) for time in found["time"][kept]]
+                    self._F = list(np.moveaxis(found["F"][place][:, kept], 1, 0))
 
     def write(self, path: str | PathLike[str]) -> None:
         """Write what was recorded, points in the order of their cells (rank 0 writes; collective).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -51,7 +52,7 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
             artifact, or arguments of the callable.
 
     Returns:
-        The law.
+        The law; its attribute `source` is the name and the options, for `python3 -m fem.replay`.
 
     Raises:
         ValueError: If there is no such law or file, or the law refuses an option.
@@ -59,7 +60,14 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
     """
     if not isinstance(name, (str, PathLike)):
         return as_law(name, **options)
-    text = fspath(name)
+    law = _named(fspath(name), options)
+    with contextlib.suppress(AttributeError, TypeError):  # a law may be frozen
+        law.source = (fspath(name), dict(options))  # type: ignore[attr-defined]
+    return law
+
+
+def _named(text: str, options: dict[str, Any]) -> Law:
+    """The law of a name; see `load_law`."""
     if text in SETS:
         return _classical(SETS[text].law, options, SETS[text].values())
     if text == FITTED:

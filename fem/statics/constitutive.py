@@ -61,9 +61,11 @@ class Material:
                 points.P[:], points.dP_dF[:] = P, dP_dF
                 problem = _check(F, points.P, points.dP_dF, self._trial, self.law.strain)
             except Exception as error:  # a law may fail in any way; the ranks must still decide together
-                problem = failure.Problem(-1, f"cannot be evaluated by the law {self.law.name}: {error}")
+                problem = failure.raised(self.law, self.law.tangent, F, self.state, dt, error)
         self.evaluated += self._n_points
         if self.domain.comm.allreduce(problem is not None, op=MPI.LOR):
+            if problem is not None and problem.point >= 0:
+                problem = failure.Problem(problem.point, problem.text, F[problem.point])
             text, first = failure.describe(self.domain, points.per_cell, time, problem)
             if problem is not None and self.domain.comm.rank == first:
                 self._wrong = {"problem": problem, "F": F.copy(), "dt": dt, "time": time, "reason": text}
@@ -109,7 +111,8 @@ class Material:
     def write_replay(self, folder: Path) -> None:
         """Write what the law was given where it failed last, if it failed on this rank; after `roll_back`."""
         if self._wrong is not None:
-            failure.write_replay(folder, F_n=self.points.F, state=self.state, law=self.law.name, **self._wrong)
+            given: dict[str, Any] = {"F_n": self.points.F, "state": self.state, "law": self.law, "method": "tangent"}
+            failure.write_replay(folder, **given, **self._wrong)
 
     def total(self, name: str, density: np.ndarray | None) -> float:
         """Integral of a density (n,) over the body; collective.
@@ -128,7 +131,7 @@ def _check(F: np.ndarray, P: np.ndarray, dP_dF: np.ndarray, state: np.ndarray, s
         J = np.linalg.det(F)
         if not np.all(J > 0.0):
             point = int(np.argmin(np.where(np.isfinite(J), J, -np.inf)))
-            return failure.Problem(point, f"is inverted (det F = {J[point]:.3g})")
+            return failure.Problem(point, "is inverted")
     problem = failure.find(P, state)
     if problem is None and not np.isfinite(dP_dF.sum()):
         wrong = ~np.isfinite(dP_dF.reshape(len(dP_dF), -1)).all(axis=1)

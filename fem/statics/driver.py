@@ -132,12 +132,22 @@ class QuasiStatic(abc.ABC):
         """Return to forces and state of the last time committed."""
 
     @abc.abstractmethod
-    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int]]:
+    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int | float]]:
         """Blocks of rows, scalars and identity of a checkpoint (`fem.io.checkpoint`) at the last time committed."""
 
     @abc.abstractmethod
     def _adopt(self, arrays: Mapping[str, Mapping[str, np.ndarray]], scalars: Mapping[str, Any]) -> None:
         """Take what `_content` describes from a checkpoint, as committed; with the tangent, if `_kept`."""
+
+    @abc.abstractmethod
+    def _check_mesh(
+        self, path: str | PathLike[str], here: Mapping[str, Block], found: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> None:
+        """Check that the mesh of a checkpoint is that here; collective.
+
+        Raises:
+            ValueError: On all ranks, if it is another one.
+        """
 
     def _write_replay(self, folder: Path) -> None:  # noqa: B027
         """Write what the law was given where it failed, if it did so on this rank; a truss writes nothing."""
@@ -344,21 +354,25 @@ class QuasiStatic(abc.ABC):
             path, self.comm, time=self._time_n, blocks=blocks, scalars={**self._scalars(), **scalars}, identity=identity
         )
 
-    def restore(self, path: str | PathLike[str]) -> None:
+    def restore(self, path: str | PathLike[str], *, same_law: bool = True) -> None:
         """Go to the state of a checkpoint, written on any number of ranks; the steps that follow are the same.
 
         Supports that were released before the checkpoint are released here as well.
 
         Args:
             path: The file.
+            same_law: False takes another law of the same name as well, one that was repaired or trained again.
 
         Raises:
-            ValueError: On all ranks, if it is no checkpoint of such a solver, or damaged.
+            ValueError: On all ranks, if it is no checkpoint of such a solver, mesh and law, or damaged.
             FileNotFoundError: On all ranks, if it is not there.
         """
         blocks, scalars, identity = self._content()
         wanted = {**self._scalars(), **scalars}
+        if not same_law:
+            identity.pop("law digest")
         found = checkpoint.restore(path, self.comm, blocks=blocks, scalars=wanted, identity=identity)
+        self._check_mesh(path, blocks, found.arrays)
         values = found.scalars
         self.time = self._time_n = found.time
         self._length, self._kept = float(values["length"]), bool(values["kept"])

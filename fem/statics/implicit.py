@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import dolfinx.fem
 import numpy as np
 import ufl
+from mpi4py import MPI
 from petsc4py import PETSc
 
 from fem.discretisation.dirichlet import Dirichlet, Where, body_nodes
 from fem.discretisation.point_evaluation import Probe
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import ConvergenceError, SolverError
-from fem.io.checkpoint import Block, Scalar, cell_numbers
+from fem.io.checkpoint import Block, Scalar, cell_numbers, check_same
 from fem.laws import Law, as_law, check_fit
+from fem.laws.digest import law_digest
 from fem.mesh import as_domain
 from fem.statics.assembly import Equilibrium, check_form, internal_form
 from fem.statics.constitutive import Material
@@ -257,7 +259,7 @@ class ImplicitSolver(QuasiStatic):
         self._scratch.x.scatter_forward()
         return array.reshape(-1, d).copy()
 
-    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int]]:
+    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int | float]]:
         points, material = self.points, self.material
         numbers, topology = cell_numbers(self.domain.mesh), self.domain.mesh.topology
         per_cell = points.per_cell
@@ -267,8 +269,19 @@ class ImplicitSolver(QuasiStatic):
             width = int(np.prod(values.shape[1:]))
             arrays[name] = values.reshape(len(numbers), per_cell * width)
         total = topology.index_map(topology.dim).size_global
-        identity: dict[str, str | int] = {"solver": "implicit", "law": self.law.name}
+        geometry = self.domain.mesh.geometry
+        arrays["middle"] = geometry.x[geometry.dofmap[: len(numbers)]].mean(axis=1)
+        identity: dict[str, str | int | float] = {"solver": "implicit", "law": self.law.name}
+        identity["law digest"] = law_digest(self.law)
         return {"cells": Block(numbers, total, arrays)}, {"points_evaluated": self.points_evaluated}, identity
+
+    def _check_mesh(
+        self, path: str | PathLike[str], here: Mapping[str, Block], found: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> None:
+        block, middle = here["cells"], here["cells"].arrays["middle"]
+        size = self.comm.allreduce(float(np.abs(middle).max(initial=0.0)), op=MPI.MAX)
+        was = found["cells"]["middle"]
+        check_same(self.comm, path, "midpoint of cell", block.numbers, was, middle, 1e-9 * size)
 
     def _adopt(self, arrays: Mapping[str, Mapping[str, np.ndarray]], scalars: Mapping[str, Any]) -> None:
         found, points = arrays["cells"], self.points

@@ -20,7 +20,8 @@ from petsc4py import PETSc
 
 from fem.discretisation.dirichlet import Dirichlet, Where
 from fem.errors import ConvergenceError
-from fem.io.checkpoint import Block, Scalar, gather_rows
+from fem.io.checkpoint import Block, Scalar, check_same, gather_rows
+from fem.laws.digest import law_digest
 from fem.statics.driver import QuasiStatic
 from fem.statics.linear_solver import near_nullspace
 from fem.statics.newton import Convergence, Newton, check_options
@@ -164,10 +165,11 @@ class TrussSolver(QuasiStatic):
         except ConvergenceError as error:
             raise ConvergenceError(self.bars.failure or str(error)) from error
 
-    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int]]:
+    def _content(self) -> tuple[dict[str, Block], dict[str, Scalar], dict[str, str | int | float]]:
         part = self.part
-        nodes = {**self._component_arrays(), "force_n": self.force_n}
+        nodes = {**self._component_arrays(), "force_n": self.force_n, "x": part.x[: len(part.nodes)]}
         bars = {name: getattr(self.bars, name) for name in SAVED}
+        bars |= {"ends": np.concatenate([part.nodes, part.ghost_nodes])[part.ends].astype(np.int64), "area": part.area}
         blocks = {
             "nodes": Block(part.nodes, part.total_nodes, nodes), "bars": Block(part.bars, part.total_bars, bars)
         }
@@ -176,7 +178,22 @@ class TrussSolver(QuasiStatic):
             "bar_calls": self.bar_calls,
             "scale": self.assembly.scale,
         }
-        return blocks, scalars, {"solver": "truss", "law": self.bar_law.name}
+        identity: dict[str, str | int | float] = {"solver": "truss", "law": self.bar_law.name}
+        identity["law digest"] = law_digest(self.bar_law)
+        return blocks, scalars, identity
+
+    def _check_mesh(
+        self, path: str | PathLike[str], here: Mapping[str, Block], found: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> None:
+        part = self.part
+        size = self.comm.allreduce(float(np.abs(part.x).max(initial=0.0)), op=MPI.MAX)
+        for what, block, name, tolerance in (
+            ("position of node", "nodes", "x", 1e-9 * size), ("ends of bar", "bars", "ends", 0.0),
+            ("area of bar", "bars", "area", 1e-9 * float(part.area.max(initial=0.0))),
+        ):  # fmt: skip
+            present = here[block]
+            was, now = found[block][name], present.arrays[name]
+            check_same(self.comm, path, what, present.numbers, was, now, tolerance)
 
     def _adopt(self, arrays: Mapping[str, Mapping[str, np.ndarray]], scalars: Mapping[str, Any]) -> None:
         nodes = arrays["nodes"]

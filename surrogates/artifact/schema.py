@@ -40,6 +40,7 @@ FIELDS = {
     "range.time_window": "number?",
     "range.jacobian_min": "number?",
     "range.jacobian_max": "number?",
+    "range.length_max": "number?",
     "dtype": "text",
     "data.hash": "text",
     "data.code_version": "text",
@@ -63,6 +64,7 @@ FIELDS = {
     "microstructure": "object?",  # from schema 2 on
     "hash": "text",
 }
+OPTIONAL = ("range.length_max",)  # older artifacts lack it
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ class Observable:
 
 @dataclass(frozen=True)
 class Range:
-    """What the law was trained in; None where no limit is known. Strain: norm; rates 1/s; window s; J = det F."""
+    """What the law was trained in; None where no limit is known.
+
+    Strain: norm; rates 1/s; window s; J = det F; length: of the path of the strain, which older artifacts do not state.
+    """
 
     strain_max: float | None = None
     rate_min: float | None = None
@@ -135,6 +140,7 @@ class Range:
     time_window: float | None = None
     jacobian_min: float | None = None
     jacobian_max: float | None = None
+    length_max: float | None = None
 
 
 @dataclass(frozen=True)
@@ -338,6 +344,8 @@ def _check_fields(manifest: object, path: str | Path, *, certified: bool) -> dic
             raise ValueError(
                 f"{path}: field {name} is missing; python3 -m surrogates.certificate {path} --renew makes it."
             )
+        if last not in holder and name in OPTIONAL:
+            continue
         if last not in holder:
             raise ValueError(f"{path}: field {name} is missing.")
         _check_value(holder[last], kind, name, path)

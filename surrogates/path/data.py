@@ -131,7 +131,7 @@ def moduli(samples: Samples) -> tuple[float, float]:
 
 
 def trained_range(samples: Samples, time_window: float | None = None) -> dict[str, float | None]:
-    """The range of the paths: norm of E = (C_bar - I)(C_bar + I)^-1, its rate |dE|/dt (1/s), and J.
+    """The range of the paths: norm of E = (C_bar - I)(C_bar + I)^-1, its rate |dE|/dt (1/s), length of its path, J.
 
     The smallest rate is the first percentile of all steps, since some steps have no strain.
     """
@@ -140,7 +140,8 @@ def trained_range(samples: Samples, time_window: float | None = None) -> dict[st
     J = tensors.determinant(U)
     E = tensors.to_vector(tensors.rational_strain(tensors.isochoric(U, J))).reshape(n, T, 6)
     step = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
-    rate = E.diff(dim=1).norm(dim=-1) / step
+    change = E.diff(dim=1).norm(dim=-1)
+    rate = change / step
     return {
         "strain_max": float(E.norm(dim=-1).max()),
         "rate_min": float(np.quantile(rate.numpy(), 0.01)),
@@ -148,6 +149,7 @@ def trained_range(samples: Samples, time_window: float | None = None) -> dict[st
         "time_window": time_window,
         "jacobian_min": float(J.min()),
         "jacobian_max": float(J.max()),
+        "length_max": float(change.sum(dim=1).max()),
     }
 
 

@@ -59,7 +59,7 @@ def test_summary_is_complete_and_strict_json(small):
 def test_results_are_whole_files_and_nothing_else(small):
     folder, _ = small
     names = {entry.name for entry in folder.iterdir()}
-    assert names == {"summary.json", "history.csv", "section.png", "fields.bp", "checkpoint.h5"}
+    assert names == {"summary.json", "history.csv", "section.png", "fields.bp", "checkpoint.h5", "progress"}
     assert (folder / "section.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -120,6 +120,22 @@ def test_restart_ends_where_the_whole_run_ends(demo, tmp_path):
         assert second[key] == pytest.approx(whole[key], rel=1e-11), key
 
 
+def test_restart_goes_on_with_history_and_fields_and_no_row_twice(demo, small, tmp_path):
+    """From the last checkpoint but one of a run in the same folder: rows after it are made again, bit for bit."""
+    run(demo, tmp_path, "--checkpoint-every", "2e-7", "--record", "3")
+    before = np.load(tmp_path / "paths.npz")
+    panels = (tmp_path / "section.png").stat().st_size
+    (tmp_path / "history.csv").unlink()
+    again = ["--restart", str(tmp_path / "checkpoint-former.h5"), "--record", "3"]
+    run(demo, tmp_path, *again)
+    assert (tmp_path / "history.csv").read_bytes() == (small[0] / "history.csv").read_bytes()
+    assert (tmp_path / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 3)
+    after = np.load(tmp_path / "paths.npz")
+    for name in before.files:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert (tmp_path / "section.png").stat().st_size == panels  # as many columns
+
+
 def test_restart_after_its_end_is_refused(demo, small, tmp_path, capsys):
     late = ["--restart", str(small[0] / "checkpoint.h5"), "--output", str(tmp_path / "out")]
     assert demo.main([*SMALL, *late], MPI.COMM_SELF) == 2
@@ -131,7 +147,8 @@ def test_series_without_adios2_is_xdmf(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("dolfinx.has_adios2", False)
     run(demo, tmp_path)
     names = {entry.name for entry in tmp_path.iterdir()}
-    assert names == {"summary.json", "history.csv", "section.png", "fields.xdmf", "fields.h5", "checkpoint.h5"}
+    expected = {"summary.json", "history.csv", "section.png", "fields.xdmf", "fields.h5", "checkpoint.h5", "progress"}
+    assert names == expected
     light = (tmp_path / "fields.xdmf").read_text()
     assert "fields.h5" in light
     assert "part" not in light

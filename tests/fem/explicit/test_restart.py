@@ -52,6 +52,49 @@ def test_files_that_do_not_fit_are_refused(box, tmp_path):
         make(box, "magnesium-j2", integration="full").restore(path)
 
 
+class Trained:
+    """Neo-Hooke in the place of a trained law, with a weight that another training changes."""
+
+    def __init__(self, weight):
+        self._law, self.weight, self.name = laws.load_law("magnesium-neo-hookean"), weight, "trained"
+
+    def __getattr__(self, name):
+        return getattr(self._law, name)
+
+
+OTHERS = {
+    "law digest": {"law": Trained(2.0)},
+    'density "10000.0"': {"density": 9999.0},
+    'hourglass stiffness "0.3"': {"hourglass": 0.2},
+    'bulk viscosity "0.06 and 1.2"': {"viscosity": (0.0, 1.2)},
+    "contact": {"contact": [RigidPlane((0.0, 0.0, -1e-3))]},
+    "initial velocity of the energy": {"initial_velocity": (10.0, 0.0, -151.0)},
+    "initial velocity of the momentum": {"initial_velocity": (-10.0, 0.0, -150.0)},
+    "position of node": {"distort": 0.11},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_problem_of_the_same_size_is_refused_and_named(box, tmp_path, name):
+    def problem(law=Trained(1.0), distort=0.1, **options):
+        given = {"contact": [RigidPlane()], "initial_velocity": (10.0, 0.0, -150.0), **options}
+        return ExplicitSolver(box(SIZE, (2, 2, 3), distort=distort), law, **given)
+
+    path = tmp_path / "run.h5"
+    first, same, other = problem(), problem(), problem(**OTHERS[name])
+    first.step()
+    first.save(path)
+    same.restore(path)
+    u = other.u.x.array.copy()
+    with pytest.raises(ValueError, match=name) as caught:
+        other.restore(path)
+    assert str(caught.value).count(". ") == 0 and str(path) in str(caught.value)
+    assert other.time == 0.0 and np.array_equal(other.u.x.array, u)
+    if name == "law digest":
+        other.restore(path, same_law=False)
+        assert other.time == first.time
+
+
 @pytest.mark.mpi
 def test_a_checkpoint_serves_any_number_of_ranks(box, nodes, tmp_path_factory):
     comm = MPI.COMM_WORLD
