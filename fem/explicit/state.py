@@ -25,6 +25,7 @@ def save(solver: Any, path: str | PathLike[str]) -> None:
     hourglass = solver.forces.hourglass
     scalars["hourglass_dissipated"] = solver.comm.allreduce(0.0 if hourglass is None else hourglass.dissipated)
     scalars |= {f"initial_{name}": solver._initial[name] for name in INITIAL} | {"sums": sums}
+    scalars["obstacles"] = solver.contact.state
     blocks = _blocks(solver, solver.n_nodes)
     checkpoint.save(path, solver.comm, time=solver.time, blocks=blocks, scalars=scalars, identity=_identity(solver))
 
@@ -34,6 +35,7 @@ def restore(solver: Any, path: str | PathLike[str]) -> None:
     like: dict[str, Any] = {name: False if name == "in_contact" else 0.0 for name in SCALARS}
     like |= {"steps": 0, "sums": np.zeros(SUMS)}
     like["hourglass_dissipated"] = 0.0
+    like["obstacles"] = solver.contact.state
     like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
     blocks = _blocks(solver, len(solver._x))
     found = checkpoint.restore(path, solver.comm, blocks=blocks, scalars=like, identity=_identity(solver))
@@ -52,6 +54,7 @@ def restore(solver: Any, path: str | PathLike[str]) -> None:
         setattr(solver, name, found.scalars[name])
     solver._initial = {name: found.scalars[f"initial_{name}"] for name in INITIAL}
     solver._sums.unpack(found.scalars["sums"] * (solver.comm.rank == 0))
+    solver.contact.state = found.scalars["obstacles"]
     solver.time = found.time
 
 
