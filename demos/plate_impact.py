@@ -24,7 +24,7 @@
 #
 # 1. under the flat face the strain is uniaxial until release waves come in: at 0.8 H/c the elastic front has run
 #    through the plate with the confined speed c = sqrt((K + 4G/3)/rho), to 10 % and a cell;
-# 2. at the end the front in the plane is no farther from the punch than c t (5 % and a cell of the mesh there allowed);
+# 2. at the end the front in the plane is no farther from the punch than c t (5 % and two cells there allowed);
 # 3. the mass is rho times the closed-form volume, and impulse of punch + impulse of support = momentum of the plate, to
 #    1e-9;
 # 4. the work of the punch is all found in energies and losses, to 1 %;
@@ -198,7 +198,7 @@ class Shape:
         self.X = solver.u.function_space.tabulate_dof_coordinates()[: self.own]
         self.r = np.hypot(self.X[:, 0], self.X[:, 1])
         middle = self.r < 1e-9 * o.width
-        self.faces = {"top": middle & (self.X[:, 2] > (1 - 1e-9) * o.thickness), "bottom": middle & (self.X[:, 2] == 0.0)}
+        self.faces = {"top": middle & (self.X[:, 2] > (1 - 1e-9) * o.thickness), "bottom": middle & (self.X[:, 2] < 1e-9 * o.thickness)}
         self.closest = math.inf
 
     def largest(self, values: np.ndarray) -> float:
@@ -219,18 +219,21 @@ class Shape:
         travel = -float(obstacles.displacement[0, 2])
         return out.write_row(**row, punch_travel=travel, punch_force=force, smallest_gap=gap)
 
-    def _moving(self) -> np.ndarray:
-        """Nodes that move with more than half a per cent of the speed of the punch."""
+    def _moving(self, part: float) -> np.ndarray:
+        """Nodes that move with more than a part of the speed of the punch."""
         v = self.solver.velocity.x.array.reshape(-1, 3)[: self.own]
-        return np.asarray(np.linalg.norm(v, axis=1) > 0.005 * self.o.velocity)
+        return np.asarray(np.linalg.norm(v, axis=1) > part * self.o.velocity)
 
     def depth(self) -> float:
-        """How deep under the middle half of the punch the plate moves, m (collective)."""
-        return self.largest(self.o.thickness - self.X[self._moving() & (self.r < 0.25 * self.o.punch), 2])
+        """How deep under the middle half of the punch the plate moves with 5 % of its speed, m (collective).
+
+        The elastic precursor of a metal that yields at 400 MPa moves it with more than that.
+        """
+        return self.largest(self.o.thickness - self.X[self._moving(0.05) & (self.r < 0.25 * self.o.punch), 2])
 
     def radius(self) -> float:
-        """How far from the axis the plate moves, m (collective)."""
-        return self.largest(self.r[self._moving()])
+        """How far from the axis the plate moves with half a per cent of that speed, m (collective)."""
+        return self.largest(self.r[self._moving(0.005)])
 
     def ring(self, radius: float) -> float:
         """Width of the mesh near a radius on the x axis, m (collective)."""
@@ -295,7 +298,7 @@ def checks(
         low, high = 0.9 * c * t - layer, 1.1 * c * t + layer
         out["elastic_front"] = {"found": depth, "low": low, "high": high, "passed": bool(low <= depth <= high)}
     radius = summary["front"]["radius"]
-    high = 0.5 * o.punch + 1.05 * c * solver.time + summary["front"]["ring"]
+    high = 0.5 * o.punch + 1.05 * c * solver.time + 2.0 * summary["front"]["ring"]
     out["radial_front"] = {"found": radius, "high": high, "passed": bool(radius <= high)}
     mass = solver.comm.allreduce(float(solver.mass.sum()))
     error = abs(mass / (summary["density"] * closed_form_volume(o)) - 1.0)

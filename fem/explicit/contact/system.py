@@ -231,8 +231,8 @@ class ContactSystem:
 
     def energy(self) -> tuple[float, float]:
         """Kinetic energy of the free obstacles now and at time zero, J."""
-        now = sum(0.5 * body.mass * float(np.sum(self.velocity[p] ** 2)) for p, body in self._bodies)
-        return now, sum(0.5 * body.mass * float(np.sum(np.square(body.velocity))) for _, body in self._bodies)
+        now = sum((0.5 * body.mass * float(np.sum(self.velocity[p] ** 2)) for p, body in self._bodies), 0.0)
+        return now, sum((0.5 * body.mass * float(np.sum(np.square(body.velocity))) for _, body in self._bodies), 0.0)
 
     def momentum(self) -> np.ndarray:
         """Momentum of the free obstacles, (3,), N s."""
