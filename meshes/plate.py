@@ -70,11 +70,6 @@ def rings(inner: float, outer: float, width: float, growth: float) -> NDArray[np
     return ends
 
 
-def core_width(radius: float, n: int, m: int) -> float:
-    """Half the width of the core along the axes in a fine region with m rings, m; its corner moves inwards."""
-    return radius * min(0.95 * n / (n + m), 0.6)
-
-
 def divisions(
     thickness: float, width: float, fine: float, cells: int, growth: float, layers: int | None = None
 ) -> tuple[int, int, NDArray[np.float64], int]:
@@ -112,8 +107,7 @@ def divisions(
     m = int(cells) // 2 - n
     layers = max(1, round(thickness * int(cells) / fine)) if layers is None else int(layers)
     check_cells(4.0 * (n * n + 2.0 * n * m) * layers)
-    radius = 0.5 * fine
-    outer = rings(radius, 0.5 * width, (radius - core_width(radius, n, m)) / m, growth)
+    outer = rings(0.5 * fine, 0.5 * width, fine / int(cells), growth)
     check_cells(4.0 * (n * n + 2.0 * n * (m + len(outer))) * layers)
     return n, m, outer, layers
 
@@ -162,7 +156,7 @@ def plate(
 
 def _quadrant(radius: float, n: int, m: int, outer: NDArray[np.float64], square: bool) -> list[NDArray[np.float64]]:
     """Points of the first quadrant: of the core, (n + 1, n + 1, 2), and of the rings, (2 n + 1, rings + 1, 2)."""
-    inner = core_width(radius, n, m)
+    inner = radius * min(0.95 * n / (n + m), 0.6)  # half width of the core along the axes; its corner moves inwards
     corner = 0.86 * inner
     s = np.linspace(0.0, 1.0, n + 1)
     # Sides bulge: a line of the core at s goes from (inner s, 0) to (x, y) = corner at both ends of the diagonal.

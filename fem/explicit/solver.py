@@ -275,8 +275,9 @@ class ExplicitSolver:
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
+            reaction = self._prescribe_velocity(rate)  # contact and friction see the velocity of the supports
             push = self.contact.first_half(self._x[:n] + u_n, self._v, self.time, dt)
-            reaction = self._prescribe_velocity(rate)
+            reaction += self._prescribe_velocity(rate)
             v_half = self._v.copy()
             self._u += dt * v_half
             first = Impulses(push, reaction, 0.5 * (v_n + v_half))
@@ -300,8 +301,9 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            push = self.contact.second_half(self.x[:n], self._v, dt)
             reaction = self._prescribe_velocity(rate)
+            push = self.contact.second_half(self.x[:n], self._v, dt)
+            reaction += self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
