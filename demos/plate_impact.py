@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Plate impact: a rigid punch hits a magnesium plate
 #
-# **Why.** A rigid cylinder of diameter D, so heavy that nothing slows it down, hits the middle of a plate of thickness H
-# at speed V. An elastic wave and a plastic front run through the plate and return from its free face; then the plate
+# **Why.** A rigid cylinder of diameter D, so heavy that nothing slows it down, hits the middle of a plate of thickness
+# H at speed V. An elastic wave and a plastic front run through the plate and return from its free face; then the plate
 # guides the waves outwards, while the punch goes on into it. Thin plates bend away from the punch, thick ones flow.
 #
 # **Equations.** Total Lagrangian, on the reference plate, with P = P(history of F) from the law:
@@ -15,7 +15,7 @@
 #
 # **Fields.** von Mises stress of the Cauchy stress; the paper's e_d = |F^T F/(det F)^2 - I|/2; e_v = det F - 1.
 #
-# **Case.** D = 2 mm, V = 200 m/s, H = 1 mm, a plate of 20 mm in diameter. The paper does not state the size of the plate,
+# **Case.** D = 2 mm, V = 200 m/s, H = 1 mm, a plate of 20 mm in diameter. The paper leaves open the size of the plate,
 # the radius of the edge, or friction; here the edge is rounded by 0.1 mm and frictionless. Panels at the paper's time,
 # 1 us, before and after. `--study velocities` and `--study thicknesses` run one case after the other and draw the
 # stress at the end of each (the paper's figure 7).
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import math
 import sys
@@ -61,7 +62,10 @@ from fem.section import ROWS, Section, extremes, mirrored, paint, top_value
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
 
-STUDIES = {"velocities": ("velocity", [50.0, 100.0, 200.0, 300.0]), "thicknesses": ("thickness", [2.5e-4, 5e-4, 1e-3, 2e-3])}
+STUDIES = {
+    "velocities": ("velocity", [50.0, 100.0, 200.0, 300.0]),
+    "thicknesses": ("thickness", [2.5e-4, 5e-4, 1e-3, 2e-3]),
+}
 MILLI, MICRO, MEGA = 1e-3, 1e-6, 1e6
 LEAST_LAYERS = 4  # through a thin plate, so that it can bend
 
@@ -74,7 +78,9 @@ LEAST_LAYERS = 4  # through a thin plate, so that it can bend
 # %%
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
-    p = Parser(description="Impact of a rigid punch on a plate.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = Parser(
+        description="Impact of a rigid punch on a plate.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     known = ", ".join((*NAMED, *FINITE))
     p.add_argument("--law", default="magnesium-recurrent", help=f"law, artifact (.pt), module:callable, {known}")
     p.add_argument("--law-options", default="", help="options of --law, name=value,name=value, as grains=16")
@@ -152,7 +158,7 @@ def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
 
 
 def closed_form_volume(o: argparse.Namespace) -> float:
-    """Volume of the meshed plate, m^3: over the square, or the regular polygon of 8 ceil(cells/4) sides in its circle."""
+    """Volume of the meshed plate, m^3: over the square, or the regular polygon of 8 ceil(cells/4) sides."""
     sides = 8 * math.ceil(o.cells / 4)
     area = o.width**2 if o.shape == "square" else sides / 8 * math.sin(2 * math.pi / sides) * o.width**2
     return (0.25 if o.quarter else 1.0) * area * o.thickness
@@ -198,7 +204,10 @@ class Shape:
         self.X = solver.u.function_space.tabulate_dof_coordinates()[: self.own]
         self.r = np.hypot(self.X[:, 0], self.X[:, 1])
         middle = self.r < 1e-9 * o.width
-        self.faces = {"top": middle & (self.X[:, 2] > (1 - 1e-9) * o.thickness), "bottom": middle & (self.X[:, 2] < 1e-9 * o.thickness)}
+        self.faces = {
+            "top": middle & (self.X[:, 2] > (1 - 1e-9) * o.thickness),
+            "bottom": middle & (self.X[:, 2] < 1e-9 * o.thickness),
+        }
         self.closest = math.inf
 
     def largest(self, values: np.ndarray) -> float:
@@ -339,7 +348,10 @@ def draw(cells: list[dict[str, Any]], fields: Sequence[Any], title: str, path: P
 
     for cell in cells:
         cell["panel"] = mirrored(cell["panel"]) if cell["o"].quarter else cell["panel"]
-    reach = min(0.5 * cells[0]["o"].width, max(2.2 * cells[0]["o"].punch, *(1.15 * cell["front"] for cell in cells))) / MILLI
+    reach = (
+        min(0.5 * cells[0]["o"].width, max(2.2 * cells[0]["o"].punch, *(1.15 * cell["front"] for cell in cells)))
+        / MILLI
+    )
     panels = [cell["panel"] for cell in cells]
     near = [p["x"][np.abs(p["x"][..., 0]).max(axis=1) < reach * MILLI, :, 1] / MILLI for p in panels]
     spans = [(z.min(), max(z.max(), 1e3 * c["o"].thickness) + 0.25 * 1e3 * c["o"].punch) for z, c in zip(near, cells)]
@@ -365,7 +377,9 @@ def draw(cells: list[dict[str, Any]], fields: Sequence[Any], title: str, path: P
             axis.tick_params(labelsize=7)
         column[-1].set_xlabel("x (mm)", fontsize=8)
         column[0].set_title(name, fontsize=10)
-        bar = figure.colorbar(image, ax=list(column), location="bottom", aspect=40, extend="both" if key == "e_v" else "max")
+        bar = figure.colorbar(
+            image, ax=list(column), location="bottom", aspect=40, extend="both" if key == "e_v" else "max"
+        )
         bar.set_label(symbol + (" (MPa)" if key == "von_mises" else ""), fontsize=9)
         bar.ax.tick_params(labelsize=7)
     for row, cell in zip(axes, cells, strict=True):
@@ -402,8 +416,9 @@ def run_case(comm: MPI.Comm, o: argparse.Namespace, label: str = "") -> tuple[di
     out.close()
     last, seconds, radius = out.history.rows[-1], solver.total_seconds(), shape.radius()
     summary: dict[str, Any] = {
-        "law": law.name, "law_source": o.law, "ranks": comm.size, "cells": cells, "steps": solver.steps, "dt": solver.dt,
-        "time": solver.time, "velocity": o.velocity, "thickness": o.thickness, "width": o.width, "punch": o.punch,
+        "law": law.name, "law_source": o.law, "ranks": comm.size, "cells": cells, "steps": solver.steps,
+        "dt": solver.dt, "time": solver.time, "velocity": o.velocity, "thickness": o.thickness, "width": o.width,
+        "punch": o.punch,
         "edge": o.edge, "friction": o.friction, "density": rho, "quarter": o.quarter, "confined_speed": c,
         "front": {"time": front_time, "depth": depth, "radius": radius, "ring": shape.ring(radius)},
         "layer": o.thickness / max(LEAST_LAYERS, round(o.thickness * o.cells / (1.2 * o.punch))),
@@ -486,9 +501,8 @@ def run_study(comm: MPI.Comm, o: argparse.Namespace) -> None:
             sys.stdout.write(f"{label}: {sentence(summary)}\n")
             front, travel = summary["front"]["radius"], summary["punch_travel"]
             cells.append({"panel": panels[-1], "o": one, "label": label, "travel": travel, "front": front})
-    picture = lambda: draw(  # noqa: E731
-        cells, ROWS[:2], f"Punch on a plate at {o.until / MICRO:g} us, {cases[0]['law']}", folder / "study.png"
-    )
+    title = f"Punch on a plate at {o.until / MICRO:g} us, {cases[0]['law']}"
+    picture = functools.partial(draw, cells, ROWS[:2], title, folder / "study.png")
     whole = {"study": o.study, "values": o.values, "cases": cases}
     together(comm, lambda: conclude(folder, whole, picture, f"{len(cases)} cases."), root=True)
     if wrong:

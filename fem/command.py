@@ -15,9 +15,7 @@ from fem.errors import SolverError
 from fem.io.files import remove, write_text
 from fem.parallel import raise_together
 
-__all__ = [
-    *("Parser", "Stop", "finish", "name_value_pairs", "positive_numbers", "remove", "together", "write_text"),
-]
+__all__ = ["Parser", "Stop", "finish", "name_value_pairs", "positive_numbers", "remove", "together", "write_text"]
 
 
 class Stop(Exception):

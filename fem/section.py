@@ -55,7 +55,9 @@ class Section:
         parts = self.comm.gather(part, root=0)
         if parts is None:
             return None
-        join = {name: {k: np.concatenate([p[name][k] for p in parts]) for k in self.keys} for name in ("cell", "corner")}
+        join = {
+            name: {k: np.concatenate([p[name][k] for p in parts]) for k in self.keys} for name in ("cell", "corner")
+        }
         return {"time": self.solver.time, "x": np.concatenate([p["x"] for p in parts]), **join}
 
 

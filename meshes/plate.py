@@ -217,7 +217,10 @@ def _put(
     border = edges[where[count == 1]]
     on = {"rim": np.isin(border, rim).all(axis=1)}
     if quarter:
-        on |= {"symmetry_x": (points[border, 0] == 0.0).all(axis=1), "symmetry_y": (points[border, 1] == 0.0).all(axis=1)}
+        on |= {
+            "symmetry_x": (points[border, 0] == 0.0).all(axis=1),
+            "symmetry_y": (points[border, 1] == 0.0).all(axis=1),
+        }
     facets = {"bottom": quads[:, ::-1], "top": quads + k * layers}
     for name, mask in on.items():
         side = border[mask]
@@ -252,8 +255,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python3 -m meshes.plate", description="Write a plate mesh.")
     parser.add_argument("--thickness", type=float, default=1e-3, help="along z, m (default %(default)s)")
     parser.add_argument("--width", type=float, default=20e-3, help="diameter or side, m (default %(default)s)")
-    parser.add_argument("--fine", type=float, default=2.4e-3, help="diameter of the fine region, m (default %(default)s)")
-    parser.add_argument("--cells", type=int, default=24, help="cells across the fine region, even (default %(default)s)")
+    parser.add_argument(
+        "--fine", type=float, default=2.4e-3, help="diameter of the fine region, m (default %(default)s)"
+    )
+    parser.add_argument(
+        "--cells", type=int, default=24, help="cells across the fine region, even (default %(default)s)"
+    )
     text = "largest ratio of the widths of neighbouring rings (default %(default)s)"
     parser.add_argument("--growth", type=float, default=1.22, help=text)
     text = "layers through the thickness (default: as high as the fine cells are wide)"

@@ -102,7 +102,7 @@ def test_a_rigid_mass_on_an_elastic_bar(box, mass):
 
 
 def test_a_moving_wall_is_a_moving_bar(box):
-    """Galilei: a wall that moves into a resting bar, by its velocity or a function, and a bar that flies into a wall."""
+    """Galilei: a wall that moves into a resting bar, by a velocity or a function, and a bar that flies into a wall."""
     V, size, cells, until = 150.0, (1e-3, 1e-3, 2e-3), (3, 3, 6), 1e-6
     runs = []
     for motion, velocity in ((None, -V), ((0.0, 0.0, V), 0.0), (lambda t: (0.0, 0.0, V * t), 0.0)):

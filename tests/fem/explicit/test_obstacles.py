@@ -139,7 +139,10 @@ def test_an_obstacle_of_ones_own_in_a_run(box):
 def test_bad_obstacles_get_one_sentence(box):
     for make, sentence in (
         (lambda: RigidPlane(penalty=3.0), r"penalty of a rigid plane must be in \[0, 2\], got 3.0"),
-        (lambda: RigidSphere(friction=-0.1), "friction of a rigid sphere must be a finite number of at least 0, got -0.1"),
+        (
+            lambda: RigidSphere(friction=-0.1),
+            "friction of a rigid sphere must be a finite number of at least 0, got -0.1",
+        ),
         (lambda: RigidSphere(radius=0.0), "radius of a rigid sphere must be positive, got 0.0"),
         (lambda: RigidSphere(centre=(0.0, 1.0)), "centre of a rigid sphere must be three finite numbers"),
         (lambda: RigidCylinder(edge=2e-3), r"edge of a rigid cylinder must be in \[0, 0.001\] m, got 0.002"),
