@@ -10,14 +10,14 @@
 #     rho u_tt = Div P,   P N = 0 on the faces,   u_z = 0 on the rim (simply supported),   u = u_t = 0 at t = 0,
 #     gap g(x, t) >= 0 to the punch, pressure p >= 0, p g = 0, friction |tau| <= mu p against sliding.
 #
-# The punch is a signed distance: a flat face, an edge rounded by a radius, a side; nodes touch all three. Hexahedra with
+# The punch is a signed distance: a flat face, an edge rounded by a radius, a side; nodes touch all three. Hexahedra of
 # one point and hourglass control, lumped mass, central differences, contact by impulses.
 #
 # **Fields.** von Mises stress of the Cauchy stress; the paper's e_d = |F^T F/(det F)^2 - I|/2; e_v = det F - 1.
 #
 # **Case.** D = 2 mm, V = 200 m/s, H = 1 mm, a plate of 20 mm in diameter. The paper leaves open the size of the plate,
-# the radius of the edge, or friction; here the edge is rounded by 0.1 mm and frictionless. Panels at the paper's time,
-# 1 us, before and after. `--study velocities` and `--study thicknesses` run one case after the other and draw the
+# the radius of the edge, and the friction; here the edge is rounded by 0.1 mm and frictionless. Panels at the paper's
+# time, 1 us, before and after. `--study velocities` and `--study thicknesses` run one case after the other and draw the
 # stress at the end of each (the paper's figure 7).
 #
 # **Checks**, each against a number from outside the solver and true for every law:
