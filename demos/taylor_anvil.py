@@ -48,7 +48,7 @@ from mpi4py import MPI
 from tqdm import tqdm
 
 from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
-from fem.command import Parser, Stop, finish, law_options, remove, together, write_text
+from fem.command import Parser, Stop, finish, name_value_pairs, remove, together, write_text
 from fem.errors import Interrupted
 from fem.explicit.checkpoints import Checkpoints
 from fem.io.files import write_arrays
@@ -58,6 +58,7 @@ from fem.laws import FINITE, NAMED
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
 from fem.range_monitor import RangeMonitor
+from fem.section import ROWS, Section, extremes, mirrored, paint, top_value
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
 
@@ -117,7 +118,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--density must lie between {low:g} and {high:g} kg/m^3, got {o.density}.")
     if o.frames > FRAMES:
         raise ValueError(f"--frames must be at most {FRAMES}, got {o.frames}.")
-    o.law_options = law_options(o.law_options)
+    o.law_options = name_value_pairs("--law-options", o.law_options)
     if o.until != "rebound":
         o.until = times("until", o.until, one=True)[0]
     o.panels = times("panels", o.panels)
@@ -171,68 +172,15 @@ def closed_form_volume(o: argparse.Namespace) -> float:
 
 
 # %% [markdown]
-# ## Section
-# `solver.writer` makes the ParaView series (`fields.bp`: ADIOS2VTXReader, Warp By Vector) and the history.
-# The figure wants the cells that touch the plane y = 0 from y > 0: their faces in that plane are an axial section whose
-# nodes stay in the plane.
-
-
-# %%
-class Section:
-    """The axial section of the bar, with the value of each cell and the nodal means."""
-
-    def __init__(self, solver: ExplicitSolver, diameter: float) -> None:
-        self.solver, self.comm = solver, solver.comm
-        V = solver.u.function_space
-        dofs = V.dofmap.list[: V.mesh.topology.index_map(3).size_local]
-        self.x = V.tabulate_dof_coordinates()
-        x = self.x[dofs]
-        flat = np.abs(x[..., 1]) < 1e-9 * diameter
-        self.inside = np.flatnonzero((flat.sum(axis=1) == 4) & (x[..., 1].mean(axis=1) > 0.0))
-        # Corners of the faces, (m, 4), in order round each; nodes of a face come in tensor-product order.
-        self.quads = dofs[self.inside][flat[self.inside]].reshape(-1, 4)[:, [0, 1, 3, 2]]
-
-    def panel(self) -> dict[str, Any] | None:
-        """The section now, gathered on rank 0 (None elsewhere; collective)."""
-        cells, nodal = self.solver.project(), self.solver.projected.nodal
-        u = self.solver.u.x.array.reshape(-1, 3)
-        part = {
-            "x": (self.x + u)[self.quads][..., [0, 2]],
-            "cell": {name: cells[name][self.inside] for _, name, *_ in ROWS},
-            "corner": {name: nodal[name].x.array[self.quads] for _, name, *_ in ROWS},
-        }
-        parts = self.comm.gather(part, root=0)
-        if parts is None:
-            return None
-        join = {key: {n: np.concatenate([p[key][n] for p in parts]) for n in part[key]} for key in ("cell", "corner")}
-        return {"time": self.solver.time, "x": np.concatenate([p["x"] for p in parts]), **join}
-
-
-def extremes(solver: ExplicitSolver) -> dict[str, dict[str, float]]:
-    """Least and largest cell value of every field over all ranks (collective)."""
-    cells, comm = solver.project(), solver.comm
-    return {
-        name: {
-            "min": float(comm.allreduce(value.min(initial=math.inf), MPI.MIN)),
-            "max": float(comm.allreduce(value.max(initial=-math.inf), MPI.MAX)),
-        }
-        for name, value in cells.items()
-    }
 
 
 # %% [markdown]
 # ## Figure
-# Columns are times, rows fields, on the deformed section; dashed is the bar before impact. Corners carry the nodal
-# means, centres the cell's own value.
+# `solver.writer` makes the ParaView series (`fields.bp`: ADIOS2VTXReader, Warp By Vector) and the history. The figure
+# shows the axial section (`fem.section`): columns are times, rows fields; dashed is the bar before impact.
+
 
 # %%
-ROWS = (
-    ("von Mises stress", "von_mises", "inferno", r"$\sigma_M$"),
-    ("deviatoric strain", "e_d", "viridis", r"$e_d = \frac{1}{2}\,|F^T F\,/\,(\det F)^2 - I|$"),
-    ("volumetric strain", "e_v", "RdBu", r"$e_v = \det F - 1$"),
-)
-
-
 def scaled(value: float) -> tuple[float, str]:
     """Factor and SI prefix that bring a value to one or above."""
     steps = ((1.0, ""), (1e3, "m"), (1e6, "\u00b5"), (1e9, "n"))
@@ -247,14 +195,8 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
     from matplotlib import pyplot as plt
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import Normalize
-    from matplotlib.tri import Triangulation
 
-    if o.quarter:  # the other half is the mirror image
-        panels = [
-            {**p, "x": np.concatenate([p["x"], p["x"] * [-1, 1]])}
-            | {k: {n: np.concatenate([v, v]) for n, v in p[k].items()} for k in ("cell", "corner")}
-            for p in panels
-        ]
+    panels = [mirrored(p) for p in panels] if o.quarter else panels
     size, metre = scaled(o.length)
     tick, second = scaled(panels[0]["time"] * 2)
     wide = 1.08 * size * max(np.abs(p["x"][..., 0]).max() for p in panels)
@@ -270,17 +212,11 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.02)
     for row, (name, key, colours, symbol) in zip(axes, ROWS, strict=True):
         unit = 1e-6 if key == "von_mises" else 1.0
-        values = unit * np.concatenate([np.append(p["corner"][key], p["cell"][key]) for p in panels])
-        # A few cells at the rim of the foot must not wash out all others.
-        top = max(float(np.percentile(np.abs(values), 99.7)), 1e-12)
+        top = max(unit * top_value(panels, key), 1e-12)
         norm = Normalize(-top if key == "e_v" else 0.0, top)
         for axis, panel in zip(row, panels, strict=True):
+            image = paint(axis, panel, key, length=1.0 / size, unit=1.0 / unit, cmap=colours, norm=norm)
             x = size * panel["x"]
-            points = np.concatenate([x, x.mean(axis=1, keepdims=True)], axis=1).reshape(-1, 2)
-            value = unit * np.column_stack([panel["corner"][key], panel["cell"][key]]).ravel()
-            fan = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
-            triangles = Triangulation(*points.T, (5 * np.arange(len(x))[:, None, None] + fan).reshape(-1, 3))
-            image = axis.tripcolor(triangles, value, shading="gouraud", cmap=colours, norm=norm, rasterized=True)
             line = "black" if key == "e_v" else "white"
             axis.add_collection(PolyCollection(x, facecolors="none", edgecolors=line, linewidths=0.3, alpha=0.35))
             axis.plot(

@@ -18,7 +18,7 @@ if not {"torch", "petsc4py", "dolfinx"} & sys.modules.keys():
 if TYPE_CHECKING:
     from fem.discretisation.dirichlet import Dirichlet
     from fem.errors import ConvergenceError, SolverError
-    from fem.explicit.contact import RigidPlane
+    from fem.explicit.contact import FreeBody, Obstacle, RigidCylinder, RigidFunction, RigidPlane, RigidSphere
     from fem.explicit.solver import ExplicitSolver
     from fem.laws import load_law
     from fem.mesh import read_mesh
@@ -29,8 +29,13 @@ __all__ = [
     "ConvergenceError",
     "Dirichlet",
     "ExplicitSolver",
+    "FreeBody",
     "ImplicitSolver",
+    "Obstacle",
+    "RigidCylinder",
+    "RigidFunction",
     "RigidPlane",
+    "RigidSphere",
     "SolverError",
     "TrussSolver",
     "load_law",
@@ -41,8 +46,13 @@ _HOMES = {
     "ConvergenceError": "fem.errors",
     "Dirichlet": "fem.discretisation.dirichlet",
     "ExplicitSolver": "fem.explicit.solver",
+    "FreeBody": "fem.explicit.contact",
     "ImplicitSolver": "fem.statics.implicit",
+    "Obstacle": "fem.explicit.contact",
+    "RigidCylinder": "fem.explicit.contact",
+    "RigidFunction": "fem.explicit.contact",
     "RigidPlane": "fem.explicit.contact",
+    "RigidSphere": "fem.explicit.contact",
     "SolverError": "fem.errors",
     "TrussSolver": "fem.truss.solver",
     "load_law": "fem.laws",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from fem.parallel import raise_together
 
 TERMINATED = 143  # exit code of a program that SIGTERM has ended
 
-__all__ = ["Parser", "Stop", "finish", "law_options", "remove", "together", "write_text"]
+__all__ = ["Parser", "Stop", "finish", "name_value_pairs", "positive_numbers", "remove", "together", "write_text"]
 
 
 class Stop(Exception):
@@ -45,18 +46,37 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
-def law_options(text: str) -> dict[str, Any]:
-    """Options of a law from name=value pairs: numbers, true and false as such, all else as text."""
+def name_value_pairs(option: str, text: str) -> dict[str, Any]:
+    """Values from name=value,name=value: numbers, true and false as such, all else as text.
+
+    Raises:
+        ValueError: If a part is no such pair; the option is for the message.
+    """
     values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"--law-options must be name=value pairs separated by commas, got {part!r}.")
+            raise ValueError(f"{option} must be name=value pairs separated by commas, got {part!r}.")
         try:
             values[name] = json.loads(value)
         except ValueError:
             values[name] = value
     return values
+
+
+def positive_numbers(option: str, text: str) -> list[float]:
+    """Positive finite numbers from a list with commas, each once, in order.
+
+    Raises:
+        ValueError: If a part is no such number; the option is for the message.
+    """
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = [math.nan]
+    if any(not 0.0 < value < math.inf for value in values):
+        raise ValueError(f"{option} must be positive finite numbers separated by commas, got {text!r}.")
+    return sorted(set(values))
 
 
 def together(comm: MPI.Comm, work: Callable[[], Any], *, root: bool = False) -> Any:

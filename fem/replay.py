@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem.command import Parser, finish, law_options
+from fem.command import Parser, finish, name_value_pairs
 from fem.laws import load_law
 
 
@@ -184,7 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = read(o.file)
         if o.law is None and found.source is None:
             raise ValueError(f"{o.file} does not tell how its law {found.law} was made; name it by --law.")
-        name, chosen = (o.law, law_options(o.law_options)) if o.law is not None else found.source or ("", {})
+        name, chosen = found.source or ("", {})
+        if o.law is not None:
+            name, chosen = o.law, name_value_pairs("--law-options", o.law_options)
         law = load_law(name, **chosen)
         if law.state_size != found.state.shape[1]:
             raise ValueError(

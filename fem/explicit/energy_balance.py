@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-WORKS = ("internal_work", "contact_work", "external_work", "reaction_work", "viscous_work")
+from fem.explicit.contact.system import ContactSystem, Push
+
+WORKS = (
+    *("internal_work", "contact_work", "external_work", "reaction_work", "viscous_work"),
+    *("obstacle_work", "free_work", "friction_loss"),
+)
+DRIVEN = ("external_work", "reaction_work", "obstacle_work")  # that bring energy into the system
 SUMS = len(WORKS) + 9  # numbers in `Sums.pack`
 
 
@@ -24,13 +30,17 @@ class EnergyBalance:
         hourglass_energy: Stored by the hourglass stiffness now, and dissipated by it so far.
         viscous_energy: Dissipated by the bulk viscosity so far.
         contact_energy: Stored in penalty springs now; a contact by impulses stores none.
-        contact_loss: Lost at rigid planes so far: of nodes that land inelastically on them. The work of a plane that
+        contact_loss: Lost at obstacles so far: of nodes that land inelastically on them. The work of an obstacle that
             does not move and has no friction is this loss alone; penalty springs lose only the error of the step.
+        friction_loss: Dissipated by friction on obstacles so far.
+        obstacle_work: Work on the body of obstacles with a prescribed motion.
+        obstacle_energy: Kinetic energy of the obstacles that are free to move.
         external_work: Work of the external forces.
         reaction_work: Work of the prescribed displacements.
-        energy_error: |sum of all energies and the loss - work - initial kinetic| over the energy put in.
-        momentum: (3,).
-        contact_impulse: Of the rigid planes on the body so far, (3,).
+        energy_error: |sum of all energies and losses - work - initial kinetic| over the energy put in.
+        momentum: Of the body, (3,).
+        obstacle_momentum: Of the obstacles that are free to move, (3,).
+        contact_impulse: Of the obstacles on the body so far, (3,).
         external_impulse: Of the external forces so far, (3,).
         reaction_impulse: Of the supports at prescribed displacements so far, (3,).
         momentum_error: |change of momentum - impulses| over the largest of initial momentum and impulses.
@@ -44,10 +54,14 @@ class EnergyBalance:
     viscous_energy: float
     contact_energy: float
     contact_loss: float
+    friction_loss: float
+    obstacle_work: float
+    obstacle_energy: float
     external_work: float
     reaction_work: float
     energy_error: float
     momentum: tuple[float, float, float]
+    obstacle_momentum: tuple[float, float, float]
     contact_impulse: tuple[float, float, float]
     external_impulse: tuple[float, float, float]
     reaction_impulse: tuple[float, float, float]
@@ -70,10 +84,10 @@ class EnergyBalance:
 class Impulses:
     """Impulses of supports in half a step, and the mean velocity over it; all (nodes, 3), owned nodes.
 
-    Impulse times mean velocity is the exact work of an impulse.
+    Impulse times mean velocity is the exact work of an impulse. `contact` has the impulses of all obstacles.
     """
 
-    contact: np.ndarray
+    contact: Push
     reaction: np.ndarray
     velocity: np.ndarray
 
@@ -87,6 +101,9 @@ class Sums:
     external_work: float = 0.0
     reaction_work: float = 0.0
     viscous_work: float = 0.0
+    obstacle_work: float = 0.0
+    free_work: float = 0.0
+    friction_loss: float = 0.0
     contact_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
     external_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
     reaction_impulse: np.ndarray = field(default_factory=lambda: np.zeros(3))
@@ -111,8 +128,13 @@ class Sums:
             dt: The step, s.
         """
         for half in halves:
-            self.contact_work += dot(half.contact, half.velocity)
-            self.contact_impulse += half.contact.sum(axis=0)
+            self.contact_work += dot(half.contact.impulse, half.velocity)
+            self.contact_impulse += half.contact.impulse.sum(axis=0)
+            for share in half.contact.shares:
+                work = float(share.impulse.sum(axis=0) @ share.velocity)
+                self.free_work += work if share.free else 0.0
+                self.obstacle_work += 0.0 if share.free else work
+                self.friction_loss -= dot(share.friction, half.velocity[share.nodes] - share.velocity)
             self.reaction_work += dot(half.reaction, half.velocity)
             self.reaction_impulse += half.reaction.sum(axis=0)
         self.internal_work += dot(internal, du)
@@ -122,15 +144,15 @@ class Sums:
             self.external_impulse += dt * external.sum(axis=0)
 
     def pack(self) -> np.ndarray:
-        """All sums as one vector, (14,)."""
+        """All sums as one vector, (17,)."""
         works = [getattr(self, name) for name in WORKS]
         return np.concatenate([works, self.contact_impulse, self.external_impulse, self.reaction_impulse])
 
     def unpack(self, values: np.ndarray) -> None:
         """Take all sums from the vector of `pack`."""
-        for name, value in zip(WORKS, values[:5]):
+        for name, value in zip(WORKS, values):
             setattr(self, name, float(value))
-        impulses = np.array(values[5:]).reshape(3, 3)
+        impulses = np.array(values[len(WORKS) :]).reshape(3, 3)
         self.contact_impulse, self.external_impulse, self.reaction_impulse = impulses[0], impulses[1], impulses[2]
 
 
@@ -166,8 +188,8 @@ def balance(
     mass: np.ndarray,
     v: np.ndarray,
     hourglass: float,
-    springs: float,
-    contact_nodes: int,
+    contact: ContactSystem,
+    x: np.ndarray,
 ) -> EnergyBalance:
     """Energy and momentum of all ranks; collective.
 
@@ -179,10 +201,11 @@ def balance(
         mass: Masses of the owned nodes, (n,), kg.
         v: Velocities of the owned nodes, (n, 3), m/s.
         hourglass: This rank's hourglass energy, J.
-        springs: This rank's energy of penalty springs, J.
-        contact_nodes: This rank's nodes in contact.
+        contact: The obstacles.
+        x: Positions of the owned nodes, (n, 3), m.
     """
-    local = np.concatenate([sums.pack(), [kinetic(mass, v), hourglass, springs], mass @ v, [contact_nodes]])
+    mechanical = [kinetic(mass, v), hourglass, contact.stored(x)]
+    local = np.concatenate([sums.pack(), mechanical, mass @ v, [contact.touching]])
     total = np.empty_like(local)
     comm.Allreduce(local, total, op=MPI.SUM)
     whole = Sums()
@@ -191,8 +214,12 @@ def balance(
     momentum = total[SUMS + 3 : SUMS + 6]
     work = whole.contact_work + whole.external_work + whole.reaction_work
     internal = whole.internal_work - (hourglass_energy - initial["hourglass"]) - whole.viscous_work
-    put_in = max(initial["kinetic"] + abs(whole.external_work) + abs(whole.reaction_work), kinetic_energy)
-    error = kinetic_energy + whole.internal_work - work - initial["kinetic"]
+    flying, at_start = contact.energy()
+    put_in = initial["kinetic"] + at_start + sum(abs(getattr(whole, name)) for name in DRIVEN)
+    put_in = max(put_in, kinetic_energy + flying)
+    # The body, and the free obstacles, whose change of energy is the work that they did.
+    error = kinetic_energy + whole.internal_work - work - initial["kinetic"] + flying - at_start + whole.free_work
+    landed = whole.contact_work - whole.obstacle_work - whole.free_work + whole.friction_loss + stored
     impulse = whole.contact_impulse + whole.external_impulse + whole.reaction_impulse
     scale = max(initial["speed"], float(np.abs(impulse).max()), float(np.linalg.norm(momentum)))
     drift = float(np.linalg.norm(momentum - initial["momentum"] - impulse))
@@ -203,11 +230,15 @@ def balance(
         hourglass_energy=hourglass_energy,
         viscous_energy=whole.viscous_work,
         contact_energy=stored,
-        contact_loss=-whole.contact_work - stored,
+        contact_loss=-landed,
+        friction_loss=whole.friction_loss,
+        obstacle_work=whole.obstacle_work,
+        obstacle_energy=flying,
         external_work=whole.external_work,
         reaction_work=whole.reaction_work,
         energy_error=float(abs(error) / put_in) if put_in > 0.0 else 0.0,
         momentum=_triple(momentum),
+        obstacle_momentum=_triple(contact.momentum()),
         contact_impulse=_triple(whole.contact_impulse),
         external_impulse=_triple(whole.external_impulse),
         reaction_impulse=_triple(whole.reaction_impulse),

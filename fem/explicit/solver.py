@@ -1,11 +1,11 @@
-"""Explicit dynamics: central differences with lumped mass, a law at every point, rigid planes, and an energy balance.
+"""Explicit dynamics: central differences, lumped mass, a law at every point, rigid obstacles, and an energy balance.
 
 One step from time n, with a = (external - internal force) / mass (velocity form of central differences):
 
-    v_half = v_n + dt/2 a_n          (planes: impulse so that no node ends inside; prescribed displacements set)
+    v_half = v_n + dt/2 a_n          (obstacles: no node ends inside; prescribed displacements set)
     u_n+1  = u_n + dt v_half
     F_n+1  -> law -> P_n+1 -> a_n+1
-    v_n+1  = v_half + dt/2 a_n+1     (planes: nodes in contact do not approach; prescribed components as in v_half)
+    v_n+1  = v_half + dt/2 a_n+1     (obstacles: nodes in contact do not approach; prescribed components as in v_half)
 
 so that displacement, velocity, stress and state belong to one time after each step. The half step of a prescribed
 displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
@@ -28,8 +28,9 @@ from fem import failure
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.mean_dilatation import explicit_points
 from fem.errors import SolverError
-from fem.explicit import contact, energy_balance
-from fem.explicit.contact import RigidPlane, rigid_planes
+from fem.explicit import energy_balance
+from fem.explicit.contact import ContactSystem, Obstacle, rigid_obstacles
+from fem.explicit.contact.system import left_for_good, transit_time
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, check_end, check_numbers, fill
@@ -47,14 +48,14 @@ JUMP = 1e-9  # of the size of the body: by how much a prescribed displacement ma
 
 
 class ExplicitSolver:
-    """Motion of a body under loads, prescribed displacements and impact on rigid planes.
+    """Motion of a body under loads, prescribed displacements and contact with rigid obstacles.
 
     The constructor, assignments to forms, and all methods are collective.
 
     Args:
         mesh: A DOLFINx mesh of linear hexahedra, or a `Domain` (a mesh with named groups, from `read_mesh`).
         law: Material law, or what `load_law` makes one of.
-        contact: Rigid planes that the body cannot pass.
+        contact: Rigid obstacles that the body cannot enter (`fem.explicit.contact`).
         initial_velocity: m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of the node
             coordinates (3, n) that returns (3, n).
         initial_displacement: m, in the same ways; None is zero.
@@ -88,7 +89,7 @@ class ExplicitSolver:
         mesh: Domain | Any,
         law: Law | Any,
         *,
-        contact: Sequence[RigidPlane] = (),
+        contact: Obstacle | Sequence[Obstacle] = (),
         initial_velocity: Field = (0.0, 0.0, 0.0),
         initial_displacement: Field = None,
         density: float | None = None,
@@ -105,7 +106,7 @@ class ExplicitSolver:
             self.density = law.density if density is None else float(density)
             check_numbers(self.density, hourglass, safety, viscosity)
             check_fit(law, "explicit", ("finite",), 3)
-            self.contact = rigid_planes(contact)
+            obstacles = rigid_obstacles(contact)
         self.output = Path(output) if output is not None else None
         V = dolfinx.fem.functionspace(self.domain.mesh, ("Lagrange", 1, (3,)))
         self.u, self.velocity = dolfinx.fem.Function(V, name="displacement"), dolfinx.fem.Function(V, name="velocity")
@@ -124,9 +125,13 @@ class ExplicitSolver:
         with fail_together(self.comm):  # a degenerate cell
             self._metric = cell_metric(self.points.B, self.points.cell_volume, self.points.node_volume)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
-        self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
+        size = float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
+        self._tolerance = 1e-9 * size
+        self.contact = ContactSystem(self.comm, obstacles, self.mass, self._tolerance)
+        with fail_together(self.comm):
+            self.contact.check_gaps(self.x, size)
         self.time, self.steps, self.dt = 0.0, 0, 0.0
-        self.in_contact, self.last_contact, self._touching = False, -np.inf, 0
+        self.in_contact, self.last_contact = False, -np.inf
         self.points_evaluated, self._viscosity, self._hourglass = 0, tuple(map(float, viscosity)), float(hourglass)
         self.monitors: list[failure.Monitor] = []
         self.wish = self.agreed = 0
@@ -139,19 +144,20 @@ class ExplicitSolver:
         """Stable step, stress and state at time zero."""
         law = self.law
         wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
-        planes = self.contact
-        self._transit = contact.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
+        plane = self.contact.plane()
+        self._transit = transit_time(self.comm, self._x, plane, wave_speed) if plane is not None else np.inf
         highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
         identity = np.tile(np.eye(3), (self.points.n, 1, 1))
         rest = float(self.comm.allreduce(self._step_bound(identity, identity, 1.0, (0.0, 0.0))[0], op=MPI.MIN))
         self._factor = min(safety, MARGIN * 2.0 / highest / rest) if highest > 0.0 and rest > 0.0 else 0.0
         # Penalty springs add penalty / rest^2 to the square of the highest frequency.
-        self._rest_step, penalty = rest, sum(plane.penalty for plane in planes)
+        self.contact.set_rest_step(rest)
+        penalty = self.contact.penalty
         self._spring_step = MARGIN * rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
         F = self.points.gather(self.u)
         bound, bad, _ = self._step_bound(F, F, 1.0)
         dt = self._stable_step(float(self.comm.allreduce(bound, op=MPI.MIN)))
-        state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad, 0)
+        state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad)
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
         self._given = energy_balance.totals(self.comm, self.mass, self._v)
@@ -271,24 +277,26 @@ class ExplicitSolver:
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass, rate = self.n_nodes, self.mass, self._prescribed_rate(dt)
         before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
+        obstacles_n = self.contact.state
         u_n, v_n, F_n, P_n = before[:4]
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
-            push, touching, _ = self._springs(0.5 * dt)
-            stop, landed = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
-            reaction = self._prescribe_velocity(rate)
+            reaction = self._prescribe_velocity(rate)  # contact and friction see the velocity of the supports
+            push = self.contact.first_half(self._x[:n] + u_n, self._v, self.time, dt)
+            reaction += self._prescribe_velocity(rate)
             v_half = self._v.copy()
             self._u += dt * v_half
-            first = Impulses(push + stop, reaction, 0.5 * (v_n + v_half))
+            first = Impulses(push, reaction, 0.5 * (v_n + v_half))
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
         with self.clock("step"):
             bound, bad, viscous = self._step_bound(F, F_n, dt)
         try:
-            state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching | landed)))
+            state = self._evaluate(F_n, dt, F, bound, bad)
         except SolverError:
+            self.contact.state = obstacles_n
             self._go_back(*before)
             raise
         with self.clock("assemble"):
@@ -300,9 +308,9 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            push = self._springs(0.5 * dt)[0]
-            push = push + contact.stop_approach(self.contact, self.x[:n], self._v, mass, landed, self._tolerance)
             reaction = self._prescribe_velocity(rate)
+            push = self.contact.second_half(self.x[:n], self._v, dt)
+            reaction += self._prescribe_velocity(rate)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
@@ -312,15 +320,6 @@ class ExplicitSolver:
         self.steps += 1
         self.last_contact = self.time if self.in_contact else self.last_contact
         return dt
-
-    def _springs(self, duration: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Impulses of penalty springs within a duration (s), added to the velocity; nodes in contact; energy, J."""
-        if self._spring_step == np.inf:
-            return np.zeros_like(self._v), np.zeros(self.n_nodes, dtype=bool), 0.0
-        x = self._x[: self.n_nodes] + self._u
-        force, touching, energy = contact.spring_force(self.contact, x, self.mass, self._rest_step)
-        self._v += (duration / self.mass)[:, None] * force
-        return duration * force, touching, energy
 
     def _step_bound(
         self, F: np.ndarray, F_n: np.ndarray, dt: float, viscosity: tuple[float, float] | None = None
@@ -336,7 +335,7 @@ class ExplicitSolver:
             return self._factor * bound
         return min(self._factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
 
-    def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int, touching: int) -> np.ndarray:
+    def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure, wishes. Returns the new state."""
         problem: failure.Problem | None = None
         state = self.state
@@ -352,7 +351,7 @@ class ExplicitSolver:
                     problem = failure.raised(self.law, self.law.update, F, self.state, dt, error)
         self.points_evaluated += self.points.n
         total = np.empty(4)
-        mine = [bound, -float(touching > 0), -float(problem is not None), -float(self.wish)]
+        mine = [bound, -float(self.contact.touching > 0), -float(problem is not None), -float(self.wish)]
         self.comm.Allreduce(np.array(mine), total, op=MPI.MIN)
         if total[2] < 0.0:
             given = {"F_n": F_n, "F": F, "state": self.state, "dt": dt, "law": self.law}
@@ -361,7 +360,7 @@ class ExplicitSolver:
             monitor.accept()
         self.agreed = int(-total[3])
         self.next_step = self._stable_step(float(total[0]))
-        self.in_contact, self._touching = bool(total[1] < 0.0), touching
+        self.in_contact = bool(total[1] < 0.0)
         return state
 
     def _go_back(self, u: np.ndarray, v: np.ndarray, _F: np.ndarray, P: np.ndarray, viscous: np.ndarray) -> None:
@@ -388,8 +387,8 @@ class ExplicitSolver:
             ValueError: On all ranks, if it cannot end there, or would take more than 1e9 steps.
         """
         if until == "rebound":
-            if not self.contact:
-                raise ValueError("A rebound needs a rigid plane.")
+            if self.contact.plane() is None:
+                raise ValueError("A rebound needs a rigid plane that does not move as the first obstacle.")
             end = self.time + 1000.0 * self._transit if limit is None else float(limit)
         elif isinstance(until, str):
             raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
@@ -415,15 +414,16 @@ class ExplicitSolver:
 
     def rebounded(self) -> bool:
         """Whether the body has left the first rigid plane for good (`fem.explicit.contact`)."""
-        if self.time - self.last_contact < self._transit or self.last_contact == -np.inf:
+        plane = self.contact.plane()
+        if plane is None or self.time - self.last_contact < self._transit or self.last_contact == -np.inf:
             return False
         momentum = energy_balance.totals(self.comm, self.mass, self._v)["momentum"]
-        return contact.left_for_good(self.time, self.last_contact, self._transit, momentum, self.contact[0])
+        return left_for_good(self.time, self.last_contact, self._transit, momentum, plane)
 
     def energy_balance(self) -> EnergyBalance:
         """Energy and momentum now, and the work and impulses since the start."""
         self._prepare()
-        here = self.forces.hourglass_energy(), self._springs(0.0)[2], self._touching
+        here = self.forces.hourglass_energy(), self.contact, self.x[: self.n_nodes]
         return energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
 
     def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:

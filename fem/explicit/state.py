@@ -33,6 +33,7 @@ def save(solver: Any, path: str | PathLike[str], former: str | PathLike[str] | N
     scalars: dict[str, Any] = {name: getattr(solver, name) for name in SCALARS}
     scalars |= {f"initial_{name}": solver._initial[name] for name in INITIAL}
     scalars |= {f"given_{name}": solver._given[name] for name in GIVEN}
+    scalars["obstacles"] = solver.contact.state
     blocks = _blocks(solver, solver.n_nodes) | {"ranks": _of_ranks(solver, solver.comm.size)}
     for monitor in solver.monitors:
         blocks[monitor.name] = _of_monitor(solver, monitor)
@@ -47,6 +48,7 @@ def restore(solver: Any, path: str | PathLike[str], *, same_law: bool = True) ->
     if not same_law:
         problem.pop("law digest")
     like: dict[str, Any] = {name: False if name == "in_contact" else 0.0 for name in SCALARS} | {"steps": 0}
+    like["obstacles"] = solver.contact.state
     like |= {f"initial_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in INITIAL}
     like |= {f"given_{name}": np.zeros(3) if name == "momentum" else 0.0 for name in GIVEN}
     wanted: dict[str, checkpoint.Wanted] = dict(_blocks(solver, len(solver._x)))
@@ -90,7 +92,8 @@ def _take(solver: Any, found: checkpoint.Content) -> None:
         setattr(solver, name, found.scalars[name])
     solver._initial = {name: found.scalars[f"initial_{name}"] for name in INITIAL}
     solver._sums.unpack(ranks["sums"].sum(axis=0))
-    solver._touching = int(ranks["touching"].sum())
+    solver.contact.touching = int(ranks["touching"].sum())
+    solver.contact.state = found.scalars["obstacles"]
     solver.time = found.time
 
 
@@ -104,7 +107,7 @@ def identity(solver: Any) -> dict[str, str | int | float]:
         "integration": solver.integration,
         "hourglass stiffness": solver._hourglass if solver.integration == "one-point" else 0.0,
         "bulk viscosity": " and ".join(map(str, solver._viscosity)),
-        "contact": "; ".join(map(_text, solver.contact)) or "none",
+        "contact": "; ".join(map(_text, solver.contact.obstacles)) or "none",
     }
 
 
@@ -126,7 +129,7 @@ def _of_ranks(solver: Any, total: int) -> Block:
     arrays = {
         "sums": np.broadcast_to(solver._sums.pack(), (n, SUMS)),
         "hourglass_dissipated": np.full((n, 1), dissipated),
-        "touching": np.full((n, 1), solver._touching, dtype=np.int64),
+        "touching": np.full((n, 1), solver.contact.touching, dtype=np.int64),
     }
     return Block(numbers, total, arrays)
 

@@ -2,7 +2,7 @@
 
 from bad_input import Case
 
-BAR, BOX = "meshes.taylor_bar", "meshes.box"
+BAR, BOX, PLATE = "meshes.taylor_bar", "meshes.box", "meshes.plate"
 MEMORY = r"The mesh would have about \S+ cells and need about \S+ GB of memory; this machine has \S+ GB\."
 RANGE = r"must lie between 1e-09 m and 1e\+06 m"
 
@@ -26,5 +26,12 @@ CASES: list[Case] = [
     Case(BOX, ["--grading", "1e300"], "grading 1e\\+300 makes a layer of .* of the length"),
     Case(BOX, ["--rim", "1e300"], "rim 1e\\+300 makes cells narrower than 1e-06 of the length"),
     Case(BOX, ["--rim", "1e-7", "--size", "0.5"], "rim 1e-07 makes cells narrower than 1e-06 of the length"),
+    Case(PLATE, ["--cells", "4000"], MEMORY),
+    Case(PLATE, ["--width", "1e308"], f"width {RANGE}, got 1e\\+308"),
+    Case(PLATE, ["--fine", "1e-320"], f"fine {RANGE}"),
+    Case(PLATE, ["--growth", "nan"], "growth must be a positive finite number, got nan"),
+    Case(PLATE, ["--growth", "1.0000000001", "--fine", "1e-8"], "growth 1 needs more than 10000 rings up to the rim"),
+    Case(PLATE, ["--layers", "0"], "layers must be a whole number of at least 1, got 0"),
+    Case(PLATE, ["--output", "missing/plate.msh"], "folder 'missing' for the mesh file does not exist"),
     Case(BOX, ["--kind", "wedges"], "Argument --kind: invalid choice: 'wedges'"),
 ]

@@ -3,7 +3,7 @@
 import pytest
 from mpi4py import MPI
 
-from fem.command import Parser, Stop, finish, together
+from fem.command import Parser, Stop, finish, name_value_pairs, positive_numbers, together
 from fem.errors import SolverError
 
 pytestmark = pytest.mark.mpi
@@ -16,6 +16,17 @@ def test_parser_speaks_in_sentences():
     with pytest.raises(ValueError) as caught:
         p.parse_args(["--n", "x"])
     assert str(caught.value) == "Argument --n: invalid int value: 'x'."
+
+
+def test_lists_of_options_are_read():
+    assert name_value_pairs("--o", "a=1, b=x,c=true,d=0.5") == {"a": 1, "b": "x", "c": True, "d": 0.5}
+    assert positive_numbers("--o", "3, 1e-6,3") == [1e-6, 3.0]
+    assert (name_value_pairs("--o", ""), positive_numbers("--o", "")) == ({}, [])
+    with pytest.raises(ValueError, match="--o must be name=value pairs separated by commas, got 'a'"):
+        name_value_pairs("--o", "b=1,a")
+    for text in ("1,x", "0", "nan", "-1", "inf"):
+        with pytest.raises(ValueError, match=f"--o must be positive finite numbers separated by commas, got '{text}'"):
+            positive_numbers("--o", text)
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError])

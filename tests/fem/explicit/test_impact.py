@@ -204,7 +204,7 @@ BAD = {
     "hourglass must not be negative": {"hourglass": -0.1},
     r"initial velocity must have shape \(3,\)": {"initial_velocity": (1.0, 2.0)},
     "initial velocity must be finite": {"initial_velocity": (0.0, float("nan"), 0.0)},
-    "contact must be a list of RigidPlane, got tuple": {"contact": [(0.0, 0.0, 1.0)]},
+    "contact must be a list of obstacles, as RigidPlane, got tuple": {"contact": [(0.0, 0.0, 1.0)]},
 }
 
 

@@ -1,0 +1,291 @@
+"""Impulses of rigid obstacles on nodes: landing, resting, springs, and Coulomb friction.
+
+Where several obstacles meet, the normal impulses of a node solve the contact conditions of all of them together: of all
+velocities that do not enter any obstacle, the node takes the nearest (Moreau). A curved surface is linearised where the
+node would be at the end of the step, and the node is put onto it by Newton's method, which for a signed distance is the
+projection on the nearest point.
+
+References:
+    Moreau (1988), 10.1007/978-3-7091-2624-0_1: impact as the projection of velocities; friction in impulses.
+    Belytschko and Neal (1991), 10.1002/nme.1620310309: penalty and impulses in explicit contact, and stable steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from fem.explicit.contact.obstacle import Obstacle, distance
+
+SWEEPS = 10  # of Newton's method onto a surface; a plane needs one, a signed distance two
+
+
+@dataclass(frozen=True)
+class Touches:
+    """Impulses of obstacles on some nodes within half a step.
+
+    Attributes:
+        nodes: Which nodes, (k,).
+        normal: Normal impulse of each obstacle, (k, p, 3), N s.
+        friction: Tangential impulse, (k, p, 3), N s.
+        slope: Derivative of the sum of the impulses of an obstacle by its velocity, (p, 3, 3), kg.
+    """
+
+    nodes: np.ndarray
+    normal: np.ndarray
+    friction: np.ndarray
+    slope: np.ndarray
+
+    @property
+    def impulse(self) -> np.ndarray:
+        """Sum over the obstacles, (k, 3), N s."""
+        return np.asarray((self.normal + self.friction).sum(axis=1))
+
+
+def cone_factors(normals: np.ndarray, lack: np.ndarray) -> np.ndarray:
+    """Factors of the normals in Moreau's projection: the least change with n_p . change >= lack_p.
+
+    Args:
+        normals: Unit normals of the obstacles at each node, (n, p, 3).
+        lack: What the normal components of the velocity lack, (n, p), m/s; -inf where an obstacle does not count.
+
+    Returns:
+        Factors, (n, p), m/s, none negative; the change is their sum with the normals.
+    """
+    if lack.shape[1] == 1:
+        return np.maximum(lack, 0.0)
+    factors = np.zeros_like(lack)
+    left = np.flatnonzero((lack > 0.0).any(axis=1))
+    for count in range(1, min(3, lack.shape[1]) + 1):
+        for chosen in combinations(range(lack.shape[1]), count):
+            part = np.array(chosen)
+            sub, need = normals[left][:, part], lack[np.ix_(left, part)]
+            gram = np.einsum("nci,ndi->ncd", sub, sub)
+            usable = np.isfinite(need).all(axis=1) & (np.linalg.det(gram) > 1e-12)  # not parallel
+            gram[~usable], need[~usable] = np.eye(count), 0.0
+            factor = np.linalg.solve(gram, need[..., None])[..., 0]
+            step = np.einsum("nc,nci->ni", factor, sub)
+            rest = lack[left] - np.einsum("ni,npi->np", step, normals[left])
+            scale = 1e-12 * np.abs(np.where(np.isfinite(lack[left]), lack[left], 0.0)).max(axis=1, initial=0.0)
+            solved = usable & (factor >= 0.0).all(axis=1) & (rest <= scale[:, None]).all(axis=1)
+            factors[np.ix_(left[solved], part)] = factor[solved]
+            left = left[~solved]
+    return factors
+
+
+def nearest_velocity(normals: np.ndarray, least: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Change that brings velocities to the nearest ones with the normal components n_p . v >= least.
+
+    Args:
+        normals: Unit normals of the obstacles, (p, 3), or at each node, (n, p, 3).
+        least: Least normal component at each obstacle, (n, p), m/s; -inf where it does not count.
+        v: Velocities, (n, 3), m/s.
+
+    Returns:
+        Change, (n, 3), m/s: a sum of normals with factors that are not negative, as Moreau's projection has.
+    """
+    normals = np.broadcast_to(normals, (*least.shape, 3))
+    factors = cone_factors(normals, least - np.einsum("npi,ni->np", normals, v))
+    return np.asarray(np.einsum("np,npi->ni", factors, normals))
+
+
+def rub(
+    normals: np.ndarray, factors: np.ndarray, friction: np.ndarray, velocity: np.ndarray, w: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coulomb friction, one obstacle after the other; changes w in place.
+
+    Args:
+        normals: Unit normals, (k, p, 3).
+        factors: Change of the normal velocity by each obstacle, (k, p), m/s.
+        friction: Coefficients, (p,).
+        velocity: Of the obstacles, (p, 3), m/s.
+        w: Velocities of the nodes, (k, 3), m/s.
+
+    Returns:
+        Change by each obstacle (k, p, 3), m/s; direction of sliding (k, p, 3), zero where a node sticks; part of the
+        sliding that was stopped, (k, p).
+    """
+    change, slide, part = np.zeros_like(normals), np.zeros_like(normals), np.zeros_like(factors)
+    for p in np.flatnonzero(friction > 0.0):
+        n, most = normals[:, p], friction[p] * factors[:, p]
+        relative = w - velocity[p]
+        tangential = relative - np.einsum("ni,ni->n", relative, n)[:, None] * n
+        speed = np.sqrt(np.einsum("ni,ni->n", tangential, tangential))
+        slips = speed > most
+        size = np.where(speed > 0.0, speed, 1.0)
+        part[:, p] = np.where(slips, most / size, factors[:, p] > 0.0)
+        slide[:, p] = np.where(slips & (most > 0.0), 1.0 / size, 0.0)[:, None] * tangential
+        change[:, p] = -part[:, p, None] * tangential
+        w += change[:, p]
+    return change, slide, part
+
+
+def _slopes(
+    mass: np.ndarray, normals: np.ndarray, factors: np.ndarray, rubbed: tuple[np.ndarray, ...], friction: np.ndarray
+) -> np.ndarray:
+    """Derivative of the impulses of each obstacle by its velocity, summed over nodes, (p, 3, 3), kg; see `rub`."""
+    _, slide, part = rubbed
+    active = mass[:, None] * (factors > 0.0)
+    across = np.einsum("np,npi,npj->pij", active, normals - friction[:, None] * slide, normals)
+    weight = mass[:, None] * part
+    tangent = np.einsum("np,ij->pij", weight, np.eye(3))
+    tangent -= np.einsum("np,npi,npj->pij", weight, normals, normals)
+    tangent -= np.einsum("np,npi,npj->pij", weight, slide, slide)
+    return np.asarray(across + tangent)
+
+
+def keep_out(
+    obstacles: Sequence[Obstacle],
+    place: np.ndarray,
+    velocity: np.ndarray,
+    x: np.ndarray,
+    v: np.ndarray,
+    mass: np.ndarray,
+    dt: float,
+) -> Touches:
+    """Impulses that put nodes which would be inside an obstacle after dt exactly onto its surface.
+
+    The impulse is never negative: a node that leaves by itself needs none, so that release is automatic.
+
+    Args:
+        obstacles: The obstacles; those with a penalty do not count.
+        place: Their displacements at the start of the step, (p, 3), m.
+        velocity: Their velocities through the step, (p, 3), m/s.
+        x: Positions of the nodes at the start of the step, (n, 3), m.
+        v: Velocities that would carry the nodes through the step, (n, 3), m/s; not changed.
+        mass: Nodal masses, (n,), kg.
+        dt: Step, s.
+    """
+    ends, entering, after = x + dt * v, np.zeros(len(x), dtype=bool), place + dt * velocity
+    for p, obstacle in enumerate(obstacles):
+        if obstacle.penalty == 0.0:
+            entering |= obstacle.gap(ends - after[p]) < 0.0
+    nodes = np.flatnonzero(entering)
+    x, w, mass = x[nodes], v[nodes], mass[nodes]
+    normal = np.zeros((len(nodes), len(obstacles), 3))
+    normals, factors = _close(obstacles, after, x, w, dt, normal)
+    friction = np.array([o.friction for o in obstacles])
+    rubbed = rub(normals, factors, friction, velocity, w)
+    if friction.any():
+        _close(obstacles, after, x, w, dt, normal)
+    slope = _slopes(mass, normals, factors, rubbed, friction)
+    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], slope)
+
+
+def _close(
+    obstacles: Sequence[Obstacle], after: np.ndarray, x: np.ndarray, w: np.ndarray, dt: float, normal: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Change velocities w (k, 3) so that no node ends inside; adds the changes to `normal` (k, p, 3).
+
+    Returns:
+        Normals (k, p, 3) and the change along them (k, p), m/s.
+    """
+    normals, factors = np.zeros_like(normal), np.zeros(normal.shape[:2])
+    floor = 4.0 * np.finfo(float).eps * np.abs(x).max(axis=1, initial=0.0) / dt  # rounding of positions
+    for sweep in range(SWEEPS):
+        lack = np.full(factors.shape, -np.inf)
+        for p, obstacle in enumerate(obstacles):
+            if obstacle.penalty == 0.0:
+                gap, normals[:, p] = distance(obstacle, x + dt * w - after[p])
+                lack[:, p] = -gap / dt
+        if sweep == 0:
+            floor += 1e-12 * lack.max(axis=1, initial=0.0)
+        if not (lack > floor[:, None]).any():
+            break
+        more = cone_factors(normals, lack)
+        change = more[..., None] * normals
+        w += change.sum(axis=1)
+        normal += change
+        factors += more
+    return normals, factors
+
+
+def stop_approach(
+    obstacles: Sequence[Obstacle],
+    place: np.ndarray,
+    velocity: np.ndarray,
+    x: np.ndarray,
+    v: np.ndarray,
+    mass: np.ndarray,
+    landed: Touches,
+    tolerance: float,
+) -> Touches:
+    """Impulses that stop nodes on an obstacle from moving into it.
+
+    Args:
+        obstacles: The obstacles; those with a penalty do not count.
+        place: Their displacements at the end of the step, (p, 3), m.
+        velocity: Their velocities then, (p, 3), m/s.
+        x: Positions of the nodes at the end of the step, (n, 3), m.
+        v: Velocities there, (n, 3), m/s; not changed.
+        mass: Nodal masses, (n,), kg.
+        landed: What `keep_out` found in this step: which nodes touch which obstacle.
+        tolerance: Gap that counts as contact, m.
+    """
+    nodes = landed.nodes
+    x, w, mass = x[nodes], v[nodes], mass[nodes]
+    normals, lack = np.zeros((len(nodes), len(obstacles), 3)), np.full((len(nodes), len(obstacles)), -np.inf)
+    for p, obstacle in enumerate(obstacles):
+        if obstacle.penalty == 0.0:
+            gap, normals[:, p] = distance(obstacle, x - place[p])
+            on = landed.normal[:, p].any(axis=1) | (gap <= tolerance)
+            lack[on, p] = -np.einsum("ni,ni->n", w[on] - velocity[p], normals[on, p])
+    factors = cone_factors(normals, lack)
+    normal = factors[..., None] * normals
+    w += normal.sum(axis=1)
+    friction = np.array([o.friction for o in obstacles])
+    rubbed = rub(normals, factors, friction, velocity, w)
+    if friction.any() and len(obstacles) > 1:  # sliding along one obstacle may have led out of another
+        least = np.where(np.isfinite(lack), np.einsum("npi,pi->np", normals, velocity), -np.inf)
+        normal += cone_factors(normals, least - np.einsum("npi,ni->np", normals, w))[..., None] * normals
+    slope = _slopes(mass, normals, factors, rubbed, friction)
+    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], slope)
+
+
+def spring_impulses(
+    obstacles: Sequence[Obstacle],
+    place: np.ndarray,
+    velocity: np.ndarray,
+    x: np.ndarray,
+    v: np.ndarray,
+    mass: np.ndarray,
+    stiffness: float,
+    duration: float,
+) -> tuple[Touches, float]:
+    """Impulses of penalty springs within a duration, with their friction, and the energy stored in the springs.
+
+    Args:
+        obstacles: The obstacles; those without a penalty do not count.
+        place: Their displacements, (p, 3), m.
+        velocity: Their velocities, (p, 3), m/s.
+        x: Positions of the nodes, (n, 3), m.
+        v: Velocities before the impulses, (n, 3), m/s; not changed.
+        mass: Nodal masses, (n,), kg.
+        stiffness: Spring constant over penalty and mass, 1 / dt_0^2, 1/s^2.
+        duration: s.
+
+    Returns:
+        Impulses of the nodes inside an obstacle; energy, J.
+    """
+    depths = np.zeros((len(x), len(obstacles)))
+    for p, obstacle in enumerate(obstacles):
+        if obstacle.penalty > 0.0:
+            depths[:, p] = np.maximum(-obstacle.gap(x - place[p]), 0.0)
+    nodes = np.flatnonzero((depths > 0.0).any(axis=1))
+    w, mass, normals, factors = v[nodes], mass[nodes], np.zeros((len(nodes), len(obstacles), 3)), depths[nodes]
+    energy = 0.0
+    for p, obstacle in enumerate(obstacles):
+        if obstacle.penalty > 0.0:
+            gap, normals[:, p] = distance(obstacle, x[nodes] - place[p])
+            depth = np.where(np.isfinite(gap), np.maximum(-gap, 0.0), 0.0)
+            energy += 0.5 * obstacle.penalty * stiffness * float(np.sum(mass * depth**2))
+            factors[:, p] = obstacle.penalty * stiffness * duration * depth
+    normal = factors[..., None] * normals
+    w = w + normal.sum(axis=1)
+    friction = np.array([o.friction for o in obstacles])
+    rubbed = rub(normals, factors, friction, velocity, w)
+    nothing = np.zeros((len(obstacles), 3, 3))
+    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], nothing), energy
