@@ -69,7 +69,7 @@ def test_kink_beside_the_point_does_not_disturb_it():
 
 
 def test_kink_anywhere_within_the_steps_is_found_or_does_not_count():
-    """Pairs of steps on both sides of a kink agree with each other on the mean of its slopes, which is no derivative."""
+    """Pairs of steps on both sides of a kink agree with each other, on the mean of its slopes: no derivative."""
     rng = np.random.Generator(np.random.Philox(key=0))
     for _ in range(300):
         distance, jump = 10 ** rng.uniform(-8.5, -2.0), 10 ** rng.uniform(-6.0, 0.5)
