@@ -76,9 +76,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_problem_of_the_same_size_is_refused_and_named(box, tmp_path, name):
-    def problem(law=Trained(1.0), distort=0.1, **options):
+    def problem(law=None, distort=0.1, **options):
         given = {"contact": [RigidPlane()], "initial_velocity": (10.0, 0.0, -150.0), **options}
-        return ExplicitSolver(box(SIZE, (2, 2, 3), distort=distort), law, **given)
+        return ExplicitSolver(box(SIZE, (2, 2, 3), distort=distort), law or Trained(1.0), **given)
 
     path = tmp_path / "run.h5"
     first, same, other = problem(), problem(), problem(**OTHERS[name])
