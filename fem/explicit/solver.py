@@ -25,6 +25,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
+from fem.discretisation.body_law import body_law, density_field
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.mean_dilatation import explicit_points
 from fem.errors import SolverError
@@ -33,8 +34,9 @@ from fem.explicit.contact import RigidPlane, rigid_planes
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, check_end, check_numbers, fill
-from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
-from fem.laws import Law, as_law, check_fit
+from fem.explicit.time_step import MARGIN, StableStep
+from fem.laws import Law, check_fit
+from fem.laws.composite import cell_constants
 from fem.mesh import Domain, as_domain
 from fem.parallel import fail_together
 from fem.steps import Clock, Run, Step
@@ -52,18 +54,21 @@ class ExplicitSolver:
     The constructor, assignments to forms, and all methods are collective.
 
     Args:
-        mesh: A DOLFINx mesh of linear hexahedra, or a `Domain` (a mesh with named groups, from `read_mesh`).
-        law: Material law, or what `load_law` makes one of.
+        mesh: A DOLFINx mesh of linear hexahedra or tetrahedra, or a `Domain` (with named groups, from `read_mesh`).
+        law: Material law, or what `load_law` makes one of; or one for each group of cells, as `{"core": law, "skin":
+            law}` or `(MeshTags, {tag: law})`.
         contact: Rigid planes that the body cannot pass.
         initial_velocity: m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of the node
             coordinates (3, n) that returns (3, n).
         initial_displacement: m, in the same ways; None is zero.
-        density: Reference density, kg/m^3; None takes the law's.
-        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points, mean dilatation).
-        hourglass: Hourglass stiffness over the shear modulus (`fem.explicit.hourglass`); one-point only.
+        density: Reference density of the whole body, kg/m^3; None takes that of the laws.
+        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points, mean dilatation);
+            tetrahedra have one point and the mean dilatation of their nodes.
+        hourglass: Hourglass stiffness over the shear modulus (`fem.explicit.hourglass`); one-point hexahedra only.
         viscosity: Linear and quadratic coefficient of the bulk viscosity (`fem.explicit.time_step`); zeros for none.
         safety: Factor on the stable step of the cells, in (0, 1]; lowered for meshes that need it
             (`fem.explicit.time_step`).
+        mass_scaling: Stable step that the body at rest shall have, s: smaller cells become heavier; None scales none.
         output: Folder for the checkpoint and replay file of a failed run; None writes none.
 
     Attributes:
@@ -72,7 +77,9 @@ class ExplicitSolver:
         P: First Piola-Kirchhoff stress at the material points as a UFL coefficient, Pa. dx: Measure of these points.
         points: Material points, with the arrays F and P. state: Their internal state, (n, k).
         time: s. steps: Steps done. dt: Last step, s. next_step: Stable step from here, s.
-        mass: Lumped mass of the owned nodes, (n_nodes,), kg.
+        mass: Lumped mass of the owned nodes, (n_nodes,), kg, mass scaling included. density: Without it, kg/m^3, for
+            forms: a number, or a Function of a body with several laws.
+        stable: Stable step of the cells; `stable.added` is what mass scaling added (`fem.explicit.time_step`).
         clock: Seconds of this rank by phase. points_evaluated: Law evaluations of this rank.
         in_contact: Whether any node of any rank was in contact in the last step. last_contact: Time of that, s.
 
@@ -93,14 +100,14 @@ class ExplicitSolver:
         hourglass: float = 0.3,
         viscosity: tuple[float, float] = (0.06, 1.2),
         safety: float = 0.9,
+        mass_scaling: float | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
         self.domain = as_domain(mesh)
         self.comm, self.integration = self.domain.comm, integration
+        self.law = law = body_law(self.domain, law)
         with fail_together(self.comm):
-            self.law = law = as_law(law)
-            self.density = law.density if density is None else float(density)
-            check_numbers(self.density, hourglass, safety, viscosity)
+            check_numbers(law.density if density is None else density, hourglass, safety, viscosity, mass_scaling)
             check_fit(law, "explicit", ("finite",), 3)
             self.contact = rigid_planes(contact)
         self.output = Path(output) if output is not None else None
@@ -113,38 +120,35 @@ class ExplicitSolver:
             fill(self.u, initial_displacement, self._x, "displacement")
             fill(self.velocity, initial_velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)
-        self.forces = Forces(self.points, self.u, self.density, law, hourglass)
+        constants = cell_constants(law, self.points.n // self.points.per_cell, density)
+        self.density = density_field(self.domain.mesh, law, constants)
+        self.forces = Forces(self.points, self.u, constants, hourglass)
+        self.stable = StableStep(
+            self.points, constants, self.forces, self.u, viscosity=tuple(viscosity), safety=safety, wanted=mass_scaling
+        )
         self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned
         self.mass = self.forces.mass[: self.n_nodes]
         self.prescribed = DirichletSet(body_nodes(self.domain, V))
-        with fail_together(self.comm):  # a degenerate cell
-            self._metric = cell_metric(self.points.B, self.points.cell_volume, self.points.node_volume)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
         self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self.time, self.steps, self.dt = 0.0, 0, 0.0
         self.in_contact, self.last_contact, self._touching = False, -np.inf, 0
-        self.points_evaluated, self._viscosity = 0, tuple(viscosity)
+        self.points_evaluated = 0
         self.clock = Clock()
         self._sums = Sums()
         self._initial: dict[str, Any] = {}
-        self._start(safety, strained=initial_displacement is not None)
+        self._start(strained=initial_displacement is not None)
 
-    def _start(self, safety: float, *, strained: bool) -> None:
+    def _start(self, *, strained: bool) -> None:
         """Stable step, stress and state at time zero."""
-        law = self.law
-        wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
-        planes = self.contact
-        self._transit = contact.transit_time(self.comm, self._x, planes[0], wave_speed) if planes else np.inf
-        highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
-        identity = np.tile(np.eye(3), (self.points.n, 1, 1))
-        rest = float(self.comm.allreduce(self._step_bound(identity, identity, 1.0, (0.0, 0.0))[0], op=MPI.MIN))
-        self._factor = min(safety, MARGIN * 2.0 / highest / rest) if highest > 0.0 and rest > 0.0 else 0.0
+        planes, wave = self.contact, self.stable.slowest_wave()
+        self._transit = contact.transit_time(self.comm, self._x, planes[0], wave) if planes else np.inf
         # Penalty springs add penalty / rest^2 to the square of the highest frequency.
-        self._rest_step, penalty = rest, sum(plane.penalty for plane in planes)
-        self._spring_step = MARGIN * rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
+        self._rest_step, penalty = self.stable.rest, sum(plane.penalty for plane in planes)
+        self._spring_step = MARGIN * self._rest_step / np.sqrt(penalty) if penalty > 0.0 else np.inf
         F = self.points.gather(self.u)
-        bound, bad, _ = self._step_bound(F, F, 1.0)
+        bound, bad, _ = self.stable.bound(F, F, 1.0)
         dt = self._stable_step(float(self.comm.allreduce(bound, op=MPI.MIN)))
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad, 0)
         # Without an initial strain nothing happened: the law must not count the time of this call.
@@ -279,7 +283,7 @@ class ExplicitSolver:
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
         with self.clock("step"):
-            bound, bad, viscous = self._step_bound(F, F_n, dt)
+            bound, bad, viscous = self.stable.bound(F, F_n, dt)
         try:
             state = self._evaluate(F_n, dt, F, bound, bad, int(np.count_nonzero(touching | landed)))
         except SolverError:
@@ -316,19 +320,11 @@ class ExplicitSolver:
         self._v += (duration / self.mass)[:, None] * force
         return duration * force, touching, energy
 
-    def _step_bound(
-        self, F: np.ndarray, F_n: np.ndarray, dt: float, viscosity: tuple[float, float] | None = None
-    ) -> tuple[float, int, float]:
-        """Stable step of this rank's cells, inverted point, viscous work; brings the viscous pressure up to date."""
-        law, p = self.law, self.points
-        moduli = (law.bulk_modulus, law.shear_modulus, self.density, *(viscosity or self._viscosity))
-        return smallest_step(F, F_n, dt, p.per_cell, self._metric, *moduli, p.volume, p.viscous)
-
     def _stable_step(self, bound: float) -> float:
         """Step to take where the cells allow `bound`, s."""
         if not np.isfinite(self._spring_step):
-            return self._factor * bound
-        return min(self._factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
+            return self.stable.factor * bound
+        return min(self.stable.factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
 
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int, touching: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure. Returns the new state."""
@@ -468,7 +464,7 @@ class ExplicitSolver:
         state.restore(self, path)
         F = self.points.gather(self.u)
         viscous = self.points.viscous.copy()
-        bound, bad, _ = self._step_bound(F, F, 1.0)
+        bound, bad, _ = self.stable.bound(F, F, 1.0)
         self.points.viscous[:] = viscous
         lowest = self.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
         if lowest <= 0.0:
