@@ -95,13 +95,16 @@ class Forces:
 
     def lump(self, density: np.ndarray) -> None:
         """Set `mass` to the row sums of the mass matrix for a density of each owned cell, (cells,), kg/m^3; collective."""
+        self.mass[:] = self.nodal_sums(density[:, None] * self._points.node_volume)
+
+    def nodal_sums(self, parts: np.ndarray) -> np.ndarray:
+        """Sums over the cells around each node, ghosts included, (nodes,), of parts (cells, a) for the nodes; collective."""
         vector = dolfinx.la.vector(self._vectors["internal"].index_map, 1)
-        nodes = self._V.dofmap.list[: len(density)]
-        parts = density[:, None] * self._points.node_volume
+        nodes = self._V.dofmap.list[: len(parts)]
         vector.array[:] = np.bincount(nodes.reshape(-1), parts.reshape(-1), minlength=len(vector.array))
         vector.scatter_reverse(dolfinx.la.InsertMode.add)
         vector.scatter_forward()
-        self.mass[:] = vector.array
+        return np.asarray(vector.array)
 
     def internal_force(self) -> np.ndarray:
         """Internal force on the nodes, the hourglass term included, (nodes, 3), N; ghosts added in; collective."""

@@ -14,6 +14,7 @@ displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -410,7 +411,8 @@ class ExplicitSolver:
         """Energy and momentum now, and the work and impulses since the start."""
         self._prepare()
         here = self.forces.hourglass_energy(), self._springs(0.0)[2], self._touching
-        return energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
+        found = energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
+        return dataclasses.replace(found, added_mass=self.stable.added.fraction)
 
     def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
         """Writer of fields and history (`fem.io.fields`): displacement, velocity, projected measures, energy balance.

@@ -4,12 +4,15 @@ A cell with mean gradient B_a, volume V and lumped node masses m_a = rho N_a has
 
     omega^2 <= (M / rho) * largest eigenvalue of  V sum_a b_a b_a^T / N_a,      b_a = F^-T B_a
 
-with the current Kirchhoff wave modulus M = K J^2 + 4 G / 3 (the volumetric part of the energy is exact for plane
-waves; in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest), and
-dt = 2 / omega. The step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh have
-this frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its
-breathing mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step
-is to the largest stable one, at any time of a run, is what `fem.explicit.stability` measures.
+where N_a is the volume of the cell that its node has as mass: any split of the mass of a node among its cells gives a
+bound. In hexahedra it is the cell's own part of the integral of the shape function. Tetrahedra have very different
+shapes; there the mass of a node is split as the stiffness M V |B_a|^2 of its cells, else one flat cell would decide.
+M = K J^2 + 4 G / 3 is the current Kirchhoff wave modulus (the volumetric part of the energy is exact for plane waves; in
+expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest). Then dt = 2 / omega, and
+the step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh of hexahedra have this
+frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its breathing
+mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step is to the
+largest stable one, at any time of a run, is what `fem.explicit.stability` measures.
 
 Mass scaling makes small cells heavier, once, at rest: a cell whose step would be below the one that is wanted gets the
 density rho (wanted / step)^2. Its sound is slower, its weight in the equation of motion too large; momentum and energy
@@ -37,6 +40,7 @@ ITERATIONS = 60
 SMALL = 1e-7  # largest gradient in the power iteration
 ROUNDS = 10  # of mass scaling: heavier cells change the highest frequency, and with it the factor on their step
 CLOSE = 1e-6  # relative difference of a step from the one wanted
+TETRAHEDRON = 4  # nodes
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
 
 
@@ -112,9 +116,7 @@ class StableStep:
     ) -> None:  # fmt: skip
         self.constants, self.viscosity = constants, viscosity
         self._points, self._comm, self._safety = points, points.V.mesh.comm, safety
-        with fail_together(self._comm):  # a degenerate cell
-            self._metric = cell_metric(points.B, points.cell_volume, points.node_volume)
-            self._lengths = 2.0 / np.sqrt(np.linalg.eigvalsh(self._metric)[:, 2])
+        self._measure(forces)
         self._choose(forces, u)
         self.added = AddedMass(0.0, 0.0, 0, 1.0)
         if wanted is not None:
@@ -140,6 +142,20 @@ class StableStep:
         c = self.constants
         return np.sqrt((c.bulk_modulus + 4.0 / 3.0 * c.shear_modulus) / c.density)
 
+    def _measure(self, forces: Forces) -> None:
+        """Set the metric and the length of each cell, from its share of the mass of its nodes."""
+        p, share = self._points, self._points.node_volume
+        nodes = p.V.dofmap.list[: len(share)]
+        if share.shape[1] == TETRAHEDRON:
+            c = self.constants
+            modulus = c.bulk_modulus + 4.0 / 3.0 * c.shear_modulus
+            stiffness = (modulus * p.cell_volume)[:, None] * np.einsum("cai,cai->ca", p.B, p.B)
+            total = forces.nodal_sums(stiffness)
+            share = stiffness * (forces.mass / total)[nodes] / c.density[:, None]
+        with fail_together(self._comm):  # a degenerate cell
+            self._metric = cell_metric(p.B, p.cell_volume, share)
+            self._lengths = 2.0 / np.sqrt(np.linalg.eigvalsh(self._metric)[:, 2])
+
     def _choose(self, forces: Forces, u: Any) -> None:
         """Set `rest` and `factor`."""
         steps = self._lengths / self._speeds()
@@ -159,6 +175,7 @@ class StableStep:
             density = self.constants.density * np.maximum(1.0, wanted / steps) ** 2
             self.constants = replace(self.constants, density=density)
             forces.lump(density)
+            self._measure(forces)
             self._choose(forces, u)
         else:
             raise ValueError(f"mass_scaling of {wanted:g} s cannot be reached, only {lowest:g} s.")
