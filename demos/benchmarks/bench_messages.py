@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     text = "numbers of ranks; the first is the reference"
     p.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 8, 32], help=text)
     p.add_argument("--cells", type=int, default=8, help="n: the box has n x n x 2n cells")
-    p.add_argument("--law", default="magnesium-johnson-cook", help="law of the body")
+    p.add_argument("--law", default="magnesium-j2", help="law of the body")
     p.add_argument("--steps", type=int, default=40, help="steps that are counted")
     p.add_argument("--drive", action="store_true", help="drive the top by a function of time as well")
     p.add_argument("--output", default="results/bench_messages", help="folder for the results")

@@ -17,9 +17,10 @@ import ufl
 
 from fem.discretisation.mean_dilatation import ExplicitPoints
 from fem.discretisation.mean_gradient import MeanGradientPoints
-from fem.discretisation.nodal_dilatation import NodalDilatationPoints
 from fem.explicit.hourglass import Hourglass
 from fem.laws.composite import CellConstants
+
+HEXAHEDRON = 8  # nodes
 
 
 class Forces:
@@ -46,7 +47,7 @@ class Forces:
         self._default = self._internal = ufl.inner(stress, ufl.grad(v)) * dx
         self._external = ufl.Form([])
         self.hourglass: Hourglass | None = None
-        if isinstance(points, MeanGradientPoints) and not isinstance(points, NodalDilatationPoints):
+        if isinstance(points, MeanGradientPoints) and points.nodes.shape[1] == HEXAHEDRON:
             self.hourglass = Hourglass(points, hourglass, constants)
         self._compiled: dict[str, Any] = {}
         self.changed = True

@@ -26,6 +26,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
+from fem.discretisation import loads
 from fem.discretisation.body_law import body_law, density_field
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.mean_dilatation import explicit_points
@@ -130,7 +131,7 @@ class ExplicitSolver:
         self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned
         self.mass = self.forces.mass[: self.n_nodes]
-        self.prescribed = DirichletSet(body_nodes(self.domain, V))
+        self.prescribed = DirichletSet(body_nodes(self.domain, V), dynamic=True)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
         self._tolerance = 1e-9 * float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self.time, self.steps, self.dt = 0.0, 0, 0.0
@@ -196,39 +197,48 @@ class ExplicitSolver:
     def internal(self, form: Any) -> None:
         self.forces.internal = form
 
-    def prescribe(self, where: Where, component: int | None = None, value: Value = 0.0) -> None:
-        """Prescribe a displacement.
+    def prescribe(
+        self, where: Where, component: int | None = None, value: Value = 0.0, *, velocity: Value | None = None
+    ) -> None:
+        """Prescribe a displacement, or a velocity.
 
         Args:
-            where: A function of the node coordinates (3, n) that is true on the nodes, the name of a group of the
-                mesh, a pair (`dolfinx.mesh.MeshTags`, tag), or None for all nodes.
+            where: A function of the node coordinates (3, n) that is true on the nodes, the name of a group, a pair
+                (`dolfinx.mesh.MeshTags`, tag), or None for all nodes.
             component: 0, 1 or 2; None for all three.
             value: The displacement, m: a number, or a function `value(x, t)` of coordinates (3, n) and time (s). Where
                 it begins, it must be the displacement that the nodes have.
+            velocity: In place of a displacement, m/s, in the same ways.
 
         Raises:
             ValueError: On all ranks, if no node is there, or if it contradicts what was prescribed before.
         """
         with fail_together(self.comm):
-            condition = Dirichlet(where, component, value)
+            condition = Dirichlet(where, component, value if velocity is None else velocity, velocity is not None)
         self.prescribed.set_time(self.time)
         self.prescribed.add(condition)
         self._changed = True
+
+    def symmetry(self, where: Where) -> None:
+        """Hold the nodes of a plane of symmetry, normal to a coordinate axis, in it; `where` as in `prescribe`."""
+        self.prescribe(where, loads.normal_axis(self.prescribed.nodes, where))
+
+    def pressure(self, where: str | tuple[Any, int] | None, p: Any) -> Any:
+        """Pressure p (Pa; a number or UFL) on the deformed surface, for `external` (`fem.discretisation.loads`)."""
+        return loads.pressure(self.domain, self.u, self.test_function, where, p)
 
     def _prepare(self) -> None:
         """Apply what was prescribed, or added to the forms, since the last step."""
         if not (self._changed or self.forces.changed):
             return
         self.prescribed.set_time(self.time)
-        rows = self.prescribed.rows[: self.prescribed.owned]
-        lack = np.abs(self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]).max(initial=0.0)
-        if self.comm.allreduce(float(lack), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
+        if self.comm.allreduce(self.prescribed.lack(self._u), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
             raise ValueError(
                 f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that "
                 "its nodes have, for example value=lambda x, t: speed * t."
             )
         if self.steps == 0:
-            self._prescribe_velocity(self._prescribed_rate(self.next_step))
+            self.prescribed.drive(self._v, self.prescribed.rates(self._u, self.time, self.next_step), self.mass)
             self.velocity.x.scatter_forward()
             hourglass = self.comm.allreduce(self.forces.hourglass_energy())
             self._initial = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
@@ -236,20 +246,6 @@ class ExplicitSolver:
         self._internal_force = self.forces.internal_force().copy()
         self._external_force = self.forces.external_force().copy()
         self._changed = False
-
-    def _prescribed_rate(self, dt: float) -> np.ndarray:
-        """Velocity that brings the owned prescribed components to their displacement within dt, (p,), m/s."""
-        self.prescribed.set_time(self.time + dt)
-        rows = self.prescribed.rows[: self.prescribed.owned]
-        return (self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]) / dt
-
-    def _prescribe_velocity(self, rate: np.ndarray) -> np.ndarray:
-        """Set the prescribed components of the velocity; returns the impulse of the supports, (n_nodes, 3), N s."""
-        impulse, rows = np.zeros_like(self._v), self.prescribed.rows[: self.prescribed.owned]
-        v = self._v.reshape(-1)
-        impulse.reshape(-1)[rows] = self.mass[rows // 3] * (rate - v[rows])
-        v[rows] = rate
-        return impulse
 
     def step(self, limit: float | None = None) -> float:
         """Advance one stable step, never past time `limit`.
@@ -268,7 +264,7 @@ class ExplicitSolver:
             dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
-        n, mass, rate = self.n_nodes, self.mass, self._prescribed_rate(dt)
+        n, mass, rate = self.n_nodes, self.mass, self.prescribed.rates(self._u, self.time, dt)
         before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
         u_n, v_n, F_n, P_n = before[:4]
         internal_n, external_n = self._internal_force, self._external_force
@@ -276,7 +272,7 @@ class ExplicitSolver:
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
             push, touching, _ = self._springs(0.5 * dt)
             stop, landed = contact.keep_out(self.contact, self._x[:n] + u_n, self._v, mass, dt)
-            reaction = self._prescribe_velocity(rate)
+            reaction = self.prescribed.drive(self._v, rate, mass)
             v_half = self._v.copy()
             self._u += dt * v_half
             first = Impulses(push + stop, reaction, 0.5 * (v_n + v_half))
@@ -301,7 +297,7 @@ class ExplicitSolver:
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
             push = self._springs(0.5 * dt)[0]
             push = push + contact.stop_approach(self.contact, self.x[:n], self._v, mass, landed, self._tolerance)
-            reaction = self._prescribe_velocity(rate)
+            reaction = self.prescribed.drive(self._v, rate, mass)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
@@ -332,7 +328,9 @@ class ExplicitSolver:
         problem: failure.Problem | None = None
         state = self.state
         with self.clock("law"):
-            if bad >= 0:
+            if self.prescribed.failed is not None:
+                problem = failure.Problem(-1, f"cannot follow what is prescribed: {self.prescribed.failed}")
+            elif bad >= 0:
                 problem = failure.Problem(bad, f"is inverted (det F = {np.linalg.det(F[bad]):.3g})")
             else:
                 try:

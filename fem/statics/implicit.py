@@ -20,6 +20,7 @@ import numpy as np
 import ufl
 from petsc4py import PETSc
 
+from fem.discretisation import loads
 from fem.discretisation.body_law import body_law
 from fem.discretisation.dirichlet import Dirichlet, Where, body_nodes
 from fem.discretisation.point_evaluation import Probe
@@ -151,6 +152,10 @@ class ImplicitSolver(QuasiStatic):
     def external(self, form: Any) -> None:
         self._external = check_form("external", form, self.test_function)
         self._forms_changed()
+
+    def pressure(self, where: str | tuple[Any, int] | None, p: Any) -> Any:
+        """Pressure p (Pa; a number or UFL) on the deformed surface, for `external` (`fem.discretisation.loads`)."""
+        return loads.pressure(self.domain, self.u, self.test_function, where, p)
 
     @property
     def internal(self) -> Any:
