@@ -55,8 +55,12 @@ def body_law(domain: Domain, given: Any) -> Law:
     without = domain.comm.allreduce(int((number < 0).sum()))
     if without:
         raise ValueError(f"Every cell needs a law, got none for {without} cells; there are laws for {', '.join(laws)}.")
+    # Count of the cells of each law, and sum of their numbers in the input mesh.
+    own = np.asarray(domain.mesh.topology.original_cell_index)[:count].astype(np.int64)
+    local = [value for k in range(len(laws)) for value in (int((number == k).sum()), int(own[number == k].sum()))]
+    layout = tuple(int(value) for value in domain.comm.allreduce(np.array(local, dtype=np.int64)))
     with fail_together(domain.comm):
-        whole = Composite(laws, number)
+        whole = Composite(laws, number, layout)
     return whole
 
 

@@ -23,10 +23,10 @@ class Composite:
     Args:
         laws: Name of the group -> its law, of the same kind of strain and dimension; the same on all ranks.
         cells: Number of the law of each owned cell of this rank in the order of `laws`, (cells,).
+        layout: Numbers that are the same on all ranks and differ where the groups have other cells.
 
     Attributes:
-        laws: Name of the group -> its law.
-        cells: As given.
+        laws: Name of the group -> its law. layout: As given.
         bulk_modulus, shear_modulus: The largest of all laws, Pa. density: The smallest, kg/m^3. With them an estimate
             of the stable step is safe; `cell_constants` has those of each cell.
         state_size: The longest state of all laws.
@@ -36,12 +36,15 @@ class Composite:
         ValueError: If the laws do not go together, or a number is out of range.
     """
 
-    def __init__(self, laws: Mapping[str, Law], cells: np.ndarray) -> None:
-        self.laws, self.cells = dict(laws), np.asarray(cells, dtype=np.int64)
+    def __init__(self, laws: Mapping[str, Law], cells: np.ndarray, layout: tuple[int, ...] = ()) -> None:
+        self.laws, self.layout = dict(laws), tuple(layout)
+        cells = np.asarray(cells, dtype=np.int64)
+        # What differs from rank to rank stays in private containers, which no digest of the law takes in.
+        self._here = {"cells": cells}
         if not self.laws:
             raise ValueError("A body needs at least one law.")
-        if self.cells.ndim != 1 or not ((self.cells >= 0) & (self.cells < len(self.laws))).all():
-            raise ValueError(f"cells must be numbers of the {len(self.laws)} laws, (cells,), got {self.cells}.")
+        if cells.ndim != 1 or not ((cells >= 0) & (cells < len(self.laws))).all():
+            raise ValueError(f"cells must be numbers of the {len(self.laws)} laws, (cells,), got {cells}.")
         every = tuple(self.laws.values())
         self.strain, self.dimension = every[0].strain, every[0].dimension
         for law in every[1:]:
@@ -58,6 +61,18 @@ class Composite:
         self.observed = tuple(dict.fromkeys(name for law in every for name in law.observed))
         self.observables = tuple(o for law in every for o in getattr(law, "observables", ()))
         self._parts: dict[int, list[tuple[Law, np.ndarray]]] = {}
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Number of the law of each owned cell of this rank in the order of `laws`, (cells,)."""
+        return self._here["cells"]
+
+    def at(self, points: np.ndarray | slice, n: int) -> Composite:
+        """The law of some of the n points of this rank, for their F and state alone; a law that keeps data of each point
+        cannot be cut.
+        """
+        of_point = np.repeat(self.cells, n // max(len(self.cells), 1))
+        return Composite(self.laws, of_point[points], self.layout)
 
     def parts(self, n: int) -> list[tuple[Law, np.ndarray]]:
         """The laws that have points on this rank, and their points among n, in the order of the groups.

@@ -88,6 +88,11 @@ def test_points_have_the_law_of_their_cell(box):
     np.testing.assert_array_equal(stored[upper], ELASTIC.stored_energy(F[upper], np.zeros((int(upper.sum()), 0))))
     assert (np.linalg.norm(solver.forces.hourglass.zeta[upper], axis=(1, 2)) == 0.0).all()  # what cannot flow
     assert NoveltyMonitor(solver).report() == {}
+    counts = [solver.comm.allreduce(int((~upper).sum())), solver.comm.allreduce(int(upper.sum()))]
+    assert list(solver.law.layout[::2]) == counts
+    some = slice(3, 7)
+    np.testing.assert_array_equal(solver.law.at(some, len(F)).update(F[some], state[some], 1e-9)[0],
+                                  solver.law.update(F, state, 1e-9)[0][some])  # fmt: skip
     solver.project()
     solver.law.tangent(F, state, 1e-9)
 
