@@ -11,12 +11,16 @@
 # **Checks.** One reduction per step on any number of ranks; two exchanges with neighbours, of the displacement and of the
 # forces; the answer is that of one rank (kinetic energy and impulse of the wall to 1e-10), also on ranks without cells.
 
+# **Model.** With `--expect C F` nothing is run: the time of a step is modelled for many ranks, from C microseconds per cell
+# and F microseconds per step of work (`bench_explicit.py`), the messages counted here, and a usual network.
+
 # %%
 from __future__ import annotations
 
 import argparse
 import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,6 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE, SPEED = 1e-3, 150.0
+LATENCY, BYTES, LEVEL = 2.0, 5e3, 3.0  # us per message; bytes per us; us per level of a reduction
+NEIGHBOURS, LAYERS = 16, 9.0  # of a rank; copies of nodes over (cells per rank)^(2/3): 6 faces, one and a half layers
 NAMES = ("reductions", "reduced_bytes", "exchanges", "messages", "bytes", "other_messages", "other_bytes", "collectives")
 
 
@@ -41,12 +47,39 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--law", default="magnesium-j2", help="law of the body")
     p.add_argument("--steps", type=int, default=40, help="steps that are counted")
     p.add_argument("--drive", action="store_true", help="drive the top by a function of time as well")
+    text = "print the model for C us per cell and F us per step"
+    p.add_argument("--expect", type=float, nargs=2, metavar=("C", "F"), help=text)
     p.add_argument("--output", default="results/bench_messages", help="folder for the results")
     p.add_argument("--library", help=argparse.SUPPRESS)  # set in the runs on ranks
     o = p.parse_args(arguments)
     if min(o.ranks) < 1 or o.cells < 1 or o.steps < 1:
         p.error("ranks, cells and steps must be at least 1.")
     return o
+
+
+# %% [markdown]
+# ## Model
+
+
+# %%
+def expected(cells: float, ranks: int, per_cell: float, per_step: float) -> tuple[float, float]:
+    """Time of a step, us, and efficiency, on a number of ranks."""
+    share = cells / ranks
+    time = share * per_cell + per_step
+    if ranks > 1:
+        time += 2 * NEIGHBOURS * LATENCY + 48.0 * LAYERS * share ** (2.0 / 3.0) / BYTES + LEVEL * math.log2(ranks)
+    return time, (cells * per_cell + per_step) / (ranks * time)
+
+
+def print_model(per_cell: float, per_step: float) -> None:
+    """Print the model for meshes of 50 000 cells to 10 million on 64 and 1024 ranks, and the cells for 0.85."""
+    sys.stdout.write("| cells | 64 ranks: us per step, efficiency | 1024 ranks: us per step, efficiency |\n|---|---|---|\n")
+    for cells in (5e4, 1e6, 1e7):
+        found = [expected(cells, ranks, per_cell, per_step) for ranks in (64, 1024)]
+        text = " | ".join(f"{time:.0f}, {efficiency:.2f}" for time, efficiency in found)
+        sys.stdout.write(f"| {cells:g} | {text} |\n")
+    least = next(n for n in range(100, 10**7, 100) if expected(1024.0 * n, 1024, per_cell, per_step)[1] >= 0.85)
+    sys.stdout.write(f"An efficiency of 0.85 on 1024 ranks needs {least} cells per rank.\n")
 
 
 # %% [markdown]
@@ -128,6 +161,9 @@ def check(rows: list[dict[str, Any]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     o = parse(arguments)
+    if o.expect:
+        print_model(*o.expect)
+        return 0
     if o.library:
         count(o)
         return 0

@@ -121,7 +121,7 @@ class Composite:
         values = np.zeros((len(state), len(self.observed)))
         for law, points in self.parts(len(state)):
             if law.observed:
-                columns = [self.observed.index(name) for name in law.observed]
+                columns = np.array([self.observed.index(name) for name in law.observed])
                 found = law.observe(np.ascontiguousarray(state[points, : law.state_size]))
                 values[np.ix_(points, columns)] = found
         return values

@@ -31,16 +31,26 @@ def test_the_step_is_held_against_the_largest(tmp_path, cells):
 
 
 @pytest.mark.slow
-def test_one_reduction_per_step_and_the_answer_of_one_rank(tmp_path):
+@pytest.mark.parametrize("ranks", [2, 32])
+def test_one_reduction_per_step_and_the_answer_of_one_rank(tmp_path, ranks):
     """Two exchanges per step, also where a face is driven by a function of time; checked by the benchmark itself."""
-    small = ["--ranks", "1", "2", "--cells", "3", "--steps", "5", "--drive", "--output", str(tmp_path)]
+    small = ["--ranks", "1", str(ranks), "--cells", "3", "--steps", "5", "--drive", "--output", str(tmp_path)]
     assert load("bench_messages").main(small) == 0
-    one, two = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    one, many = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert one["messages"] == 0.0
-    assert two["messages"] == 2.0
-    assert two["reductions"] == two["reductions_most"] == 1.0
+    assert many["messages_most"] <= 2.0 * (ranks - 1)
+    assert many["reductions"] == many["reductions_most"] == 1.0
     # Three numbers of eight bytes for each copy of a node, there and back.
-    assert two["bytes"] == pytest.approx(2 * 24 * two["ghosts"])
+    assert many["bytes"] == pytest.approx(2 * 24 * many["ghosts"])
+
+
+def test_the_model_for_many_ranks():
+    """No network on one rank; the same work on more ranks takes less time, with less efficiency."""
+    bench = load("bench_messages")
+    assert bench.expected(1000.0, 1, 2.0, 100.0) == pytest.approx((2100.0, 1.0))
+    found = [bench.expected(1e5, ranks, 2.0, 100.0) for ranks in (1, 64, 1024)]
+    assert found[0][0] > found[1][0] > found[2][0]
+    assert found[0][1] > found[1][1] > found[2][1] > 0.0
 
 
 def test_more_than_one_reduction_is_seen():
