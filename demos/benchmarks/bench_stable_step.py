@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Is the step safe, and how close to the largest stable one?
 #
-# **Why.** Impact codes estimate the stable step of central differences from a length of each cell and the speed of sound.
-# Where cells are strongly deformed, such estimates can be far too large; where they are too small, time is lost. Here the
-# largest stable step, 2 over the highest frequency of small motions about the present state, is found by Lanczos
+# **Why.** Impact codes estimate the stable step of central differences from a length of each cell and the speed of
+# sound. Where cells are strongly deformed, such estimates can be far too large; where they are too small, time is lost.
+# Here the largest stable step, 2 over the highest frequency of small motions about the present state, is found by Lanczos
 # iteration on the assembled stiffness at many times of the impact of a copper bar (32.4 x 3.2 mm, 227 m/s), and four
 # steps are held against it: ours, and three common estimates with the speed of sound at rest.
 #
@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="Stable steps.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--cells", type=int, default=6, help="cells across, even, at least 4")
-    p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a hexahedron")
+    p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature")
     p.add_argument("--tetrahedra", action="store_true", help="six tetrahedra in place of each hexahedron")
     p.add_argument("--until", type=float, default=80e-6, help="end time, s")
     p.add_argument("--times", type=int, default=16, help="times to look at, after the start")

@@ -53,7 +53,7 @@ def pressure(domain: Domain, u: Any, v: Any, where: str | tuple[Any, int] | None
         domain: Mesh and groups.
         u: Displacement Function.
         v: Test function of its space.
-        where: Name of a group of facets, a pair (`dolfinx.mesh.MeshTags`, tag) of facets, or None for the whole surface.
+        where: Name of a group of facets, a pair (`dolfinx.mesh.MeshTags`, tag), or None for the whole surface.
         p: Pressure, Pa, positive towards the body: a number or a UFL expression.
 
     Raises:

@@ -79,8 +79,8 @@ def explicit_points(V: Any, integration: str) -> ExplicitPoints:
 
     Args:
         V: Displacement space, P1 vectors on linear hexahedra or tetrahedra.
-        integration: For hexahedra "one-point" (mean gradient) or "full" (2 x 2 x 2 points with the mean dilatation of the
-            cell); for tetrahedra "one-point" (with the mean dilatation of the nodes).
+        integration: For hexahedra "one-point" (mean gradient) or "full" (2 x 2 x 2 points with the mean dilatation of
+            the cell); for tetrahedra "one-point" (with the mean dilatation of the nodes).
 
     Raises:
         ValueError: If there is no such integration, or the space is another one.

@@ -12,8 +12,8 @@ so that there are as many conditions as nodes. The law is given F_bar = (J_bar/J
     P_eff_c = (J_bar/J)^(1/3) P - (P : F_bar)/3 F^-T + p_c J F^-T,
     p_c = (p_1 + p_2 + p_3 + p_4)/4,    p_a = sum_c (V_c/4) (P : F_bar)_c/(3 J_bar_c) / sum_c V_c/4
 
-with P = P(F_bar): energy and momenta are conserved. The pressure p_a is that of a node, as in the average nodal pressure
-element. The volumetric energy is at most that of the tetrahedra without the average (it is convex in J), so that the
+with P = P(F_bar): energy and momenta are conserved. The pressure p_a is that of a node, as in the element with average
+nodal pressure. The volumetric energy is at most that of the tetrahedra without the average (it is convex in J), so that the
 stable step of the cells holds.
 
 References:
@@ -33,7 +33,9 @@ from fem.laws.kernels import compiled, invert
 
 
 class NodalDilatationPoints(MeanGradientPoints):
-    """One point in each linear tetrahedron, with the mean dilatation over its nodes; `gather` and `transfer` are collective.
+    """One point in each linear tetrahedron, with the mean dilatation of its nodes.
+
+    `gather` and `transfer` are collective.
 
     Args:
         V: Displacement space, P1 vector on tetrahedra.

@@ -95,11 +95,11 @@ class Forces:
         return form
 
     def lump(self, density: np.ndarray) -> None:
-        """Set `mass` to the row sums of the mass matrix for a density of each owned cell, (cells,), kg/m^3; collective."""
+        """Set `mass` to the row sums of the mass matrix for the density of each owned cell, (cells,); collective."""
         self.mass[:] = self.nodal_sums(density[:, None] * self._points.node_volume)
 
     def nodal_sums(self, parts: np.ndarray) -> np.ndarray:
-        """Sums over the cells around each node, ghosts included, (nodes,), of parts (cells, a) for the nodes; collective."""
+        """Sums over the cells around each node, (nodes,), of parts for the nodes of a cell, (cells, a); collective."""
         vector = dolfinx.la.vector(self._vectors["internal"].index_map, 1)
         nodes = self._V.dofmap.list[: len(parts)]
         vector.array[:] = np.bincount(nodes.reshape(-1), parts.reshape(-1), minlength=len(vector.array))

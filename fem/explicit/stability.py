@@ -1,8 +1,8 @@
 """How close the step of a run is to the largest stable one, measured at any of its times.
 
 Central differences are stable up to dt = 2/omega with the highest frequency omega of small motions about the present
-state. It is found by Lanczos iteration on M^-1/2 K M^-1/2, matrix-free, where K is the derivative of the internal force,
-geometric stiffness and hourglass stiffness included, with prescribed components held. The material answers small
+state. It is found by Lanczos iteration on M^-1/2 K M^-1/2, matrix-free, where K is the derivative of the internal
+force, geometric stiffness and hourglass stiffness included, with prescribed components held. The material answers small
 motions elastically, the stiffest way it can: as a neo-Hookean body with the elastic strain that belongs to the stress.
 Contact and bulk viscosity are left out. The solver does not need this; it is a check of its step.
 
@@ -70,7 +70,7 @@ def _lanczos(solver: Any, apply: Callable[[np.ndarray], np.ndarray], tolerance: 
 
 
 def _stiffness(solver: Any) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[], None]]:
-    """Product of the tangent stiffness with owned nodal vectors (nodes, 3), and what puts the solver back; collective."""
+    """Product of the stiffness with owned nodal vectors (nodes, 3), and what puts the solver back; collective."""
     points, forces, u, n = solver.points, solver.forces, solver.u, solver.n_nodes
     array = u.x.array.reshape(-1, 3)
     u_0, P_0, viscous = array.copy(), points.P.copy(), points.viscous.copy()

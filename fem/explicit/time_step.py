@@ -7,8 +7,8 @@ A cell with mean gradient B_a, volume V and lumped node masses m_a = rho N_a has
 where N_a is the volume of the cell that its node has as mass: any split of the mass of a node among its cells gives a
 bound. In hexahedra it is the cell's own part of the integral of the shape function. Tetrahedra have very different
 shapes; there the mass of a node is split as the stiffness M V |B_a|^2 of its cells, else one flat cell would decide.
-M = K J^2 + 4 G / 3 is the current Kirchhoff wave modulus (the volumetric part of the energy is exact for plane waves; in
-expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest). Then dt = 2 / omega, and
+M = K J^2 + 4 G / 3 is the current Kirchhoff wave modulus (the volumetric part of the energy is exact for plane waves;
+in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest). Then dt = 2 / omega, and
 the step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh of hexahedra have this
 frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its breathing
 mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step is to the
@@ -161,7 +161,8 @@ class StableStep:
         steps = self._lengths / self._speeds()
         self.rest = float(self._comm.allreduce(float(steps.min(initial=np.inf)), op=MPI.MIN))
         highest = highest_frequency(self._points, forces, u, self.constants)
-        self.factor = min(self._safety, MARGIN * 2.0 / highest / self.rest) if highest > 0.0 and self.rest > 0.0 else 0.0
+        movable = highest > 0.0 and self.rest > 0.0
+        self.factor = min(self._safety, MARGIN * 2.0 / highest / self.rest) if movable else 0.0
 
     def _scale_mass(self, forces: Forces, u: Any, wanted: float) -> None:
         """Make cells heavier until the step of the body at rest is the one that is wanted."""
@@ -188,20 +189,10 @@ class StableStep:
 
 @compiled
 def smallest_step(
-    F: np.ndarray,
-    F_n: np.ndarray,
-    F_cell: np.ndarray,
-    dt: float,
-    per_cell: int,
-    metric: np.ndarray,
-    bulk: np.ndarray,
-    shear: np.ndarray,
-    density: np.ndarray,
-    linear: float,
-    quadratic: float,
-    volume: np.ndarray,
-    viscous: np.ndarray,
-) -> tuple[float, int, float]:
+    F: np.ndarray, F_n: np.ndarray, F_cell: np.ndarray, dt: float, per_cell: int, metric: np.ndarray,
+    bulk: np.ndarray, shear: np.ndarray, density: np.ndarray, linear: float, quadratic: float,
+    volume: np.ndarray, viscous: np.ndarray,
+) -> tuple[float, int, float]:  # fmt: skip
     """Smallest stable step of the cells, the first point with det F <= 0 or not finite (or -1), and viscous work.
 
     Args:

@@ -1,7 +1,7 @@
 """Several laws in one body, one for each group of cells, behind the protocol of one law.
 
-The points of a solver are numbered cell by cell, so that the law of a point is that of its cell. A call takes the points
-of each law together, in one batch. All points have a row of state of the same length, that of the law with the longest
+The points of a solver are numbered cell by cell, so that the law of a point is that of its cell. A call takes the
+points of each law together, in one batch. All points have a row of state of the same length, that of the law with the longest
 state; what a law does not need stays zero.
 """
 
@@ -68,9 +68,7 @@ class Composite:
         return self._here["cells"]
 
     def at(self, points: np.ndarray | slice, n: int) -> Composite:
-        """The law of some of the n points of this rank, for their F and state alone; a law that keeps data of each point
-        cannot be cut.
-        """
+        """The law of some of the n points of this rank, for their F and state alone."""
         of_point = np.repeat(self.cells, n // max(len(self.cells), 1))
         return Composite(self.laws, of_point[points], self.layout)
 

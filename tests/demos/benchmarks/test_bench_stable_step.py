@@ -55,9 +55,10 @@ def test_the_model_for_many_ranks():
 
 def test_more_than_one_reduction_is_seen():
     bench = load("bench_messages")
-    row = {"ranks": 2, "reductions_most": 1.0, "collectives_most": 0.0, "exchanges_most": 2.0, "other_messages_most": 0.0}
-    row |= {"kinetic_energy": 1.0, "impulse": 2.0}
+    row = {"ranks": 2, "reductions_most": 1.0, "collectives_most": 0.0, "exchanges_most": 2.0}
+    row |= {"other_messages_most": 0.0, "kinetic_energy": 1.0, "impulse": 2.0}
     bench.check([row, row])
-    for change in ({"reductions_most": 2.0}, {"exchanges_most": 3.0}, {"impulse": 2.0 + 1e-8}, {"collectives_most": 0.1}):
+    changes = {"reductions_most": 2.0, "exchanges_most": 3.0, "impulse": 2.0 + 1e-8, "collectives_most": 0.1}
+    for name, value in changes.items():
         with pytest.raises(RuntimeError, match="2 ranks"):
-            bench.check([row, row | change])
+            bench.check([row, row | {name: value}])

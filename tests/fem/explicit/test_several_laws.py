@@ -62,7 +62,8 @@ def test_one_law_given_twice_is_the_one_law(box, nodes, integration):
             initial_velocity=(0.0, 5.0, -150.0), integration=integration,
         )  # fmt: skip
         solver.run(1e-6).finish()
-        found.append([*nodes(solver), solver.state, solver.points.P, np.array(list(solver.energy_balance().as_dict().values()))])
+        balance = np.array(list(solver.energy_balance().as_dict().values()))
+        found.append([*nodes(solver), solver.state, solver.points.P, balance])
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
