@@ -80,6 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--case", choices=tuple(CASES), default="copper", help="which bar")
     p.add_argument("--cells", type=int, nargs="+", default=[4, 6, 8], help="cells across, even, of each mesh")
     p.add_argument("--integration", choices=("one-point", "full"), default="one-point", help="quadrature of a cell")
+    p.add_argument("--tetrahedra", action="store_true", help="six tetrahedra in place of each hexahedron")
     p.add_argument("--hourglass", type=float, default=0.3, help="hourglass stiffness over shear modulus (one-point)")
     p.add_argument("--viscosity", type=float, nargs=2, default=[0.06, 1.2], help="bulk viscosity, linear and quadratic")
     p.add_argument("--penalty", type=float, default=0.0, help="stiffness of the wall; 0 is contact by impulses")
@@ -108,7 +109,8 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace, cells: int) -> ExplicitSo
         constants["yield_measure"] = o.yield_measure
     law = together(comm, lambda: load_law(case["law"], **constants))
     try:
-        model = together(comm, lambda: taylor_bar(LENGTH, 2.0 * RADIUS, cells, quarter=True), root=True)
+        build = lambda: taylor_bar(LENGTH, 2.0 * RADIUS, cells, quarter=True, tetrahedra=o.tetrahedra)
+        model = together(comm, build, root=True)
         domain = read_mesh(model, comm)
     finally:
         if comm.rank == 0 and gmsh.isInitialized():

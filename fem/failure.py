@@ -84,18 +84,24 @@ def raised(
         dt: The step, s.
         error: What it raised.
     """
+
+    def evaluate_part(part: slice) -> None:
+        # The laws of a body belong to its cells: of several laws those of the part are asked.
+        some = getattr(law.at(part, len(F)), evaluate.__name__) if hasattr(law, "at") else evaluate
+        some(F[part].copy(), state[part].copy(), dt)
+
     low, high = 0, len(F)
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            evaluate(F[low:middle].copy(), state[low:middle].copy(), dt)
+            evaluate_part(slice(low, middle))
             low = middle
         except Exception:  # of any kind, as the first
             high = middle
     point = -1
     if high > low:
         try:
-            evaluate(F[low:high].copy(), state[low:high].copy(), dt)
+            evaluate_part(slice(low, high))
         except Exception:
             point = low
     return Problem(point, f"cannot be evaluated by the law {law.name}: {str(error).rstrip('.')}")

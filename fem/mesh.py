@@ -59,6 +59,25 @@ class Domain:
         parts = self.parts.get(name, (self.names[name][1],))
         return np.sort(np.concatenate([self.facet_tags.find(part) for part in parts]))
 
+    def cells(self, name: str) -> np.ndarray:
+        """Local cells of a volume group (of a surface group in two dimensions), ghosts included, sorted, (n,).
+
+        Args:
+            name: Name of the group, for example "core".
+
+        Raises:
+            ValueError: If there is no such group.
+        """
+        d = self.mesh.topology.dim
+        known = sorted(key for key, (dim, _) in self.names.items() if dim == d)
+        if name not in known:
+            raise ValueError(f'The mesh has no group of cells "{name}"; it has {", ".join(known) or "none"}.')
+        if self.cell_tags is None:
+            cells = self.mesh.topology.index_map(d)
+            return np.arange(cells.size_local + cells.num_ghosts)
+        parts = self.parts.get(name, (self.names[name][1],))
+        return np.sort(np.concatenate([self.cell_tags.find(part) for part in parts]))
+
     def tag(self, name: str) -> int | tuple[int, ...]:
         """Tag of a group, or its tags, for `ufl.ds(tag)` with `subdomain_data=domain.facet_tags`."""
         if name not in self.names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -70,21 +70,26 @@ class Run(Iterator[S], Generic[S]):
 class Clock:
     """Seconds of this rank by phase.
 
+    Args:
+        phases: Their names.
+        now: The clock, in seconds; None is the time on the wall.
+
     Attributes:
         seconds: Phase -> seconds so far.
     """
 
-    def __init__(self, phases: Sequence[str] = PHASES) -> None:
-        self.seconds = dict.fromkeys(phases, 0.0)
+    def __init__(self, phases: Sequence[str] = PHASES, now: Callable[[], float] | None = None) -> None:
+        self.seconds, self._now = dict.fromkeys(phases, 0.0), now
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Add the time of a block to a phase."""
-        start = perf_counter()
+        now = self._now or perf_counter
+        start = now()
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + now() - start
 
     def largest(self, comm: MPI.Comm) -> dict[str, float]:
         """Seconds by phase, the largest of all ranks; collective (the phases must be the same on all)."""

@@ -64,7 +64,9 @@ def divisions(length: float, diameter: float, cells: int) -> tuple[int, int, int
     return n, m, along
 
 
-def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = False, grading: float = 1.0) -> Any:
+def taylor_bar(
+    length: float, diameter: float, cells: int, *, quarter: bool = False, grading: float = 1.0, tetrahedra: bool = False
+) -> Any:
     """Mesh the bar in the live gmsh session, which is opened if need be and left open.
 
     Coordinates are mirror symmetric about x = 0 and y = 0 to the last bit.
@@ -75,6 +77,7 @@ def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = Fa
         cells: across the diameter, even, at least 4; the layers along the axis follow from it.
         quarter: mesh x >= 0, y >= 0 only, with symmetry planes.
         grading: height of the topmost layer over that of the foot layer; above 1 refines towards the foot.
+        tetrahedra: six tetrahedra in place of each hexahedron, on the same nodes.
 
     Returns:
         `gmsh.model`, whose current model is the bar.
@@ -86,11 +89,11 @@ def taylor_bar(length: float, diameter: float, cells: int, *, quarter: bool = Fa
     heights = _heights(along, grading)
     open_session()
     new_model("taylor_bar")
-    faces = _disc(diameter / 2.0, n, m, quadrants=1 if quarter else 4)
+    faces = _disc(diameter / 2.0, n, m, quadrants=1 if quarter else 4, recombine=not tetrahedra)
     gmsh.model.geo.extrude(
         [(2, face) for face in faces],
         0.0, 0.0, length,
-        numElements=[1] * along, heights=heights.tolist(), recombine=True,
+        numElements=[1] * along, heights=heights.tolist(), recombine=not tetrahedra,
     )  # fmt: skip
     gmsh.model.geo.synchronize()
     # Centres of arcs bound no curve; if they remained, each would become a node without a cell.
@@ -131,8 +134,8 @@ def _heights(count: int, grading: float) -> NDArray[np.float64]:
     return heights
 
 
-def _disc(radius: float, n: int, m: int, *, quadrants: int) -> list[int]:
-    """Surfaces of the O-grid at z = 0: per quadrant one core block and two ring blocks, transfinite and recombined.
+def _disc(radius: float, n: int, m: int, *, quadrants: int, recombine: bool) -> list[int]:
+    """Surfaces of the O-grid at z = 0: per quadrant one core block and two ring blocks, transfinite.
 
     Points of a quadrant, with c the half width of the core and b its corner:
 
@@ -188,7 +191,8 @@ def _disc(radius: float, n: int, m: int, *, quadrants: int) -> list[int]:
         geo.mesh.setTransfiniteCurve(line, number + 1)
     for face in faces:
         geo.mesh.setTransfiniteSurface(face)
-        geo.mesh.setRecombine(2, face)
+        if recombine:
+            geo.mesh.setRecombine(2, face)
     return faces
 
 

@@ -11,6 +11,9 @@
 # law to Johnson-Cook on the same ranks, for the law alone and for the whole step. The paper's ratios for the
 # whole run are 8.7 (Taylor anvil) and 9.0 (plate), from its Table 2.
 #
+# Also: microseconds per element of each part of a step; the speed on n ranks over n times that on one (efficiency), by
+# the clock on the wall and by processor time, which other jobs on the machine disturb less; memory per element.
+#
 # **Layouts.** Cores can be given to ranks or to the threads of a rank. `python3 demos/benchmarks/bench_explicit.py
 # --layouts`
 # (without mpirun) runs each law with one rank and one thread, and then with every layout of ranks x threads that fills
@@ -35,6 +38,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import gmsh
@@ -45,6 +49,7 @@ import fem.laws
 from fem import ExplicitSolver, RigidPlane, load_law, read_mesh
 from fem.command import Parser, Stop, finish, together, write_text
 from fem.parallel import abort_when_uncaught, raise_together
+from fem.steps import Clock
 from fem.threads import owned_cores, plan_threads
 from meshes.taylor_bar import divisions, taylor_bar
 from micro.data.cli import check_count, check_folder
@@ -72,6 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--steps", type=int, default=60, help="timed steps")
     p.add_argument("--warm", type=int, default=5, help="steps before the clock starts (compilation, caches)")
     p.add_argument("--threads", type=int, help="threads per rank; none: OMP_NUM_THREADS, or the cores of the rank")
+    p.add_argument("--processor", action="store_true", help="processor time in place of the wall's: on a busy machine")
     p.add_argument("--whole", action="store_true", help="measure on all ranks only, not on 1, 2, 4, ...")
     p.add_argument("--layouts", action="store_true", help="compare layouts of ranks x threads; without mpirun")
     p.add_argument("--output", default="results/bench_explicit", help="folder for the results")
@@ -130,24 +136,31 @@ def load_laws(comm: MPI.Comm, o: argparse.Namespace) -> list[tuple[str, fem.laws
 def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[str, Any]:
     """Time `o.steps` steps of the bar with one law on the ranks of `comm` (collective there)."""
     model = together(comm, lambda: taylor_bar(o.length, o.diameter, o.cells), root=True)
+    memory = [resident(comm)]
     domain = read_mesh(model, comm)
     if comm.rank == 0:
         gmsh.finalize()
+    memory.append(resident(comm))
     wall = RigidPlane((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
     solver = ExplicitSolver(domain, law, contact=(wall,), initial_velocity=(0.0, 0.0, -200.0))
+    if o.processor:
+        solver.clock = Clock(now=process_time)
     for _ in range(o.warm):
         solver.step()
+    memory.append(resident(comm))
     before, points = solver.total_seconds(), solver.total_points()
     comm.barrier()
-    start = time.perf_counter()
+    now = process_time if o.processor else time.perf_counter
+    start, processor = now(), process_time()
     for _ in range(o.steps):
         solver.step()
     comm.barrier()
-    elapsed = comm.allreduce(time.perf_counter() - start, MPI.MAX)
+    elapsed = comm.allreduce(now() - start, MPI.MAX)
+    processor = comm.allreduce(process_time() - processor)
     after = solver.total_seconds()
     seconds = {phase: after.get(phase, 0.0) - before.get(phase, 0.0) for phase in PHASES}
     points = solver.total_points() - points
-    scale = 1e6 * comm.size / points  # core time of one point and step
+    scale, cells = 1e6 * comm.size / points, comm.allreduce(solver.points.n)  # core time of one point and step
     manifest = getattr(law, "manifest", None)
     return {
         "network": "" if manifest is None else manifest.dtype,
@@ -155,8 +168,43 @@ def measure(comm: MPI.Comm, law: fem.laws.Law, o: argparse.Namespace) -> dict[st
         "elapsed": elapsed, "points_per_second": points / elapsed, "seconds": seconds,
         "share": {phase: value / elapsed for phase, value in seconds.items()},
         "microseconds_per_point": {"law": scale * seconds["law"], "step": scale * elapsed},
+        "microseconds_of_parts": {phase: scale * spent for phase, spent in seconds.items()},
+        "processor_microseconds_per_point": 1e6 * processor / points, "cells": cells,
+        "bytes_per_cell": {"mesh": (memory[1] - memory[0]) / cells, "solver": (memory[2] - memory[1]) / cells},
         "kinetic_energy": solver.energy_balance().kinetic_energy,
     }  # fmt: skip
+
+
+def resident(comm: MPI.Comm) -> float:
+    """Memory that all ranks have in use, bytes; 0 where the system does not say (collective)."""
+    file = Path("/proc/self/statm")
+    pages = int(file.read_text().split()[1]) if file.exists() else 0
+    return float(comm.allreduce(pages * os.sysconf("SC_PAGE_SIZE")))
+
+
+def efficiencies(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its speed per rank over that of the same law on one rank, if that was run."""
+    for row in rows:
+        one = next((other for other in rows if other["law"] == row["law"] and other["ranks"] == 1), None)
+        if one is not None:
+            row["efficiency"] = row["points_per_second"] / row["ranks"] / one["points_per_second"]
+            names = [r["processor_microseconds_per_point"] for r in (one, row)]
+            row["processor_efficiency"] = names[0] / names[1] if names[1] > 0.0 else 1.0
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Microseconds per element of each part of a step, and efficiency and memory."""
+    names = ("gather", "law", "forces", "contact", "stable step", "whole step")
+    text = f"| law | ranks | cells | {' | '.join(names)} | efficiency | by processor time | bytes per cell |\n"
+    text += "|---" * (len(names) + 6) + "|\n"
+    for row in rows:
+        parts = [*(row["microseconds_of_parts"][phase] for phase in PHASES), row["microseconds_per_point"]["step"]]
+        times = " | ".join(f"{part:.3g}" for part in parts)
+        memory = row["bytes_per_cell"]
+        ratios = f"{row.get('efficiency', 1.0):.2f} | {row.get('processor_efficiency', 1.0):.2f}"
+        text += f"| {row['law']} | {row['ranks']} | {row['cells']} | {times} | {ratios} "
+        text += f"| {memory['mesh']:.0f} + {memory['solver']:.0f} |\n"
+    return text
 
 
 def check(rows: list[dict[str, Any]]) -> None:
@@ -242,7 +290,9 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
             else None
         )
     check(rows)
+    efficiencies(rows)
     if comm.rank == 0:
+        sys.stdout.write(table(rows))
         folder = Path(o.output)
         folder.mkdir(parents=True, exist_ok=True)
         draw(rows, folder / "speed.png")

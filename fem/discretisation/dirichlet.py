@@ -35,6 +35,7 @@ class Dirichlet:
         value: The displacement at the time in question, m. A number is constant in time. A function
             `value(x, t)` of the node coordinates (3, n) and the time returns a number or (n,). Where all components are
             prescribed, (d,) numbers are taken as well, and a function may return a number, (d,) or (d, n).
+        velocity: Whether the value is a velocity, m/s; explicit dynamics only.
 
     Raises:
         ValueError: If the component or a number is out of range.
@@ -43,6 +44,7 @@ class Dirichlet:
     where: Where
     component: int | None = None
     value: Value = 0.0
+    velocity: bool = False
 
     def __post_init__(self) -> None:
         if self.component is not None and self.component not in (0, 1, 2):
@@ -168,18 +170,21 @@ class DirichletSet:
     Args:
         nodes: The nodes.
         conditions: The conditions, the same on all ranks.
+        dynamic: Whether velocities can be prescribed.
 
     Attributes:
         rows: Prescribed components of this rank, node * d + component, ghosts included, sorted, (p,).
-        values: Their displacement at the time set last, (p,), m.
+        values: Their displacement (or velocity) at the time set last, (p,), m (m/s).
+        velocity: Whether it is a velocity, (p,).
+        failed: Why `rates` could not evaluate a function on this rank, None if it could.
         owned: Number of them that this rank owns; they come first.
 
     Raises:
         ValueError: On all ranks, if a condition does not fit, has no node, or contradicts another one at time zero.
     """
 
-    def __init__(self, nodes: Nodes, conditions: Sequence[Dirichlet] = ()) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Nodes, conditions: Sequence[Dirichlet] = (), *, dynamic: bool = False) -> None:
+        self.nodes, self._dynamic, self.failed = nodes, dynamic, None
         self._parts: list[_Part] = []
         self.rows = np.zeros(0, dtype=np.int32)
         self.values, self.owned, self._time = np.zeros(0), 0, 0.0
@@ -199,6 +204,8 @@ class DirichletSet:
         """
         d, found = self.nodes.dimension, []
         for condition in conditions:
+            if condition.velocity and not self._dynamic:
+                raise ValueError("A velocity can be prescribed in explicit dynamics only.")
             if condition.component is not None and condition.component >= d:
                 raise ValueError(f"A prescribed component must be below {d}, got {condition.component}.")
             numbers = np.zeros(()) if callable(condition.value) else np.asarray(condition.value, dtype=float)
@@ -237,6 +244,10 @@ class DirichletSet:
         self.rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *held])).astype(np.int32)
         self.owned = int(np.searchsorted(self.rows, self.nodes.dimension * self.nodes.owned))
         self.values, self._constant = np.zeros(len(self.rows)), False
+        self.velocity = np.zeros(len(self.rows), dtype=bool)
+        for part in self._parts:
+            if part.condition.velocity:
+                self.velocity[np.searchsorted(self.rows, part.rows[part.held])] = True
 
     def set_time(self, t: float) -> None:
         """Evaluate `values` at time t.
@@ -260,22 +271,66 @@ class DirichletSet:
         self.values, self._time = values, float(t)
         self._constant = not self.in_time
 
-    def _evaluate(self, t: float) -> np.ndarray:
+    def lack(self, u: np.ndarray) -> float:
+        """Largest difference of this rank's owned prescribed displacements from displacements u, (owned, d), m."""
+        difference = np.abs(self.values[: self.owned] - u.reshape(-1)[self.rows[: self.owned]])
+        return float(difference[~self.velocity[: self.owned]].max(initial=0.0))
+
+    def rates(self, u: np.ndarray, t: float, dt: float) -> np.ndarray:
+        """Velocities of the owned prescribed components in a step, (p,), m/s; local: an error is kept in `failed`.
+
+        A prescribed displacement is reached at the end of the step, a prescribed velocity is that of its middle.
+
+        Args:
+            u: Displacements of the owned nodes at its start, (owned, d), m.
+            t: Time at its start, s.
+            dt: Its length, s.
+        """
+        self.failed = None
+        if not self._constant:
+            try:
+                self.values, self._time = self._evaluate(t + dt, t + 0.5 * dt), t + dt
+            except Exception as caught:  # the user's function may fail in any way, on one rank alone
+                self.failed = str(caught)
+        values, rows = self.values[: self.owned], self.rows[: self.owned]
+        return np.where(self.velocity[: self.owned], values, (values - u.reshape(-1)[rows]) / dt)
+
+    def drive(self, v: np.ndarray, rates: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """Set the prescribed components of velocities; returns the impulse of the supports, (owned, d), N s.
+
+        Args:
+            v: Velocities of the owned nodes, (owned, d), m/s, contiguous; changed in place.
+            rates: As `rates` returned them.
+            mass: Of the owned nodes, (owned,), kg.
+        """
+        impulse, rows, flat = np.zeros_like(v), self.rows[: self.owned], v.reshape(-1)
+        impulse.reshape(-1)[rows] = mass[rows // self.nodes.dimension] * (rates - flat[rows])
+        flat[rows] = rates
+        return impulse
+
+    def _evaluate(self, t: float, middle: float | None = None) -> np.ndarray:
+        """Values at time t, or velocities at the time `middle`."""
         values = np.full(len(self.rows), np.nan)
         origin = np.zeros(len(self.rows), dtype=np.int64)
         for number, part in enumerate(self._parts):
             held = part.held
             places = np.searchsorted(self.rows, part.rows[held])
-            new = _values(part.condition, self.nodes.x[:, part.nodes], t, self.nodes.dimension)[held]
+            at = middle if middle is not None and part.condition.velocity else t
+            new = _values(part.condition, self.nodes.x[:, part.nodes], at, self.nodes.dimension)[held]
+            kinds = self.velocity[places] != part.condition.velocity
+            if kinds.any():
+                raise ValueError(
+                    f"Displacement and velocity of one component are prescribed, the second in {part.condition}."
+                )
             old = values[places]
             limit = AGREE * np.maximum(np.abs(new), np.abs(old)) + ROUNDING * self.nodes.size
             clash = np.abs(new - old) > limit  # never where nothing was prescribed yet: nan
             if clash.any():
                 i = int(np.argmax(clash))
                 node, component = divmod(int(self.rows[places[i]]), self.nodes.dimension)
-                at = ", ".join(f"{c:g}" for c in self.nodes.x[: self.nodes.dimension, node])
+                place = ", ".join(f"{c:g}" for c in self.nodes.x[: self.nodes.dimension, node])
                 raise ValueError(
-                    f"Component {component} of the node at ({at}) m is prescribed twice at time {t:g}: {old[i]:g} m "
+                    f"Component {component} of the node at ({place}) m is prescribed twice at time {t:g}: {old[i]:g} m "
                     f"by the condition on {self._parts[origin[places[i]]].condition} and {new[i]:g} m by the condition "
                     f"on {part.condition}."
                 )

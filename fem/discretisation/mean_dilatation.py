@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fem.discretisation.mean_gradient import MeanGradientPoints, add_pressure, check_hexahedra
+from fem.discretisation.mean_gradient import MeanGradientPoints, add_pressure, check_cells
+from fem.discretisation.nodal_dilatation import NodalDilatationPoints
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.laws.kernels import compiled, invert
 
@@ -50,6 +51,11 @@ class MeanDilatationPoints(QuadraturePoints):
         """F_bar at the points, (n, 3, 3), a view."""
         return self._F_bar
 
+    @property
+    def F_cell(self) -> np.ndarray:
+        """Deformation gradient that stands for the shape of the cell: F_bar, (n, 3, 3), a view."""
+        return self._F_bar
+
     def gather(self, u: Any) -> np.ndarray:
         """Compute F_bar at the points from a displacement Function; returns the view `F`.
 
@@ -69,14 +75,23 @@ ExplicitPoints = MeanGradientPoints | MeanDilatationPoints
 
 
 def explicit_points(V: Any, integration: str) -> ExplicitPoints:
-    """Points of the explicit solver: "one-point" (mean gradient) or "full" (2 x 2 x 2 with mean dilatation).
+    """Points of the explicit solver.
+
+    Args:
+        V: Displacement space, P1 vectors on linear hexahedra or tetrahedra.
+        integration: For hexahedra "one-point" (mean gradient) or "full" (2 x 2 x 2 points with the mean dilatation of
+            the cell); for tetrahedra "one-point" (with the mean dilatation of the nodes).
 
     Raises:
-        ValueError: If there is no such integration, or the space is not P1 vectors on trilinear hexahedra.
+        ValueError: If there is no such integration, or the space is another one.
     """
     if integration not in ("one-point", "full"):
         raise ValueError(f'integration must be "one-point" or "full", got "{integration}".')
-    check_hexahedra(V)
+    check_cells(V)
+    if V.mesh.topology.cell_type.name == "tetrahedron":
+        if integration == "full":
+            raise ValueError('integration must be "one-point" for tetrahedra, got "full".')
+        return NodalDilatationPoints(V)
     return MeanGradientPoints(V) if integration == "one-point" else MeanDilatationPoints(V)
 
 

@@ -1,4 +1,4 @@
-"""Material points with the mean gradient of trilinear hexahedra: one point in each cell.
+"""Material points with the mean gradient of linear hexahedra or tetrahedra: one point in each cell.
 
 The mean gradient is integrated exactly, so that the forces of a distorted cell are in balance and a linear displacement
 has its exact gradient. The solver adds a stiffness for the modes without a mean gradient (hourglass modes).
@@ -17,18 +17,20 @@ from numba import njit
 from fem.laws.kernels import compiled, invert
 
 DEGREE = 3  # two Gauss points in each direction: exact for volume and mean gradient of any trilinear hexahedron
+NODES = {"hexahedron": 8, "tetrahedron": 4}
 
 
 class MeanGradientPoints:
-    """One point per cell, with the mean gradient of the cell (exact for distorted trilinear hexahedra).
+    """One point per cell, with the mean gradient of the cell (exact for distorted cells).
 
     Attributes:
         V: Displacement space, P1 vector.
-        dx: Measure of the residual (2 x 2 x 2 points, so that the hourglass term is integrated in full).
+        dx: Measure of the residual (2 x 2 x 2 points in a hexahedron, which integrate the hourglass term in full).
         n: Number of points on this rank, one for each owned cell.
         per_cell: Points per cell, 1.
         volume: Reference volume of each point, (n,), m^3.
-        B: Mean gradient of the shape functions, (cells, 8, 3), 1/m.
+        B: Mean gradient of the shape functions, (cells, 8, 3) or (cells, 4, 3), 1/m.
+        nodes: Nodes of the cells, (cells, 8) or (cells, 4).
         stress: DG0 tensor Function that stands for P in UFL: P and the bulk viscosity, as `transfer` left them.
         viscous: Viscous Kirchhoff pressure, (n,), Pa, positive in compression; zero unless the solver sets it.
         mean: DG0 tensor Function that holds the deformation gradient of the points.
@@ -41,9 +43,10 @@ class MeanGradientPoints:
 
     def __init__(self, V: Any) -> None:
         mesh = V.mesh
-        check_hexahedra(V)
+        check_cells(V)
         self.V = V
-        self.dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": DEGREE, "quadrature_rule": "default"})
+        degree = _degree(mesh)
+        self.dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": degree, "quadrature_rule": "default"})
         self.n = count_cells(mesh)
         W = dolfinx.fem.functionspace(mesh, ("DG", 0, (3, 3)))
         check_order(W, self.n, 1)
@@ -66,6 +69,11 @@ class MeanGradientPoints:
         """First Piola-Kirchhoff stress of the law at the points, (n, 3, 3), Pa, a view: write here, then `transfer`."""
         return self._P
 
+    @property
+    def F_cell(self) -> np.ndarray:
+        """Deformation gradient of the shape of the cells, (n, 3, 3), a view."""
+        return self._F
+
     def transfer(self) -> None:
         """Bring `stress` up to date with `P` and `viscous`."""
         add_pressure(self._P, self._F, self.viscous, self.total)
@@ -82,16 +90,18 @@ def mean_gradient(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     grad N dx is a polynomial of degree two in each reference direction, so 2 x 2 x 2 Gauss points are exact.
 
     Args:
-        mesh: Mesh of trilinear hexahedra.
+        mesh: Mesh of linear hexahedra or tetrahedra.
 
     Returns:
-        B (cells, 8, 3) in 1/m, volume (cells,) in m^3, and the integral of each shape function (cells, 8) in m^3.
+        B (cells, a, 3) in 1/m, volume (cells,) in m^3, and the integral of each shape function (cells, a) in m^3, of
+        the a = 8 or 4 nodes of a cell.
     """
     n = count_cells(mesh)
-    X, w = basix.make_quadrature(basix.CellType.hexahedron, DEGREE)
-    element = basix.create_element(basix.ElementFamily.P, basix.CellType.hexahedron, 1)
-    table = element.tabulate(1, X)[..., 0]  # (4, q, 8): values, then derivatives along the reference axes
-    x = mesh.geometry.x[mesh.geometry.dofmap[:n]]  # (c, 8, 3)
+    kind = getattr(basix.CellType, mesh.topology.cell_type.name)
+    X, w = basix.make_quadrature(kind, _degree(mesh))
+    element = basix.create_element(basix.ElementFamily.P, kind, 1)
+    table = element.tabulate(1, X)[..., 0]  # (4, q, a): values, then derivatives along the reference axes
+    x = mesh.geometry.x[mesh.geometry.dofmap[:n]]  # (c, a, 3)
     J = np.einsum("dqa,cai->cqid", table[1:], x)
     det = np.linalg.det(J)
     if np.any(det == 0.0):
@@ -123,24 +133,29 @@ def _gather(u: np.ndarray, nodes: np.ndarray, B: np.ndarray, F: np.ndarray) -> N
         for i in range(3):
             for j in range(3):
                 F[c, i, j] = 1.0 if i == j else 0.0
-        for a in range(8):
+        for a in range(nodes.shape[1]):
             node = nodes[c, a]
             for i in range(3):
                 for j in range(3):
                     F[c, i, j] += u[node, i] * B[c, a, j]
 
 
-def check_hexahedra(V: Any) -> None:
-    """Check that a space holds P1 vectors on trilinear hexahedra.
+def check_cells(V: Any) -> None:
+    """Check that a space holds P1 vectors on linear hexahedra or tetrahedra.
 
     Raises:
         ValueError: If the space is another one.
     """
     cell, geometry = V.mesh.topology.cell_type.name, V.mesh.geometry.cmap.degree
-    if cell != "hexahedron" or geometry != 1:
-        raise ValueError(f"The mesh must be of linear hexahedra, got {cell} of degree {geometry}.")
-    if V.dofmap.index_map_bs != 3 or V.dofmap.list.shape[1] != 8:
+    if cell not in NODES or geometry != 1:
+        raise ValueError(f"The mesh must be of linear hexahedra or tetrahedra, got {cell} of degree {geometry}.")
+    if V.dofmap.index_map_bs != 3 or V.dofmap.list.shape[1] != NODES[cell]:
         raise ValueError("The displacement space must be P1 with three components.")
+
+
+def _degree(mesh: Any) -> int:
+    """Degree of the quadrature: that of hexahedra, or one point in a tetrahedron."""
+    return DEGREE if mesh.topology.cell_type.name == "hexahedron" else 1
 
 
 def count_cells(mesh: Any) -> int:

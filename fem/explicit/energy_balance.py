@@ -45,6 +45,7 @@ class EnergyBalance:
         reaction_impulse: Of the supports at prescribed displacements so far, (3,).
         momentum_error: |change of momentum - impulses| over the largest of initial momentum and impulses.
         contact_nodes: Nodes in contact in the last step.
+        added_mass: Mass that mass scaling added, over the mass of the body without it.
     """
 
     time: float
@@ -67,6 +68,7 @@ class EnergyBalance:
     reaction_impulse: tuple[float, float, float]
     momentum_error: float
     contact_nodes: int
+    added_mass: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """Flat, name -> number; vectors as name_x, name_y, name_z."""

@@ -18,7 +18,9 @@ import ufl
 from fem.discretisation.mean_dilatation import ExplicitPoints
 from fem.discretisation.mean_gradient import MeanGradientPoints
 from fem.explicit.hourglass import Hourglass
-from fem.laws import Law
+from fem.laws.composite import CellConstants
+
+HEXAHEDRON = 8  # nodes
 
 
 class Forces:
@@ -27,9 +29,8 @@ class Forces:
     Args:
         points: Material points.
         u: Displacement Function.
-        density: Reference density, kg/m^3.
-        law: The law, whose shear modulus is that of the hourglass stiffness.
-        hourglass: Hourglass stiffness over the shear modulus; one-point cells only.
+        constants: Of the law of each cell: density, and the shear modulus of the hourglass stiffness.
+        hourglass: Hourglass stiffness over the shear modulus; one-point hexahedra only.
 
     Attributes:
         test_function: Test function v of the forms.
@@ -37,7 +38,7 @@ class Forces:
         changed: Whether a form was assigned since `internal_force` was last called.
     """
 
-    def __init__(self, points: ExplicitPoints, u: Any, density: float, law: Law, hourglass: float) -> None:
+    def __init__(self, points: ExplicitPoints, u: Any, constants: CellConstants, hourglass: float) -> None:
         self._V = V = points.V
         self._points, self._u = points, u.x.array.reshape(-1, 3)
         self._mesh = V.mesh
@@ -46,14 +47,14 @@ class Forces:
         self._default = self._internal = ufl.inner(stress, ufl.grad(v)) * dx
         self._external = ufl.Form([])
         self.hourglass: Hourglass | None = None
-        if isinstance(points, MeanGradientPoints):
-            kappa, shear = hourglass * law.shear_modulus, law.shear_modulus
-            self.hourglass = Hourglass(points, kappa, shear, plastic=law.state_size > 0)
+        if isinstance(points, MeanGradientPoints) and points.nodes.shape[1] == HEXAHEDRON:
+            self.hourglass = Hourglass(points, hourglass, constants)
         self._compiled: dict[str, Any] = {}
         self.changed = True
         index_map, bs = V.dofmap.index_map, V.dofmap.index_map_bs
         self._vectors = {name: dolfinx.la.vector(index_map, bs) for name in ("internal", "external")}
-        self.mass = self._lump(dx, density)
+        self.mass = np.zeros(index_map.size_local + index_map.num_ghosts)
+        self.lump(constants.density)
 
     @property
     def internal(self) -> Any:
@@ -93,13 +94,18 @@ class Forces:
             raise ValueError(f"{name} must be linear in solver.test_function, got a form of rank {len(arguments)}.")
         return form
 
-    def _lump(self, dx: Any, density: float) -> np.ndarray:
-        rho = dolfinx.fem.Constant(self._mesh, np.full(3, float(density)))
-        vector = dolfinx.la.vector(self._vectors["internal"].index_map, 3)
-        dolfinx.fem.assemble_vector(vector.array, dolfinx.fem.form(ufl.inner(rho, self.test_function) * dx))
+    def lump(self, density: np.ndarray) -> None:
+        """Set `mass` to the row sums of the mass matrix for the density of each owned cell, (cells,); collective."""
+        self.mass[:] = self.nodal_sums(density[:, None] * self._points.node_volume)
+
+    def nodal_sums(self, parts: np.ndarray) -> np.ndarray:
+        """Sums over the cells around each node, (nodes,), of parts for the nodes of a cell, (cells, a); collective."""
+        vector = dolfinx.la.vector(self._vectors["internal"].index_map, 1)
+        nodes = self._V.dofmap.list[: len(parts)]
+        vector.array[:] = np.bincount(nodes.reshape(-1), parts.reshape(-1), minlength=len(vector.array))
         vector.scatter_reverse(dolfinx.la.InsertMode.add)
         vector.scatter_forward()
-        return vector.array.reshape(-1, 3)[:, 0].copy()
+        return np.asarray(vector.array)
 
     def internal_force(self) -> np.ndarray:
         """Internal force on the nodes, the hourglass term included, (nodes, 3), N; ghosts added in; collective."""

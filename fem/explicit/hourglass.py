@@ -30,6 +30,7 @@ import basix
 import numpy as np
 
 from fem.discretisation.mean_gradient import DEGREE, MeanGradientPoints
+from fem.laws.composite import CellConstants
 from fem.laws.kernels import compiled, invert, push
 from fem.laws.von_mises import isochoric_mean
 
@@ -45,19 +46,18 @@ class Hourglass:
 
     Args:
         points: Material points, one per cell.
-        kappa: Stiffness, Pa.
-        shear: Shear modulus of the law, Pa.
-        plastic: Whether the law has a state, so that it may flow.
+        factor: Stiffness over the shear modulus.
+        constants: Of the law of each cell: its shear modulus, and whether it may flow.
 
     Attributes:
         zeta: Permanent shape, (cells, 4, 3), m.
         dissipated: Energy that relaxed so far on this rank, J.
     """
 
-    def __init__(self, points: MeanGradientPoints, kappa: float, shear: float, *, plastic: bool) -> None:
-        self.points, self.shear, self.plastic = points, float(shear), plastic
+    def __init__(self, points: MeanGradientPoints, factor: float, constants: CellConstants) -> None:
+        self.points, self.shear, self.plastic = points, constants.shear_modulus, constants.plastic
         self.gamma, stiffness = modes(points)
-        self.stiffness = float(kappa) * stiffness
+        self.stiffness = float(factor) * self.shear[:, None, None] * stiffness
         self.zeta = np.zeros((points.n, 4, 3))
         self.dissipated = 0.0
 
@@ -80,11 +80,10 @@ class Hourglass:
             F_n: Deformation gradients at its start, (cells, 3, 3).
             P_n: First Piola-Kirchhoff stress at its start, (cells, 3, 3), Pa.
         """
-        if self.plastic:
-            p = self.points
-            self.dissipated += _relax(
-                u, p.nodes, F_n, P_n, p.F, p.P, self.shear, self.gamma, self.stiffness, self.zeta
-            )
+        p = self.points
+        self.dissipated += _relax(
+            u, p.nodes, F_n, P_n, p.F, p.P, self.shear, self.plastic, self.gamma, self.stiffness, self.zeta
+        )
 
     def stored(self, u: np.ndarray) -> float:
         """Energy stored in the owned cells, J, for a displacement (nodes, 3), m."""
@@ -228,14 +227,16 @@ def returned(
 
 @compiled
 def _relax(
-    u: np.ndarray, nodes: np.ndarray, F_n: np.ndarray, P_n: np.ndarray, F: np.ndarray, P: np.ndarray, G: float,
-    gamma: np.ndarray, M: np.ndarray, zeta: np.ndarray,
+    u: np.ndarray, nodes: np.ndarray, F_n: np.ndarray, P_n: np.ndarray, F: np.ndarray, P: np.ndarray,
+    G: np.ndarray, plastic: np.ndarray, gamma: np.ndarray, M: np.ndarray, zeta: np.ndarray,
 ) -> float:  # fmt: skip
     q, e, inverse, b = np.empty((4, 3)), np.empty((4, 3)), np.empty((3, 3)), np.empty((3, 3))
     s, trial = np.empty((3, 3)), np.empty((3, 3))
     dissipated = 0.0
     for c in range(nodes.shape[0]):
-        f = returned(F_n[c], P_n[c], F[c], P[c], G, inverse, b, s, trial)
+        if not plastic[c]:
+            continue
+        f = returned(F_n[c], P_n[c], F[c], P[c], G[c], inverse, b, s, trial)
         if f == 1.0:
             continue
         _amplitudes(u, nodes[c], gamma[c], q)

@@ -39,8 +39,10 @@ def fill(function: Any, value: Field, x: np.ndarray, name: str) -> None:
     array[:] = values
 
 
-def check_numbers(density: float, hourglass: float, safety: float, viscosity: tuple[float, float]) -> None:
-    """Check a density (kg/m^3), hourglass stiffness (over the shear modulus), safety factor and bulk viscosity.
+def check_numbers(
+    density: float, hourglass: float, safety: float, viscosity: tuple[float, float], mass_scaling: float | None
+) -> None:
+    """Check density (kg/m^3), hourglass stiffness (over the shear modulus), safety, bulk viscosity, wanted step (s).
 
     Raises:
         ValueError: If one is.
@@ -51,6 +53,8 @@ def check_numbers(density: float, hourglass: float, safety: float, viscosity: tu
         raise ValueError(f"density must be positive, got {density}.")
     if not (np.isfinite(hourglass) and hourglass >= 0.0):
         raise ValueError(f"hourglass must not be negative, got {hourglass}.")
+    if mass_scaling is not None and not (np.isfinite(mass_scaling) and mass_scaling > 0.0):
+        raise ValueError(f"mass_scaling must be a positive step, got {mass_scaling}.")
     if len(viscosity) != 2 or not all(np.isfinite(b) and b >= 0.0 for b in viscosity):
         raise ValueError(f"viscosity must be two numbers of at least 0, linear and quadratic, got {viscosity}.")
 

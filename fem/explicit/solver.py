@@ -14,6 +14,7 @@ displacement is v_half = (u_prescribed(t_n+1) - u_n) / dt.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -25,6 +26,8 @@ import numpy as np
 from mpi4py import MPI
 
 from fem import failure
+from fem.discretisation import loads
+from fem.discretisation.body_law import body_law, density_field
 from fem.discretisation.dirichlet import Dirichlet, DirichletSet, Value, Where, body_nodes
 from fem.discretisation.mean_dilatation import explicit_points
 from fem.errors import SolverError
@@ -34,8 +37,9 @@ from fem.explicit.contact.system import left_for_good, transit_time
 from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, check_end, check_numbers, fill
-from fem.explicit.time_step import MARGIN, cell_metric, highest_frequency, smallest_step
-from fem.laws import Law, as_law, check_fit
+from fem.explicit.time_step import MARGIN, StableStep
+from fem.laws import Law, check_fit
+from fem.laws.composite import cell_constants
 from fem.mesh import Domain, as_domain
 from fem.parallel import fail_together
 from fem.steps import Clock, Run, Step
@@ -53,18 +57,21 @@ class ExplicitSolver:
     The constructor, assignments to forms, and all methods are collective.
 
     Args:
-        mesh: A DOLFINx mesh of linear hexahedra, or a `Domain` (a mesh with named groups, from `read_mesh`).
-        law: Material law, or what `load_law` makes one of.
+        mesh: A DOLFINx mesh of linear hexahedra or tetrahedra, or a `Domain` (with named groups, from `read_mesh`).
+        law: Material law, or what `load_law` makes one of; or one for each group of cells, as `{"core": law, "skin":
+            law}` or `(MeshTags, {tag: law})`.
         contact: Rigid obstacles that the body cannot enter (`fem.explicit.contact`).
         initial_velocity: m/s: three numbers, an array (nodes of this rank with ghosts, 3), or a function of the node
             coordinates (3, n) that returns (3, n).
         initial_displacement: m, in the same ways; None is zero.
-        density: Reference density, kg/m^3; None takes the law's.
-        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points, mean dilatation).
-        hourglass: Hourglass stiffness over the shear modulus (`fem.explicit.hourglass`); one-point only.
+        density: Reference density of the whole body, kg/m^3; None takes that of the laws.
+        integration: "one-point" (mean gradient and hourglass stiffness) or "full" (2 x 2 x 2 points, mean dilatation);
+            tetrahedra have one point and the mean dilatation of their nodes.
+        hourglass: Hourglass stiffness over the shear modulus (`fem.explicit.hourglass`); one-point hexahedra only.
         viscosity: Linear and quadratic coefficient of the bulk viscosity (`fem.explicit.time_step`); zeros for none.
         safety: Factor on the stable step of the cells, in (0, 1]; lowered for meshes that need it
             (`fem.explicit.time_step`).
+        mass_scaling: Stable step that the body at rest shall have, s: smaller cells become heavier; None scales none.
         output: Folder for the checkpoint and replay file of a failed run; None writes none.
 
     Attributes:
@@ -73,7 +80,9 @@ class ExplicitSolver:
         P: First Piola-Kirchhoff stress at the material points as a UFL coefficient, Pa. dx: Measure of these points.
         points: Material points, with the arrays F and P. state: Their internal state, (n, k).
         time: s. steps: Steps done. dt: Last step, s. next_step: Stable step from here, s.
-        mass: Lumped mass of the owned nodes, (n_nodes,), kg.
+        mass: Lumped mass of the owned nodes, (n_nodes,), kg, mass scaling included. density: Without it, kg/m^3, for
+            forms: a number, or a Function of a body with several laws.
+        stable: Stable step of the cells; `stable.added` is what mass scaling added (`fem.explicit.time_step`).
         clock: Seconds of this rank by phase. points_evaluated: Law evaluations of this rank.
         in_contact: Whether any node of any rank was in contact in the last step. last_contact: Time of that, s.
         monitors: What watches the points in every step (`fem.failure.Monitor`).
@@ -97,14 +106,14 @@ class ExplicitSolver:
         hourglass: float = 0.3,
         viscosity: tuple[float, float] = (0.06, 1.2),
         safety: float = 0.9,
+        mass_scaling: float | None = None,
         output: str | PathLike[str] | None = None,
     ) -> None:
         self.domain = as_domain(mesh)
         self.comm, self.integration = self.domain.comm, integration
+        self.law = law = body_law(self.domain, law)
         with fail_together(self.comm):
-            self.law = law = as_law(law)
-            self.density = law.density if density is None else float(density)
-            check_numbers(self.density, hourglass, safety, viscosity)
+            check_numbers(law.density if density is None else density, hourglass, safety, viscosity, mass_scaling)
             check_fit(law, "explicit", ("finite",), 3)
             obstacles = rigid_obstacles(contact)
         self.output = Path(output) if output is not None else None
@@ -117,13 +126,16 @@ class ExplicitSolver:
             fill(self.u, initial_displacement, self._x, "displacement")
             fill(self.velocity, initial_velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)
-        self.forces = Forces(self.points, self.u, self.density, law, hourglass)
+        constants = cell_constants(law, self.points.n // self.points.per_cell, density)
+        self.density = density_field(self.domain.mesh, law, constants)
+        self.forces = Forces(self.points, self.u, constants, hourglass)
+        self.stable = StableStep(
+            self.points, constants, self.forces, self.u, viscosity=tuple(viscosity), safety=safety, wanted=mass_scaling
+        )
         self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned
         self.mass = self.forces.mass[: self.n_nodes]
-        self.prescribed = DirichletSet(body_nodes(self.domain, V))
-        with fail_together(self.comm):  # a degenerate cell
-            self._metric = cell_metric(self.points.B, self.points.cell_volume, self.points.node_volume)
+        self.prescribed = DirichletSet(body_nodes(self.domain, V), dynamic=True)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
         size = float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self._tolerance = 1e-9 * size
@@ -133,29 +145,25 @@ class ExplicitSolver:
         self.time, self.steps, self.dt = 0.0, 0, 0.0
         self.in_contact, self.last_contact = False, -np.inf
         self.points_evaluated, self._viscosity, self._hourglass = 0, tuple(map(float, viscosity)), float(hourglass)
+        self._mass_scaling = mass_scaling or 0.0
         self.monitors: list[failure.Monitor] = []
         self.wish = self.agreed = 0
         self.clock = Clock()
         self._sums = Sums()
         self._initial: dict[str, Any] = {}
-        self._start(safety, strained=initial_displacement is not None)
+        self._start(strained=initial_displacement is not None)
 
-    def _start(self, safety: float, *, strained: bool) -> None:
+    def _start(self, *, strained: bool) -> None:
         """Stable step, stress and state at time zero."""
-        law = self.law
-        wave_speed = np.sqrt((law.bulk_modulus + 4.0 / 3.0 * law.shear_modulus) / self.density)
-        plane = self.contact.plane()
-        self._transit = transit_time(self.comm, self._x, plane, wave_speed) if plane is not None else np.inf
-        highest = highest_frequency(self.points, self.forces, self.u, law.bulk_modulus, law.shear_modulus)
-        identity = np.tile(np.eye(3), (self.points.n, 1, 1))
-        rest = float(self.comm.allreduce(self._step_bound(identity, identity, 1.0, (0.0, 0.0))[0], op=MPI.MIN))
-        self._factor = min(safety, MARGIN * 2.0 / highest / rest) if highest > 0.0 and rest > 0.0 else 0.0
+        plane, rest = self.contact.plane(), self.stable.rest
+        wave = self.stable.slowest_wave()
+        self._transit = transit_time(self.comm, self._x, plane, wave) if plane is not None else np.inf
         # Penalty springs add penalty / rest^2 to the square of the highest frequency.
         self.contact.set_rest_step(rest)
         penalty = self.contact.penalty
         self._spring_step = MARGIN * rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
         F = self.points.gather(self.u)
-        bound, bad, _ = self._step_bound(F, F, 1.0)
+        bound, bad, _ = self.stable.bound(F, F, 1.0)
         dt = self._stable_step(float(self.comm.allreduce(bound, op=MPI.MIN)))
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad)
         # Without an initial strain nothing happened: the law must not count the time of this call.
@@ -203,39 +211,48 @@ class ExplicitSolver:
     def internal(self, form: Any) -> None:
         self.forces.internal = form
 
-    def prescribe(self, where: Where, component: int | None = None, value: Value = 0.0) -> None:
-        """Prescribe a displacement.
+    def prescribe(
+        self, where: Where, component: int | None = None, value: Value = 0.0, *, velocity: Value | None = None
+    ) -> None:
+        """Prescribe a displacement, or a velocity.
 
         Args:
-            where: A function of the node coordinates (3, n) that is true on the nodes, the name of a group of the
-                mesh, a pair (`dolfinx.mesh.MeshTags`, tag), or None for all nodes.
+            where: A function of the node coordinates (3, n) that is true on the nodes, the name of a group, a pair
+                (`dolfinx.mesh.MeshTags`, tag), or None for all nodes.
             component: 0, 1 or 2; None for all three.
             value: The displacement, m: a number, or a function `value(x, t)` of coordinates (3, n) and time (s). Where
                 it begins, it must be the displacement that the nodes have.
+            velocity: In place of a displacement, m/s, in the same ways.
 
         Raises:
             ValueError: On all ranks, if no node is there, or if it contradicts what was prescribed before.
         """
         with fail_together(self.comm):
-            condition = Dirichlet(where, component, value)
+            condition = Dirichlet(where, component, value if velocity is None else velocity, velocity is not None)
         self.prescribed.set_time(self.time)
         self.prescribed.add(condition)
         self._changed = True
+
+    def symmetry(self, where: Where) -> None:
+        """Hold the nodes of a plane of symmetry, normal to a coordinate axis, in it; `where` as in `prescribe`."""
+        self.prescribe(where, loads.normal_axis(self.prescribed.nodes, where))
+
+    def pressure(self, where: str | tuple[Any, int] | None, p: Any) -> Any:
+        """Pressure p (Pa; a number or UFL) on the deformed surface, for `external` (`fem.discretisation.loads`)."""
+        return loads.pressure(self.domain, self.u, self.test_function, where, p)
 
     def _prepare(self) -> None:
         """Apply what was prescribed, or added to the forms, since the last step."""
         if not (self._changed or self.forces.changed):
             return
         self.prescribed.set_time(self.time)
-        rows = self.prescribed.rows[: self.prescribed.owned]
-        lack = np.abs(self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]).max(initial=0.0)
-        if self.comm.allreduce(float(lack), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
+        if self.comm.allreduce(self.prescribed.lack(self._u), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
             raise ValueError(
                 f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that "
                 "its nodes have, for example value=lambda x, t: speed * t."
             )
         if self.steps == 0:
-            self._prescribe_velocity(self._prescribed_rate(self.next_step))
+            self.prescribed.drive(self._v, self.prescribed.rates(self._u, self.time, self.next_step), self.mass)
             self.velocity.x.scatter_forward()
             hourglass = self.comm.allreduce(self.forces.hourglass_energy())
             self._initial = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
@@ -243,20 +260,6 @@ class ExplicitSolver:
         self._internal_force = self.forces.internal_force().copy()
         self._external_force = self.forces.external_force().copy()
         self._changed = False
-
-    def _prescribed_rate(self, dt: float) -> np.ndarray:
-        """Velocity that brings the owned prescribed components to their displacement within dt, (p,), m/s."""
-        self.prescribed.set_time(self.time + dt)
-        rows = self.prescribed.rows[: self.prescribed.owned]
-        return (self.prescribed.values[: len(rows)] - self._u.reshape(-1)[rows]) / dt
-
-    def _prescribe_velocity(self, rate: np.ndarray) -> np.ndarray:
-        """Set the prescribed components of the velocity; returns the impulse of the supports, (n_nodes, 3), N s."""
-        impulse, rows = np.zeros_like(self._v), self.prescribed.rows[: self.prescribed.owned]
-        v = self._v.reshape(-1)
-        impulse.reshape(-1)[rows] = self.mass[rows // 3] * (rate - v[rows])
-        v[rows] = rate
-        return impulse
 
     def step(self, limit: float | None = None) -> float:
         """Advance one stable step, never past time `limit`.
@@ -275,16 +278,16 @@ class ExplicitSolver:
             dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
-        n, mass, rate = self.n_nodes, self.mass, self._prescribed_rate(dt)
+        n, mass, rate = self.n_nodes, self.mass, self.prescribed.rates(self._u, self.time, dt)
         before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
         obstacles_n = self.contact.state
         u_n, v_n, F_n, P_n = before[:4]
         internal_n, external_n = self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
-            reaction = self._prescribe_velocity(rate)  # contact and friction see the velocity of the supports
+            reaction = self.prescribed.drive(self._v, rate, mass)  # contact and friction see that of the supports
             push = self.contact.first_half(self._x[:n] + u_n, self._v, self.time, dt)
-            reaction += self._prescribe_velocity(rate)
+            reaction += self.prescribed.drive(self._v, rate, mass)
             v_half = self._v.copy()
             self._u += dt * v_half
             first = Impulses(push, reaction, 0.5 * (v_n + v_half))
@@ -292,7 +295,7 @@ class ExplicitSolver:
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
         with self.clock("step"):
-            bound, bad, viscous = self._step_bound(F, F_n, dt)
+            bound, bad, viscous = self.stable.bound(F, F_n, dt)
         try:
             state = self._evaluate(F_n, dt, F, bound, bad)
         except SolverError:
@@ -308,9 +311,9 @@ class ExplicitSolver:
             self._external_force = self.forces.external_force().copy()
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            reaction = self._prescribe_velocity(rate)
+            reaction = self.prescribed.drive(self._v, rate, mass)
             push = self.contact.second_half(self.x[:n], self._v, dt)
-            reaction += self._prescribe_velocity(rate)
+            reaction += self.prescribed.drive(self._v, rate, mass)
             second = Impulses(push, reaction, 0.5 * (v_half + self._v))
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
@@ -321,26 +324,21 @@ class ExplicitSolver:
         self.last_contact = self.time if self.in_contact else self.last_contact
         return dt
 
-    def _step_bound(
-        self, F: np.ndarray, F_n: np.ndarray, dt: float, viscosity: tuple[float, float] | None = None
-    ) -> tuple[float, int, float]:
-        """Stable step of this rank's cells, inverted point, viscous work; brings the viscous pressure up to date."""
-        law, p = self.law, self.points
-        moduli = (law.bulk_modulus, law.shear_modulus, self.density, *(viscosity or self._viscosity))
-        return smallest_step(F, F_n, dt, p.per_cell, self._metric, *moduli, p.volume, p.viscous)
 
     def _stable_step(self, bound: float) -> float:
         """Step to take where the cells allow `bound`, s."""
         if not np.isfinite(self._spring_step):
-            return self._factor * bound
-        return min(self._factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
+            return self.stable.factor * bound
+        return min(self.stable.factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
 
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure, wishes. Returns the new state."""
         problem: failure.Problem | None = None
         state = self.state
         with self.clock("law"):
-            if bad >= 0:
+            if self.prescribed.failed is not None:
+                problem = failure.Problem(-1, f"cannot follow what is prescribed: {self.prescribed.failed}")
+            elif bad >= 0:
                 problem = failure.Problem(bad, "is inverted")
             else:
                 try:
@@ -424,7 +422,8 @@ class ExplicitSolver:
         """Energy and momentum now, and the work and impulses since the start."""
         self._prepare()
         here = self.forces.hourglass_energy(), self.contact, self.x[: self.n_nodes]
-        return energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
+        found = energy_balance.balance(self.comm, self._sums, self._initial, self.time, self.mass, self._v, *here)
+        return dataclasses.replace(found, added_mass=self.stable.added.fraction)
 
     def writer(self, folder: str | PathLike[str], every: float | None = None) -> Writer:
         """Writer of fields and history (`fem.io.fields`): displacement, velocity, projected measures, energy balance.

@@ -65,7 +65,7 @@ def restore(solver: Any, path: str | PathLike[str], *, same_law: bool = True) ->
             monitor.adopt({name: values.reshape(-1, *values.shape[2:]) for name, values in rows.items()})
     F = solver.points.gather(solver.u)
     viscous = solver.points.viscous.copy()
-    bound, bad, _ = solver._step_bound(F, F, 1.0)
+    bound, bad, _ = solver.stable.bound(F, F, 1.0)
     solver.points.viscous[:] = viscous
     lowest = solver.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
     if lowest <= 0.0:
@@ -103,7 +103,8 @@ def identity(solver: Any) -> dict[str, str | int | float]:
         "solver": "explicit",
         "law": solver.law.name,
         "law digest": law_digest(solver.law),
-        "density": solver.density,
+        "density": solver.density if isinstance(solver.density, float) else "of the laws",
+        "mass scaling": solver._mass_scaling,
         "integration": solver.integration,
         "hourglass stiffness": solver._hourglass if solver.integration == "one-point" else 0.0,
         "bulk viscosity": " and ".join(map(str, solver._viscosity)),

@@ -4,11 +4,19 @@ A cell with mean gradient B_a, volume V and lumped node masses m_a = rho N_a has
 
     omega^2 <= (M / rho) * largest eigenvalue of  V sum_a b_a b_a^T / N_a,      b_a = F^-T B_a
 
-with the current Kirchhoff wave modulus M = K J^2 + 4 G / 3 (the volumetric part of the energy is exact for plane
-waves; in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest), and
-dt = 2 / omega. The step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh have
-this frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its
-breathing mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there.
+where N_a is the volume of the cell that its node has as mass: any split of the mass of a node among its cells gives a
+bound. In hexahedra it is the cell's own part of the integral of the shape function. Tetrahedra have very different
+shapes; there the mass of a node is split as the stiffness M V |B_a|^2 of its cells, else one flat cell would decide.
+M = K J^2 + 4 G / 3 is the current Kirchhoff wave modulus (the volumetric part of the energy is exact for plane waves;
+in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest). Then dt = 2 / omega,
+and the step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh of hexahedra have this
+frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its breathing
+mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step is to the
+largest stable one, at any time of a run, is what `fem.explicit.stability` measures.
+
+Mass scaling makes small cells heavier, once, at rest: a cell whose step would be below the one that is wanted gets the
+density rho (wanted / step)^2. Its sound is slower, its weight in the equation of motion too large; momentum and energy
+are those of the heavier body.
 
 References:
     Flanagan and Belytschko (1981), 10.1002/nme.1620170504, section 4 (there with the trace for the eigenvalue).
@@ -17,16 +25,22 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from fem.explicit.forces import Forces
+from fem.laws.composite import CellConstants
 from fem.laws.kernels import compiled, determinant, invert
+from fem.parallel import fail_together
 
 ITERATIONS = 60
 SMALL = 1e-7  # largest gradient in the power iteration
+ROUNDS = 10  # of mass scaling: heavier cells change the highest frequency, and with it the factor on their step
+CLOSE = 1e-6  # relative difference of a step from the one wanted
+TETRAHEDRON = 4  # nodes
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
 
 
@@ -34,9 +48,9 @@ def cell_metric(B: np.ndarray, volume: np.ndarray, node_volume: np.ndarray) -> n
     """V sum_a B_a B_a^T / N_a of each cell in the reference configuration.
 
     Args:
-        B: Mean gradients, (cells, 8, 3), 1/m.
+        B: Mean gradients, (cells, a, 3), 1/m.
         volume: Cell volumes, (cells,), m^3.
-        node_volume: Integral of each shape function, (cells, 8), m^3.
+        node_volume: Integral of each shape function, (cells, a), m^3.
 
     Returns:
         Metric, (cells, 3, 3), 1/m^2.
@@ -57,32 +71,140 @@ def _largest(A: np.ndarray) -> float:
     return mean + 2.0 * p * np.cos(np.arccos(min(1.0, max(-1.0, det))) / 3.0)
 
 
+@dataclass(frozen=True)
+class AddedMass:
+    """What mass scaling added, on all ranks.
+
+    Attributes:
+        mass: kg.
+        fraction: Of the mass of the body without it.
+        cells: Number of cells that became heavier.
+        largest: Largest factor on the density of a cell.
+    """
+
+    mass: float
+    fraction: float
+    cells: int
+    largest: float
+
+
+class StableStep:
+    """Stable step of the cells of a body, with the bulk viscosity that lowers it; the constructor is collective.
+
+    Args:
+        points: Material points.
+        constants: Of the law of each owned cell.
+        forces: Forces of the body, whose mass follows mass scaling.
+        u: Displacement Function; used as work array, left as it was.
+        viscosity: Linear and quadratic coefficient.
+        safety: Factor on the step of the cells; lowered for meshes that need it.
+        wanted: Step that mass scaling shall reach for the body at rest, s; None for none.
+
+    Attributes:
+        constants: As given, the density with mass scaling.
+        factor: Factor on the step of the cells, at most `safety`.
+        rest: Smallest stable step of the cells at rest without viscosity, of all ranks, s.
+        added: What mass scaling added.
+
+    Raises:
+        ValueError: On all ranks, if a cell is degenerate, or mass scaling does not reach the step.
+    """
+
+    def __init__(
+        self, points: Any, constants: CellConstants, forces: Forces, u: Any, *,
+        viscosity: tuple[float, float], safety: float, wanted: float | None = None,
+    ) -> None:  # fmt: skip
+        self.constants, self.viscosity = constants, viscosity
+        self._points, self._comm, self._safety = points, points.V.mesh.comm, safety
+        self._measure(forces)
+        self._choose(forces, u)
+        self.added = AddedMass(0.0, 0.0, 0, 1.0)
+        if wanted is not None:
+            self._scale_mass(forces, u, wanted)
+
+    def bound(self, F: np.ndarray, F_n: np.ndarray, dt: float) -> tuple[float, int, float]:
+        """Stable step of this rank's cells, inverted point, viscous work; brings the viscous pressure up to date.
+
+        The arguments are those of `smallest_step`; the shape of the cells is that which the points gathered last.
+        """
+        p, c = self._points, self.constants
+        return smallest_step(
+            F, F_n, p.F_cell, dt, p.per_cell, self._metric, c.bulk_modulus, c.shear_modulus, c.density,
+            *self.viscosity, p.volume, p.viscous,
+        )  # fmt: skip
+
+    def slowest_wave(self) -> float:
+        """Slowest longitudinal wave of all cells, m/s; collective."""
+        return float(self._comm.allreduce(float(self._speeds().min(initial=np.inf)), op=MPI.MIN))
+
+    def _speeds(self) -> np.ndarray:
+        """Speed of longitudinal waves in each cell, (cells,), m/s."""
+        c = self.constants
+        return np.sqrt((c.bulk_modulus + 4.0 / 3.0 * c.shear_modulus) / c.density)
+
+    def _measure(self, forces: Forces) -> None:
+        """Set the metric and the length of each cell, from its share of the mass of its nodes."""
+        p, share = self._points, self._points.node_volume
+        nodes = p.V.dofmap.list[: len(share)]
+        if share.shape[1] == TETRAHEDRON:
+            c = self.constants
+            modulus = c.bulk_modulus + 4.0 / 3.0 * c.shear_modulus
+            stiffness = (modulus * p.cell_volume)[:, None] * np.einsum("cai,cai->ca", p.B, p.B)
+            total = forces.nodal_sums(stiffness)
+            share = stiffness * (forces.mass / total)[nodes] / c.density[:, None]
+        with fail_together(self._comm):  # a degenerate cell
+            self._metric = cell_metric(p.B, p.cell_volume, share)
+            self._lengths = 2.0 / np.sqrt(np.linalg.eigvalsh(self._metric)[:, 2])
+
+    def _choose(self, forces: Forces, u: Any) -> None:
+        """Set `rest` and `factor`."""
+        steps = self._lengths / self._speeds()
+        self.rest = float(self._comm.allreduce(float(steps.min(initial=np.inf)), op=MPI.MIN))
+        highest = highest_frequency(self._points, forces, u, self.constants)
+        movable = highest > 0.0 and self.rest > 0.0
+        self.factor = min(self._safety, MARGIN * 2.0 / highest / self.rest) if movable else 0.0
+
+    def _scale_mass(self, forces: Forces, u: Any, wanted: float) -> None:
+        """Make cells heavier until the step of the body at rest is the one that is wanted."""
+        before = self.constants.density
+        slower = np.sqrt(1.0 + self.viscosity[0] ** 2) - self.viscosity[0]  # by the linear viscosity
+        for _ in range(ROUNDS):
+            steps = self.factor * slower * self._lengths / self._speeds()
+            lowest = float(self._comm.allreduce(float(steps.min(initial=np.inf)), op=MPI.MIN))
+            if lowest >= wanted * (1.0 - CLOSE):
+                break
+            density = self.constants.density * np.maximum(1.0, wanted / steps) ** 2
+            self.constants = replace(self.constants, density=density)
+            forces.lump(density)
+            self._measure(forces)
+            self._choose(forces, u)
+        else:
+            raise ValueError(f"mass_scaling of {wanted:g} s cannot be reached, only {lowest:g} s.")
+        volume, factors = self._points.cell_volume, self.constants.density / before
+        local = np.array([volume @ (self.constants.density - before), volume @ before, (factors > 1.0).sum()])
+        total = self._comm.allreduce(local)
+        largest = float(self._comm.allreduce(float(factors.max(initial=1.0)), op=MPI.MAX))
+        self.added = AddedMass(float(total[0]), float(total[0] / total[1]), round(total[2]), largest)
+
+
 @compiled
 def smallest_step(
-    F: np.ndarray,
-    F_n: np.ndarray,
-    dt: float,
-    per_cell: int,
-    metric: np.ndarray,
-    bulk: float,
-    shear: float,
-    density: float,
-    linear: float,
-    quadratic: float,
-    volume: np.ndarray,
-    viscous: np.ndarray,
-) -> tuple[float, int, float]:
+    F: np.ndarray, F_n: np.ndarray, F_cell: np.ndarray, dt: float, per_cell: int, metric: np.ndarray,
+    bulk: np.ndarray, shear: np.ndarray, density: np.ndarray, linear: float, quadratic: float,
+    volume: np.ndarray, viscous: np.ndarray,
+) -> tuple[float, int, float]:  # fmt: skip
     """Smallest stable step of the cells, the first point with det F <= 0 or not finite (or -1), and viscous work.
 
     Args:
         F: Deformation gradients at the points, (n, 3, 3).
         F_n: Those before the last step, (n, 3, 3).
+        F_cell: Deformation gradients of the shape of the cells, (n, 3, 3).
         dt: The last step, s.
         per_cell: Points per cell.
         metric: Of `cell_metric`, (n / per_cell, 3, 3), 1/m^2.
-        bulk: K, Pa.
-        shear: G, Pa.
-        density: Reference density, kg/m^3.
+        bulk: K of the cells, (n / per_cell,), Pa.
+        shear: G of the cells, (n / per_cell,), Pa.
+        density: Reference density of the cells, (n / per_cell,), kg/m^3.
         linear: b_1, of the bulk viscosity.
         quadratic: b_2.
         volume: Reference volume of the points, (n,), m^3.
@@ -94,10 +216,10 @@ def smallest_step(
     inverse, pushed = np.empty((3, 3)), np.empty((3, 3))
     shortest, work = np.inf, 0.0
     for n in range(F.shape[0]):
-        J = invert(F[n], inverse)
-        if not (J > 0.0 and J < np.inf):
+        J, c = determinant(F[n]), n // per_cell
+        if not (J > 0.0 and J < np.inf and invert(F_cell[n], inverse) > 0.0):
             return 0.0, n, 0.0
-        S = metric[n // per_cell]
+        S = metric[c]
         for i in range(3):
             for j in range(3):
                 total = 0.0
@@ -105,14 +227,14 @@ def smallest_step(
                     for m in range(3):
                         total += inverse[k, i] * S[k, m] * inverse[m, j]
                 pushed[i, j] = total
-        modulus = bulk * J * max(J, 2.0 * J - 1.0) + 4.0 / 3.0 * shear
+        modulus = bulk[c] * J * max(J, 2.0 * J - 1.0) + 4.0 / 3.0 * shear[c]
         highest = _largest(pushed)
         if not highest > 0.0:
             continue
-        length, speed = 2.0 / np.sqrt(highest), np.sqrt(modulus / density)
+        length, speed = 2.0 / np.sqrt(highest), np.sqrt(modulus / density[c])
         squeeze = np.log(J / determinant(F_n[n]))
         closing = min(squeeze / dt, 0.0)
-        pressure = -density * length * squeeze / dt * (linear * speed - quadratic**2 * length * closing)
+        pressure = -density[c] * length * squeeze / dt * (linear * speed - quadratic**2 * length * closing)
         work -= 0.5 * (viscous[n] + pressure) * squeeze * volume[n]
         viscous[n] = pressure
         xi = linear - quadratic**2 * length / speed * closing
@@ -120,7 +242,7 @@ def smallest_step(
     return shortest, -1, work
 
 
-def highest_frequency(points: Any, forces: Forces, u: Any, bulk: float, shear: float) -> float:
+def highest_frequency(points: Any, forces: Forces, u: Any, constants: CellConstants) -> float:
     """Highest frequency of the free linear elastic body at rest, hourglass stiffness included, 1/s; collective.
 
     Power iteration on M^-1 K, matrix-free, with isotropic elasticity at every point. The Rayleigh quotient comes from
@@ -130,9 +252,10 @@ def highest_frequency(points: Any, forces: Forces, u: Any, bulk: float, shear: f
         points: Material points; F and P are used as work arrays.
         forces: Forces of the body.
         u: Displacement Function; used as work array, left as it was.
-        bulk: K, Pa.
-        shear: G, Pa.
+        constants: Moduli of the law of each owned cell.
     """
+    of_points = lambda value: np.repeat(value, points.per_cell)[:, None, None]
+    bulk, shear = of_points(constants.bulk_modulus), of_points(constants.shear_modulus)
     comm = points.V.mesh.comm
     n = points.V.dofmap.index_map.size_local
     array = u.x.array.reshape(-1, 3)

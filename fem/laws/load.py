@@ -118,9 +118,8 @@ def as_law(law: object, **options: Any) -> Law:
 
 
 def _is_module(law: object) -> bool:
-    import torch
-
-    return isinstance(law, torch.nn.Module)
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is one of its modules
+    return torch is not None and isinstance(law, torch.nn.Module)
 
 
 def _accepted(function: Any, options: dict[str, Any], label: str) -> dict[str, Any]:

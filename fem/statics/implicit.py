@@ -21,12 +21,14 @@ import ufl
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from fem.discretisation import loads
+from fem.discretisation.body_law import body_law
 from fem.discretisation.dirichlet import Dirichlet, Where, body_nodes
 from fem.discretisation.point_evaluation import Probe
 from fem.discretisation.quadrature import QuadraturePoints
 from fem.errors import ConvergenceError, SolverError
 from fem.io.checkpoint import Block, Scalar, cell_numbers, check_same
-from fem.laws import Law, as_law, check_fit
+from fem.laws import Law, check_fit
 from fem.laws.digest import law_digest
 from fem.mesh import as_domain
 from fem.statics.assembly import Equilibrium, check_form, internal_form
@@ -54,7 +56,8 @@ class ImplicitSolver(QuasiStatic):
     Args:
         mesh: A `dolfinx.mesh.Mesh`, or a `fem.mesh.Domain` with named groups; of triangles, quadrilaterals, tetrahedra
             or hexahedra.
-        law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain.
+        law: Material law of the mesh's dimension (`fem.load_law`), of small or finite strain; or one for each group of
+            cells, as `{"core": law, "skin": law}` or `(MeshTags, {tag: law})`.
         prescribed: Prescribed displacements, as by `prescribe`.
         degree: Of the displacement, 1 or 2.
         quadrature_degree: None takes full integration (`fem.discretisation.quadrature.quadrature_degree`).
@@ -101,7 +104,7 @@ class ImplicitSolver(QuasiStatic):
     ) -> None:
         domain = as_domain(mesh)
         d = domain.mesh.geometry.dim
-        law = as_law(law)
+        law = body_law(domain, law)
         check_fit(law, "implicit", ("small", "finite"), d)
         if degree not in (1, 2):
             raise ValueError(f"degree must be 1 or 2, got {degree}.")
@@ -151,6 +154,10 @@ class ImplicitSolver(QuasiStatic):
     def external(self, form: Any) -> None:
         self._external = check_form("external", form, self.test_function)
         self._forms_changed()
+
+    def pressure(self, where: str | tuple[Any, int] | None, p: Any) -> Any:
+        """Pressure p (Pa; a number or UFL) on the deformed surface, for `external` (`fem.discretisation.loads`)."""
+        return loads.pressure(self.domain, self.u, self.test_function, where, p)
 
     @property
     def internal(self) -> Any:
