@@ -47,7 +47,7 @@ def half(x: np.ndarray, value: np.ndarray, side: int) -> tuple[np.ndarray, np.nd
 
 def cells_of(axis: Any, x: np.ndarray, value: np.ndarray, norm: Any, colours: str) -> PolyCollection:
     """Draw the cells (m, 4, 2), mm, with their values."""
-    patches = PolyCollection(x, array=value, norm=norm, cmap=colours, edgecolors="face", linewidths=0.1)
+    patches = PolyCollection(x, array=value, norm=norm, cmap=colours, edgecolors="face", linewidths=0.4)
     axis.add_collection(patches)
     return patches
 
