@@ -99,7 +99,8 @@ def draw_histories(runs: dict[str, Run], reference: str, title: str, path: Path)
         style = {"color": "black", "linewidth": 2.2} if name == reference else {"color": f"C{number}", "linewidth": 1.1}
         axes[0, 0].plot(time, MILLI * run["length"], label=name, **style)
         axes[0, 1].plot(time, MILLI * run["foot_radius"], **style)
-        axes[1, 0].plot(middle, np.diff(run["impulse"]) / np.diff(run["time"]), **style)
+        force = np.diff(run["impulse"]) / np.diff(run["time"])
+        axes[1, 0].plot(middle[1:], force[1:], **style)  # in the first interval a layer of nodes lands
         if run["twin_fraction_history"].any():
             axes[1, 1].plot(time, 100.0 * run["twin_fraction_history"], **style)
     labels = ("length (mm)", "foot radius (mm)", "force on the wall (N)", "mean twin fraction (%)")
