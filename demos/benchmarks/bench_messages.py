@@ -9,7 +9,8 @@
 # **Problem.** A box of n x n x 2n hexahedra hits a wall; run for some steps on each number of ranks.
 #
 # **Checks.** One reduction per step on any number of ranks; two exchanges with neighbours, of the displacement and of
-# the forces; the answer is that of one rank (kinetic energy and impulse of the wall to 1e-10), also on ranks without cells.
+# the forces; the answer is that of one rank (kinetic energy and impulse of the wall to 1e-10), also on ranks without
+# cells.
 
 # **Model.** With `--expect C F` nothing is run: the time of a step is modelled for many ranks, from C microseconds per
 # cell and F microseconds per step of work (`bench_explicit.py`), the messages counted here, and a usual network.

@@ -3,9 +3,9 @@
 #
 # **Why.** Impact codes estimate the stable step of central differences from a length of each cell and the speed of
 # sound. Where cells are strongly deformed, such estimates can be far too large; where they are too small, time is lost.
-# Here the largest stable step, 2 over the highest frequency of small motions about the present state, is found by Lanczos
-# iteration on the assembled stiffness at many times of the impact of a copper bar (32.4 x 3.2 mm, 227 m/s), and four
-# steps are held against it: ours, and three common estimates with the speed of sound at rest.
+# Here the largest stable step, 2 over the highest frequency of small motions about the present state, is found by
+# Lanczos iteration on the assembled stiffness at many times of the impact of a copper bar (32.4 x 3.2 mm, 227 m/s), and
+# four steps are held against it: ours, and three common estimates with the speed of sound at rest.
 #
 # - *ours*: `fem.explicit.time_step`, times its safety factor of 0.9;
 # - *shortest edge*: the shortest edge of all cells over the speed of sound;

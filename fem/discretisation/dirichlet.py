@@ -184,7 +184,8 @@ class DirichletSet:
     """
 
     def __init__(self, nodes: Nodes, conditions: Sequence[Dirichlet] = (), *, dynamic: bool = False) -> None:
-        self.nodes, self._dynamic, self.failed = nodes, dynamic, None
+        self.nodes, self._dynamic = nodes, dynamic
+        self.failed: str | None = None
         self._parts: list[_Part] = []
         self.rows = np.zeros(0, dtype=np.int32)
         self.values, self.owned, self._time = np.zeros(0), 0, 0.0

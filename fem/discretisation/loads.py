@@ -59,7 +59,8 @@ def pressure(domain: Domain, u: Any, v: Any, where: str | tuple[Any, int] | None
     Raises:
         ValueError: If there is no such group, or no facet in it.
     """
-    mesh, tags, tag = domain.mesh, None, "everywhere"
+    mesh, tags = domain.mesh, None
+    tag: Any = "everywhere"
     if isinstance(where, str):
         tags, tag = domain.facet_tags, domain.tag(where)
         facets = domain.facets(where)

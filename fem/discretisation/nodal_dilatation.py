@@ -13,8 +13,8 @@ so that there are as many conditions as nodes. The law is given F_bar = (J_bar/J
     p_c = (p_1 + p_2 + p_3 + p_4)/4,    p_a = sum_c (V_c/4) (P : F_bar)_c/(3 J_bar_c) / sum_c V_c/4
 
 with P = P(F_bar): energy and momenta are conserved. The pressure p_a is that of a node, as in the element with average
-nodal pressure. The volumetric energy is at most that of the tetrahedra without the average (it is convex in J), so that the
-stable step of the cells holds.
+nodal pressure. The volumetric energy is at most that of the tetrahedra without the average (it is convex in J), so that
+the stable step of the cells holds.
 
 References:
     Bonet and Burton (1998), 10.1002/(SICI)1099-0887(199805)14:5<437::AID-CNM162>3.0.CO;2-W: average nodal pressure.

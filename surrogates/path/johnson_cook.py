@@ -1,6 +1,6 @@
 """Johnson-Cook fitted to polycrystal data: the traditional law with which a learned one is compared.
 
-    python3 -m surrogates.train johnson-cook --data DIR --output surrogates/pretrained/johnson_cook.json
+    python3 -m surrogates.train johnson-cook --data DIR [--data DIR ...] --output constants.json
 
 The law is multiplicative J2 plasticity with the neo-Hookean elasticity of the crystals and the flow stress
 
@@ -9,7 +9,8 @@ The law is multiplicative J2 plasticity with the neo-Hookean elasticity of the c
 a Kirchhoff stress of the equivalent plastic strain e and its rate. It is integrated here as `fem` integrates it (radial
 return on the isochoric elastic strain, implicit in e and its rate), batched over paths in PyTorch, and A, B, n, C
 minimise the relative error of the deviatoric stress, averaged over training paths. The start is a regression of the
-von Mises stress on accumulated strain and rate.
+von Mises stress on accumulated strain and rate. Of several data sets each gives as many paths to the fit, so that none
+counts more than another.
 
 References:
     Johnson and Cook (1983), 7th Int. Symp. Ballistics. Simo (1988), doi:10.1016/0045-7825(88)90076-X.
@@ -28,8 +29,9 @@ from torch import Tensor
 from micro.data.files import whole_file
 from micro.threads import small_batches
 from surrogates import tensors
-from surrogates.path.data import DATA, DENSITY, Samples, crystal_constant, load_samples, mandel, matrices, moduli
+from surrogates.path.data import DENSITY, Samples, crystal_constant, mandel, matrices, moduli
 from surrogates.path.errors import coarsen, relative_errors, report
+from surrogates.path.sets import DATA, Sets, errors_of_kinds, load_sets
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_seed, option
 from surrogates.training.epochs import run_epochs
@@ -76,9 +78,7 @@ def spherical_part(s: Tensor, mean: Tensor) -> Tensor:
     return x - ((x * x - half) * x + det - 1) / (3 * x * x - half).detach()
 
 
-def update(
-    F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def update(F: Tensor, C_inv: Tensor, e: Tensor, dt: Tensor, p: Tensor, shear: float) -> tuple[Tensor, Tensor, Tensor]:
     """One implicit step of n points.
 
     Args:
@@ -120,8 +120,8 @@ def drive(samples: Samples, p: Tensor, shear: float, bulk: float) -> Tensor:
     return torch.stack(stress, dim=1)
 
 
-def regress(samples: Samples, shear: float) -> Tensor:
-    """A, B, n, C that fit the von Mises stress of the data over accumulated strain and rate, to start from."""
+def flowing(samples: Samples, shear: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the paths flow: strain so far, von Mises stress (Pa), logarithm of the rate over rate_0, each (k,)."""
     truth = tensors.deviator(mandel(samples.stress))
     U = matrices(samples.U).reshape(-1, 3, 3)
     J = tensors.determinant(U)
@@ -132,7 +132,12 @@ def regress(samples: Samples, shear: float) -> Tensor:
     e = step.cumsum(dim=1) - q[:, 1:] / (3 * shear)
     # Plastic flow: well past the first yield, and not where the stress reverses.
     flows = (e > 0.01) & (q[:, 1:] > 0.7 * q.mean(dim=1, keepdim=True))
-    e, q, log = e[flows], q[:, 1:][flows], (step / dt / RATE_0).clamp(min=1.0).log()[flows]
+    return e[flows], q[:, 1:][flows], (step / dt / RATE_0).clamp(min=1.0).log()[flows]
+
+
+def regress(parts: list[Samples], shear: float) -> Tensor:
+    """A, B, n, C that fit the von Mises stress of the data over accumulated strain and rate, to start from."""
+    e, q, log = (torch.cat(columns) for columns in zip(*(flowing(part, shear) for part in parts), strict=True))
     best, found = float("inf"), torch.tensor([1e8, 1e8, 0.5, 0.1], dtype=torch.float64)
     for n in torch.linspace(0.1, 1.0, 10, dtype=torch.float64):
         for C in torch.linspace(0.0, 1.0, 51, dtype=torch.float64):
@@ -148,7 +153,7 @@ def regress(samples: Samples, shear: float) -> Tensor:
 class JohnsonCookConfig:
     """Configuration of the fit."""
 
-    paths: int = option(256, "training paths drawn for the fit")
+    paths: int = option(256, "training paths drawn for the fit, in equal parts of the data sets")
     stride: int = option(2, "every N-th time of a path in the fit")
     epochs: int = option(60, "steps of the minimisation")
     learning_rate: float = option(0.1, "first learning rate; falls to zero as a cosine")
@@ -190,21 +195,31 @@ class JohnsonCookFit(torch.nn.Module):
         return torch.stack([raw[0].exp(), raw[1].exp(), torch.sigmoid(raw[2]), raw[3].exp()])
 
 
-def build(config: JohnsonCookConfig, train: Samples) -> JohnsonCookFit:
-    """The constants to start from, by regression on the paths drawn."""
-    bulk, shear = moduli(train)
+def build(config: JohnsonCookConfig, train: Sets) -> JohnsonCookFit:
+    """The constants to start from, by regression on the paths drawn.
+
+    Raises:
+        ValueError: The crystals of the data sets have different moduli.
+    """
+    found = {moduli(part) for part in train.parts}
+    if len(found) > 1:
+        raise ValueError(f"Data sets fitted together must have the same moduli, got {sorted(found)}.")
+    bulk, shear = found.pop()
     return JohnsonCookFit(regress(drawn(config, train), shear), shear, bulk)
 
 
-def drawn(config: JohnsonCookConfig, train: Samples) -> Samples:
-    """The paths and times of the fit."""
-    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))[: config.paths]
-    return coarsen(train[rows.numpy()], config.stride)
+def drawn(config: JohnsonCookConfig, train: Sets) -> list[Samples]:
+    """The paths and times of the fit, of each set."""
+    parts, each = [], -(-config.paths // len(train.parts))
+    for part in train.parts:
+        rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(config.seed))[:each]
+        parts.append(coarsen(part[rows.numpy()], config.stride))
+    return parts
 
 
 @small_batches()
 def fit(
-    model: JohnsonCookFit, train: Samples, held_out: Samples, config: JohnsonCookConfig, *, progress: bool = False,
+    model: JohnsonCookFit, train: Sets, held_out: Sets, config: JohnsonCookConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise the mean relative error of the deviatoric stress; the best constants stay in `model.best`.
@@ -212,13 +227,17 @@ def fit(
     Returns:
         The least error and the number of paths drawn.
     """
-    some = drawn(config, train)
-    truth = tensors.deviator(mandel(some.stress))
+    parts = drawn(config, train)
+    truths = [tensors.deviator(mandel(part.stress)) for part in parts]
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def epoch(number: int) -> dict[str, float]:
         p = model.constants()
-        loss = relative_errors(tensors.deviator(drive(some, p, model.shear, model.bulk)), truth).mean()
+        found = [
+            relative_errors(tensors.deviator(drive(part, p, model.shear, model.bulk)), truth)
+            for part, truth in zip(parts, truths, strict=True)
+        ]
+        loss = torch.cat(found).mean()
         if loss.item() < float(model.best_loss):
             model.best, model.best_loss = p.detach(), loss.detach()
         optimiser.zero_grad()
@@ -227,27 +246,23 @@ def fit(
         return {"train": loss.item()}
 
     run_epochs(model, optimiser, config.epochs, epoch, final_rate=0.0, checkpoint=checkpoint, progress=progress)
-    return {"training_loss": float(model.best_loss), "paths": len(some)}
+    return {"training_loss": float(model.best_loss), "paths": sum(map(len, parts))}
 
 
-def export(model: JohnsonCookFit, train: Samples, config: JohnsonCookConfig) -> JohnsonCookFit:
+def export(model: JohnsonCookFit, train: Sets, config: JohnsonCookConfig) -> JohnsonCookFit:
     """The fitted model itself, its best constants in `best`."""
     return model
 
 
 @torch.no_grad()
-def errors(
-    model: JohnsonCookFit, law: JohnsonCookFit, held_out: Samples, config: JohnsonCookConfig
-) -> dict[str, float]:
-    """Errors of the law along the held-out paths."""
-    return report(drive(held_out, law.best, law.shear, law.bulk), held_out)
+def errors(model: JohnsonCookFit, law: JohnsonCookFit, held_out: Sets, config: JohnsonCookConfig) -> dict[str, float]:
+    """Errors of the law along the held-out paths: of all, and of each kind of set."""
+    return errors_of_kinds(held_out, lambda part: report(drive(part, law.best, law.shear, law.bulk), part))
 
 
-def write(
-    output: Path, law: JohnsonCookFit, train: Samples, config: JohnsonCookConfig, record: Record
-) -> dict[str, Any]:
+def write(output: Path, law: JohnsonCookFit, train: Sets, config: JohnsonCookConfig, record: Record) -> dict[str, Any]:
     """Write the constants with their units, errors and origin as JSON."""
-    constants = [*law.best.tolist(), RATE_0, law.shear, law.bulk, crystal_constant(train, "density", DENSITY)]
+    constants = [*law.best.tolist(), RATE_0, law.shear, law.bulk, crystal_constant(train.parts[0], "density", DENSITY)]
     content: dict[str, Any] = {
         "law": "Johnson-Cook: (A + B e^n) (1 + C ln(max(rate/rate_0, 1))), Kirchhoff, isothermal",
         "parameters": dict(zip(UNITS, constants, strict=True)),
@@ -267,5 +282,5 @@ def write(
     return content
 
 
-Config, SUFFIX, load = JohnsonCookConfig, ".json", load_samples
+Config, SUFFIX, load = JohnsonCookConfig, ".json", load_sets
 __all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -5,9 +5,8 @@ The loss of a path in a window is the relative error of its deviator: root mean 
 the whole path. Loss and gradient come from the compiled form, or from PyTorch on a GPU and where there is no compiler.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from micro.threads import small_batches
 from surrogates.artifact.export import Material
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.compiled_windows import CompiledWindows
-from surrogates.path.data import DENSITY, Samples, crystal_constant, load_samples, matrices, moduli, trained_range
+from surrogates.path.data import DENSITY, Samples, crystal_constant, matrices, moduli, trained_range
 from surrogates.path.errors import follow, refined, report
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import LIMIT, RecurrentLaw
+from surrogates.path.sets import DATA, Sets, errors_of_kinds, load_sets
 from surrogates.path.windows import GIVEN, Block, Rows, aligned, batches, block, prepare
 from surrogates.tensors import deviator
 from surrogates.training.checkpoint import Checkpoint
@@ -31,9 +31,7 @@ from surrogates.training.config import check_integers, check_network_size, check
 from surrogates.training.epochs import run_epochs
 from surrogates.training.kind import Record, write_trained_law
 from surrogates.training.soap import Soap
-from surrogates.training.split import joined_hash
 
-DATA = "data set of strain paths, of micro.generate taylor; sets may have different numbers of steps"
 SUFFIX = ".pt"
 #: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
 FEWEST = 0.5
@@ -73,36 +71,6 @@ class RecurrentConfig:
     def sizes(self) -> Sizes:
         """Sizes of the law."""
         return Sizes(self.elements, self.memory, self.mixed, self.products, self.basis, self.width)
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Several sets of paths, each with its own number of times.
-
-    Attributes:
-        parts: The sets.
-    """
-
-    parts: tuple[Samples, ...]
-    hash: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hash", joined_hash([part.hash for part in self.parts]))
-
-    def __len__(self) -> int:
-        """Number of paths."""
-        return sum(len(part) for part in self.parts)
-
-    @property
-    def meta(self) -> tuple[dict[str, Any], ...]:
-        """The manifest of each data set."""
-        return tuple(meta for part in self.parts for meta in part.meta)
-
-
-def load(paths: Sequence[str | Path], held_out: int | None, *, allow_partial: bool) -> tuple[Sets, Sets]:
-    """Read data sets and split each; see `surrogates.path.data.load_samples`."""
-    pairs = [load_samples([path], held_out, allow_partial=allow_partial) for path in paths]
-    return Sets(tuple(train for train, _ in pairs)), Sets(tuple(held for _, held in pairs))
 
 
 @small_batches()
@@ -317,31 +285,14 @@ def calibrate(law: RecurrentLaw, states: Tensor) -> None:
 @small_batches()
 def errors(model: RecurrentLaw, law: RecurrentLaw, held_out: Sets, config: RecurrentConfig) -> dict[str, float]:
     """Errors of the law on the held-out paths: of all, of each kind of set, and of the law against finer steps."""
-    groups: dict[str, list[tuple[int, dict[str, float]]]] = {}
-    for part in held_out.parts:
+
+    def measure(part: Samples) -> dict[str, float]:
         stress = follow(law, part)
         finer = follow(law, refined(part, 4))[:, ::4]
         change = deviator(finer - stress).flatten(1).norm(dim=1) / deviator(stress).flatten(1).norm(dim=1)
-        one = report(stress, part) | {"self_4": float(change.mean())}
-        groups.setdefault(label(part), []).append((len(part), one))
-    whole = _mean([entry for entries in groups.values() for entry in entries])
-    found = {name: whole[name] for name in ("full", "deviatoric")}
-    for name, entries in groups.items():
-        found |= {f"{key}_{name}": value for key, value in _mean(entries).items()}
-    return found
+        return report(stress, part) | {"self_4": float(change.mean())}
 
-
-def _mean(entries: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Means of errors of several sets, weighted with the numbers of their paths."""
-    total = sum(count for count, _ in entries)
-    return {name: sum(count * one[name] for count, one in entries) / total for name in entries[0][1]}
-
-
-def label(samples: Samples) -> str:
-    """Name of a set in a table of errors: its protocol, or `mixture`."""
-    paths = samples.meta[0].get("parameters", {}).get("paths", {}) if samples.meta else {}
-    protocols = paths.get("protocols", ["walk"])
-    return str(protocols[0]).replace("-", "_") if len(protocols) == 1 else "mixture"
+    return errors_of_kinds(held_out, measure)
 
 
 def material(train: Sets) -> Material:
@@ -361,5 +312,5 @@ def write(output: Path, law: RecurrentLaw, train: Sets, config: RecurrentConfig,
     return write_trained_law(output, law, train, material(train), record)
 
 
-Config = RecurrentConfig
+Config, load = RecurrentConfig, load_sets
 __all__ = ["DATA", "SUFFIX", "Config", "build", "errors", "export", "fit", "load", "write"]

@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 DEMOS = Path(__file__).resolve().parents[2] / "demos"
-sys.path[:0] = [str(DEMOS / "lattices"), str(DEMOS / "crystal")]
+sys.path[:0] = [str(DEMOS / "lattices"), str(DEMOS / "crystal"), str(DEMOS / "anvil")]

@@ -245,7 +245,7 @@ class ContactSystem:
 
     @state.setter
     def state(self, values: np.ndarray) -> None:
-        self.displacement, self.velocity = np.array(values, dtype=float).reshape(2, -1, 3).copy()
+        self.displacement, self.velocity = (part.reshape(-1, 3).copy() for part in np.split(np.asarray(values), 2))
 
     def plane(self) -> RigidPlane | None:
         """The first obstacle, if it is a plane that does not move; a body rebounds from it."""

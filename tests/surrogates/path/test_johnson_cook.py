@@ -9,7 +9,9 @@ import torch
 from micro.crystal.paths import random_walk
 from surrogates import tensors, train
 from surrogates.path import johnson_cook
-from surrogates.path.data import Samples, matrices
+from surrogates.path.data import Samples, mandel, matrices
+from surrogates.path.errors import coarsen, relative_errors
+from surrogates.path.sets import Sets
 
 CONSTANTS = torch.tensor([3e8, 4e8, 0.4, 0.05], dtype=torch.float64)
 G, K = 25e9, 48e9
@@ -96,8 +98,9 @@ def test_derivative_to_the_constants_matches_differences(jc_samples):
 
 def test_constants_are_found_again(jc_samples):
     config = johnson_cook.JohnsonCookConfig(paths=24, stride=1, epochs=30)
-    model = johnson_cook.build(config, jc_samples)
-    error = johnson_cook.fit(model, jc_samples, jc_samples, config)["training_loss"]
+    sets = Sets((jc_samples,))
+    model = johnson_cook.build(config, sets)
+    error = johnson_cook.fit(model, sets, sets, config)["training_loss"]
     assert error < 0.02
     e, rate = torch.tensor([0.02, 0.1, 0.4], dtype=torch.float64), torch.tensor([1e4, 1e5, 1e6], dtype=torch.float64)
     assert torch.allclose(
@@ -105,8 +108,29 @@ def test_constants_are_found_again(jc_samples):
     )
 
 
+def test_sets_of_different_lengths_count_alike(jc_samples):
+    coarse = coarsen(jc_samples[:6], 2)
+    sets = Sets((jc_samples, coarse))
+    config = johnson_cook.JohnsonCookConfig(paths=8, stride=4, epochs=1)
+    parts = johnson_cook.drawn(config, sets)
+    assert [part.U.shape[:2] for part in parts] == [(4, 11), (4, 6)]
+    model = johnson_cook.build(config, sets)
+    truths = [tensors.deviator(mandel(part.stress)) for part in parts]
+    with torch.no_grad():
+        p = model.constants()
+        each = [
+            relative_errors(tensors.deviator(johnson_cook.drive(part, p, G, K)), truth).mean()
+            for part, truth in zip(parts, truths, strict=True)
+        ]
+    found = johnson_cook.fit(model, sets, sets, config)
+    assert found["paths"] == 8
+    assert found["training_loss"] == pytest.approx(float(sum(each)) / 2)
+    errors = johnson_cook.errors(model, model, sets, config)
+    assert errors["deviatoric"] == pytest.approx(errors["deviatoric_walk"])  # sets without a protocol are walks
+
+
 def test_command_writes_constants_that_the_law_reads(jc_samples, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(johnson_cook, "load", lambda *_, **__: (jc_samples[:20], jc_samples[20:]))
+    monkeypatch.setattr(johnson_cook, "load", lambda *_, **__: (Sets((jc_samples[:20],)), Sets((jc_samples[20:],))))
     output = tmp_path / "jc.json"
     words = ["--data", "set", "--output", str(output), "--paths", "4", "--epochs", "2", "--stride", "4"]
     assert train.main(["johnson-cook", *words]) == 0
