@@ -149,7 +149,7 @@ def plate(
     open_session()
     new_model("plate")
     points, quads, rim = _plane(0.5 * fine, n, m, outer, square=shape == "square", quadrants=1 if quarter else 4)
-    heights = np.linspace(0.0, thickness, count + 1)
+    heights: NDArray[np.float64] = np.linspace(0.0, thickness, count + 1, dtype=np.float64)
     _put(points, quads, rim, heights, quarter)
     return gmsh.model
 
@@ -182,7 +182,9 @@ def _plane(
     """Points (k, 2), quadrilaterals (q, 4), in order around each, and which points lie on the rim."""
     core, ring = _quadrant(radius, n, m, outer, square)
     turns = [(1, 0), (0, 1), (-1, 0), (0, -1)]
-    points, quads, far = [], [], []
+    points: list[NDArray[np.float64]] = []
+    quads: list[NDArray[np.int64]] = []
+    far: list[NDArray[np.bool_]] = []
     for p, q in turns[:quadrants]:
         for k, grid in enumerate((core, ring)):
             rows, columns = grid.shape[:2]

@@ -130,7 +130,8 @@ class ExplicitSolver:
         self.density = density_field(self.domain.mesh, law, constants)
         self.forces = Forces(self.points, self.u, constants, hourglass)
         self.stable = StableStep(
-            self.points, constants, self.forces, self.u, viscosity=(viscosity[0], viscosity[1]), safety=safety, wanted=mass_scaling
+            self.points, constants, self.forces, self.u, viscosity=(viscosity[0], viscosity[1]), safety=safety,
+            wanted=mass_scaling,
         )
         self.test_function, self.P, self.dx = self.forces.test_function, self.points.stress, self.points.dx
         self.n_nodes = V.dofmap.index_map.size_local  # owned

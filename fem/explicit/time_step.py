@@ -11,8 +11,8 @@ M = K J^2 + 4 G / 3 is the current Kirchhoff wave modulus (the volumetric part o
 in expansion K J (2 J - 1), of the breathing mode, is larger; plastic flow only lowers the rest). Then dt = 2 / omega,
 and the step of the mesh is a safety factor times the smallest of its cells. Waves in a regular mesh of hexahedra have
 this frequency exactly and distorted cells stay below it, but a few free cells vibrate faster (one free cube in its
-breathing mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step is to the
-largest stable one, at any time of a run, is what `fem.explicit.stability` measures.
+breathing mode by sqrt(3 K / M)): `highest_frequency` of the mesh at rest lowers the factor there. How close the step is
+to the largest stable one, at any time of a run, is what `fem.explicit.stability` measures.
 
 Mass scaling makes small cells heavier, once, at rest: a cell whose step would be below the one that is wanted gets the
 density rho (wanted / step)^2. Its sound is slower, its weight in the equation of motion too large; momentum and energy
