@@ -84,6 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--hourglass", type=float, default=0.3, help="hourglass stiffness over shear modulus (one-point)")
     p.add_argument("--viscosity", type=float, nargs=2, default=[0.06, 1.2], help="bulk viscosity, linear and quadratic")
     p.add_argument("--penalty", type=float, default=0.0, help="stiffness of the wall; 0 is contact by impulses")
+    p.add_argument("--held", action="store_true", help="the foot slides on the wall and does not leave it")
     p.add_argument("--yield-measure", choices=("kirchhoff", "cauchy"), default="kirchhoff", help="copper only")
     p.add_argument("--until", type=float, default=END, help="end time, s")
     p.add_argument("--output", default="results/taylor_bars", help="folder for the results")
@@ -92,6 +93,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--cells must be even numbers of at least 4, got {o.cells}.")
     if not 0.0 < o.until <= END:
         raise ValueError(f"--until must be a time in (0, {END:g}] s, got {o.until}.")
+    if o.held and o.penalty == 0.0:
+        raise ValueError("--held needs springs at the wall: give a positive --penalty.")
     check_folder("--output", o.output)
     return o
 
@@ -116,7 +119,8 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace, cells: int) -> ExplicitSo
         if comm.rank == 0 and gmsh.isInitialized():
             gmsh.finalize()
     solver = ExplicitSolver(
-        domain, law, contact=[RigidPlane(penalty=o.penalty)], initial_velocity=(0.0, 0.0, -case["speed"]),
+        domain, law, contact=[RigidPlane(penalty=o.penalty, separation=not o.held)],
+        initial_velocity=(0.0, 0.0, -case["speed"]),
         integration=o.integration, hourglass=o.hourglass, viscosity=tuple(o.viscosity),
     )  # fmt: skip
     solver.prescribe("symmetry_x", component=0)
@@ -128,7 +132,8 @@ def shape(solver: ExplicitSolver) -> dict[str, float]:
     """Foot radius and length of the bar, mm, and the largest value of what the law observes (collective).
 
     The problem is axisymmetric and the mesh is not: the radius is the mean over the rim of the foot, and its spread,
-    the largest less the smallest radius of the rim, is an error of the mesh.
+    the largest less the smallest radius of the rim, is an error of the mesh. The lift is the largest distance of the rim
+    from the wall.
     """
     n, comm = solver.n_nodes, solver.comm
     X, x = solver.points.V.tabulate_dof_coordinates()[:n], solver.x[:n]
@@ -139,6 +144,7 @@ def shape(solver: ExplicitSolver) -> dict[str, float]:
     mean = comm.allreduce(float(weight @ r)) / comm.allreduce(float(weight.sum()))
     found = {"radius": 1e3 * mean, "spread": 1e3 * (highest(r) + highest(-r))}
     found["length"] = 1e3 * (highest(x[:, 2]) + highest(-x[:, 2]))
+    found["lift"] = 1e3 * max(0.0, highest(x[rim, 2]))
     observed = solver.law.observe(solver.state)
     return found | {name: highest(observed[:, k]) for k, name in enumerate(solver.law.observed)}
 
@@ -173,7 +179,7 @@ def deviations(o: argparse.Namespace, run: dict[str, Any]) -> dict[str, dict[str
 def sentence(run: dict[str, Any]) -> str:
     """What a run found, for the screen."""
     last, parts = run["history"][-1], run["of_kinetic_energy"]
-    more = [f"{name} {value:.4g}" for name, value in last.items() if name not in ("time", "radius", "spread", "length")]
+    more = [f"{name} {value:.4g}" for name, value in last.items() if name not in ("time", "radius", "spread", "length", "lift")]
     text = f"{run['cells']} cells across, {run['points']} points, {run['steps']} steps: foot radius "
     text += f"{last['radius']:.3f} mm (spread {last['spread']:.3f}), length {last['length']:.3f} mm, {', '.join(more)}"
     return text + "; of the kinetic energy: " + ", ".join(f"{name} {value:.2%}" for name, value in parts.items()) + "\n"

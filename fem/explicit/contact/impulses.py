@@ -254,6 +254,7 @@ def spring_impulses(
     mass: np.ndarray,
     stiffness: float,
     duration: float,
+    held: np.ndarray,
 ) -> tuple[Touches, float]:
     """Impulses of penalty springs within a duration, with their friction, and the energy stored in the springs.
 
@@ -266,26 +267,27 @@ def spring_impulses(
         mass: Nodal masses, (n,), kg.
         stiffness: Spring constant over penalty and mass, 1 / dt_0^2, 1/s^2.
         duration: s.
+        held: Which nodes may not leave which obstacle, (n, p).
 
     Returns:
-        Impulses of the nodes inside an obstacle; energy, J.
+        Impulses of the nodes inside an obstacle or held by it; energy, J.
     """
     depths = np.zeros((len(x), len(obstacles)))
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty > 0.0:
             depths[:, p] = np.maximum(-obstacle.gap(x - place[p]), 0.0)
-    nodes = np.flatnonzero((depths > 0.0).any(axis=1))
+    nodes = np.flatnonzero((depths > 0.0).any(axis=1) | held.any(axis=1))
     w, mass, normals, factors = v[nodes], mass[nodes], np.zeros((len(nodes), len(obstacles), 3)), depths[nodes]
     energy = 0.0
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty > 0.0:
             gap, normals[:, p] = distance(obstacle, x[nodes] - place[p])
-            depth = np.where(np.isfinite(gap), np.maximum(-gap, 0.0), 0.0)
+            depth = np.where(np.isfinite(gap), np.where(held[nodes, p], -gap, np.maximum(-gap, 0.0)), 0.0)
             energy += 0.5 * obstacle.penalty * stiffness * float(np.sum(mass * depth**2))
             factors[:, p] = obstacle.penalty * stiffness * duration * depth
     normal = factors[..., None] * normals
     w = w + normal.sum(axis=1)
     friction = np.array([o.friction for o in obstacles])
-    rubbed = rub(normals, factors, friction, velocity, w)
+    rubbed = rub(normals, np.maximum(factors, 0.0), friction, velocity, w)
     nothing = np.zeros((len(obstacles), 3, 3))
     return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], nothing), energy

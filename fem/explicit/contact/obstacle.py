@@ -63,12 +63,15 @@ class Obstacle(abc.ABC):
         motion: None, if it stands; a velocity (three numbers, m/s); a function of time (s) that returns the
             displacement since time zero (three numbers, m), which may be a method; or a `FreeBody`.
         step: Step of the differences in `gradient`, m.
+        separation: Whether nodes may leave it. If not, those that lie on it at the start stay on it and only slide: its
+            springs pull as well as push.
     """
 
     penalty: float = 0.0
     friction: float = 0.0
     motion: Motion = None
     step: float = 1e-8
+    separation: bool = True
 
     @abc.abstractmethod
     def gap(self, x: np.ndarray) -> np.ndarray:
@@ -150,6 +153,8 @@ def check_obstacle(obstacle: Obstacle) -> None:
         raise ValueError(f"The penalty of a {name} must be in [0, 2], got {obstacle.penalty}.")
     if not 0.0 <= obstacle.friction < np.inf:
         raise ValueError(f"The friction of a {name} must be a finite number of at least 0, got {obstacle.friction}.")
+    if not obstacle.separation and obstacle.penalty == 0.0:
+        raise ValueError(f"A {name} without separation holds its nodes by springs and needs a positive penalty, got 0.")
     if motion is not None and not callable(motion) and not isinstance(motion, FreeBody):
         three(f"velocity of a {name}", motion)
     if isinstance(motion, FreeBody) and obstacle.penalty > 0.0:

@@ -46,6 +46,7 @@ class RigidPlane(Obstacle):
         penalty: Contact stiffness, see `Obstacle`; 0 is contact by impulses.
         friction: Coefficient of Coulomb friction.
         motion: How it moves, see `Obstacle`.
+        separation: Whether nodes may leave it, see `Obstacle`.
     """
 
     point: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -53,6 +54,7 @@ class RigidPlane(Obstacle):
     penalty: float = 0.0
     friction: float = 0.0
     motion: Motion = None
+    separation: bool = True
 
     def __post_init__(self) -> None:
         _vectors(self, "rigid plane", points=("point",), unit=("normal",))

@@ -86,7 +86,7 @@ class ContactSystem:
         count = len(self.obstacles)
         self.displacement, self.velocity = np.zeros((count, 3)), np.zeros((count, 3))
         self.touching = 0
-        self._stiffness = 0.0
+        self._stiffness, self._held = 0.0, np.zeros((len(mass), count), dtype=bool)
         self._landed = Touches(np.empty(0, dtype=int), np.zeros((0, count, 3)), np.zeros((0, count, 3)), np.empty(0))
         self._bodies = [(p, o.motion) for p, o in enumerate(self.obstacles) if isinstance(o.motion, FreeBody)]
         for p, body in self._bodies:
@@ -103,7 +103,7 @@ class ContactSystem:
         self._stiffness = 1.0 / rest_step**2 if 0.0 < rest_step < np.inf else 0.0
 
     def check_gaps(self, x: np.ndarray, size: float) -> None:
-        """Check what the obstacles return, and that no node lies inside one (local).
+        """Check what the obstacles return, and that no node lies inside one; find those that may not leave one (local).
 
         Args:
             x: Positions of the nodes, (n, 3), m.
@@ -123,6 +123,8 @@ class ContactSystem:
             deepest = float(-np.asarray(obstacle.gap(y)).min(initial=np.inf))
             if deepest > DEEPEST * size:
                 raise ValueError(f"A node lies {deepest:.3g} m inside obstacle {p} ({kind}) at the start.")
+            if not obstacle.separation:
+                self._held[:, p] = np.abs(np.asarray(obstacle.gap(y)))[: len(self._mass)] <= DEEPEST * size
 
     def _put(self, time: float) -> None:
         """Put the obstacles with a prescribed motion to their places at a time, s."""
@@ -179,7 +181,7 @@ class ContactSystem:
             count = len(self.obstacles)
             nothing = np.zeros((0, count, 3))
             return Touches(np.empty(0, dtype=int), nothing, nothing, np.zeros((count, 3, 3)))
-        return spring_impulses(*kept, self._stiffness, duration)[0]
+        return spring_impulses(*kept, self._stiffness, duration, self._held)[0]
 
     def _exchange(self, strike: Callable[[np.ndarray], Touches]) -> Touches:
         """Impulses that fit the velocities which they give to the free obstacles; sets these velocities."""
@@ -227,7 +229,7 @@ class ContactSystem:
         if self.penalty == 0.0:
             return 0.0
         given = self.obstacles, self.displacement, self.velocity, x, np.zeros_like(x), self._mass
-        return spring_impulses(*given, self._stiffness, 0.0)[1]
+        return spring_impulses(*given, self._stiffness, 0.0, self._held)[1]
 
     def energy(self) -> tuple[float, float]:
         """Kinetic energy of the free obstacles now and at time zero, J."""

@@ -123,19 +123,23 @@ def test_a_wall_and_a_ball_make_a_corner(friction):
         assert np.all(np.linalg.norm(found.friction[:, p], axis=1) <= most * (1.0 + 1e-9))
 
 
-def test_penalty_springs_push_with_the_derivative_of_their_energy():
+@pytest.mark.parametrize("separation", [True, False])
+def test_penalty_springs_push_with_the_derivative_of_their_energy(separation):
+    """Also those that hold their nodes, which pull where a node is outside."""
     planes = [RigidPlane(penalty=1.0), RigidPlane((0.0, 0.0, 0.0), (0.6, 0.0, 0.8), penalty=0.5)]
     planes.append(RigidSphere((0.0, 0.0, 0.0), 1e-3, penalty=2.0))
     x, mass, dt = 1e-3 * np.random.default_rng(1).normal(size=(20, 3)), np.linspace(1.0, 2.0, 20), 1e-4
-    still = np.zeros((3, 3))
+    still, held = np.zeros((3, 3)), np.zeros((20, 3), dtype=bool)
+    held[:5, 0] = not separation
 
     def springs(y):
-        return spring_impulses(planes, still, still, y, np.zeros_like(y), mass, 1.0 / dt**2, 1.0)
+        return spring_impulses(planes, still, still, y, np.zeros_like(y), mass, 1.0 / dt**2, 1.0, held)
 
     found, _ = springs(x)
     force = np.zeros_like(x)
     force[found.nodes] = found.impulse
     assert 0 < len(found.nodes) < 20
+    assert (found.impulse[:, 2] < -1e-3 * np.abs(force).max()).any() or separation
     difference = np.zeros_like(x)
     for index in np.ndindex(*x.shape):
         for sign in (1.0, -1.0):
@@ -149,3 +153,8 @@ def test_penalty_springs_push_with_the_derivative_of_their_energy():
 def test_a_penalty_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"penalty of a rigid plane must be in \[0, 2\], got 3.0"):
         RigidPlane(penalty=3.0)
+
+
+def test_a_plane_holds_its_nodes_by_springs_only():
+    with pytest.raises(ValueError, match="without separation holds its nodes by springs and needs a positive penalty"):
+        RigidPlane(separation=False)
