@@ -181,6 +181,7 @@ def first_difference(begun: dict, asked: dict) -> str | None:
         begun: manifest of the set in the directory.
         asked: manifest of the job that wants to continue it.
     """
+    asked = json.loads(json.dumps(asked))  # as it would be read from a file: tuples are lists there
     for key in DECIDES:
         old, new, name = begun[key], asked[key], key
         if isinstance(old, dict) and isinstance(new, dict):

@@ -10,7 +10,7 @@ from micro.crystal.cell import CrystalPoints, grain_orientations, polycrystal_ce
 from micro.crystal.cell_source import CellConfig, CellSource
 from micro.crystal.compiled import available
 from micro.crystal.materials import load_material
-from micro.data.dataset import read_arrays
+from micro.data.dataset import read_arrays, read_dataset
 from micro.generate import run
 from micro.tensors import determinant, from_components
 
@@ -95,6 +95,14 @@ def test_the_source_makes_the_same_samples_in_any_block(tmp_path: Path) -> None:
     assert np.abs(a - b).max() < 1e-6 * np.abs(a).max()
     assert np.array_equal(one["U"], other["U"])
     assert (one["U"][..., 2] == 1).all() and (one["U"][..., 4:] == 0).all()
+
+
+def test_a_set_of_cells_can_be_continued(tmp_path: Path) -> None:
+    words = {"shape": (3, 3), "grains": 2, "steps": 4, "strain": 0.01, "seed": 3, "block": 2}
+    for samples in (2, 4):
+        run("cell", output=tmp_path / "set", samples=samples, **words)
+    run("cell", output=tmp_path / "whole", samples=4, **words)
+    assert read_dataset(tmp_path / "set").hash == read_dataset(tmp_path / "whole").hash
 
 
 def test_local_fields_on_request_average_to_the_stress() -> None:
