@@ -122,7 +122,11 @@ def test_laws_exact_in_any_step_agree_with_themselves(d):
     for found in (of(Known(d)), of(Known(d, "exact")), of(NeoHookean(d), "finite", 0.6)):
         assert set(found) == set(LATER)
         assert found["self_consistency"] < 1e-11
-        assert max(found.values()) < 1e-7
+        assert max(found[name] for name in LATER[:3]) < 1e-7
+        # The lateral strain of the law that relaxes is not straight between two steps.
+        assert found["self_consistency_uniaxial"] < 0.01
+    for law, kind in ((Known(d), "small"), (NeoHookean(d), "finite")):
+        assert of(law, kind)["self_consistency_uniaxial"] < 1e-7
 
 
 def test_explicit_relaxation_differs_by_its_closed_form():
@@ -229,9 +233,9 @@ def test_uniaxial_test_has_its_closed_form(d):
 
 
 def test_uniaxial_test_has_an_answer_for_a_perfectly_plastic_law_and_finds_an_error_of_steps():
-    """Where the loop in stress is lost; what is left is the first order of backward Euler, and nothing if exact."""
+    """Backward Euler is exact for a perfectly plastic law on a straight path, where the loop in stress is lost."""
     found = of(Known(3, "plastic"))
-    assert found["closed_loop"] > 0.9 and 1e-6 < found["self_consistency_uniaxial"] < 0.05
-    assert of(Known(3, "exact"))["self_consistency_uniaxial"] < 1e-6
-    assert of(Known(3, "calls"))["self_consistency_uniaxial"] > 10 * found["self_consistency_uniaxial"]
+    assert found["closed_loop"] > 0.9 and found["self_consistency_uniaxial"] < 1e-9
+    for kind in ("explicit", "calls"):
+        assert 1e-3 < of(Known(3, kind))["self_consistency_uniaxial"] < LOST
     assert of(Known(3, slope=-1.0))["self_consistency_uniaxial"] == LOST
