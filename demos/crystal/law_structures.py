@@ -22,8 +22,7 @@
 # `turned` its change on paths that are turned, which is zero for an isotropic law; both on the first set.
 #
 # **Cost** of a point-step, processor time relative to `elements`: networks in PyTorch, single precision, 1024 points;
-# grains in C, against the compiled elements in C along the same paths. Cost and state of `grains and elements` are
-# those of the learned part; the row of its grains has the rest.
+# grains in C, against the compiled elements along the same paths. `grains and elements`: the learned part alone.
 #
 # **Check.** No trained structure may err by more than zero stress does, which is 1.
 
