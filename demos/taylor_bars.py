@@ -132,8 +132,8 @@ def shape(solver: ExplicitSolver) -> dict[str, float]:
     """Foot radius and length of the bar, mm, and the largest value of what the law observes (collective).
 
     The problem is axisymmetric and the mesh is not: the radius is the mean over the rim of the foot, and its spread,
-    the largest less the smallest radius of the rim, is an error of the mesh. The lift is the largest distance of the rim
-    from the wall.
+    the largest less the smallest radius of the rim, is an error of the mesh. The lift is the largest distance of the
+    rim from the wall.
     """
     n, comm = solver.n_nodes, solver.comm
     X, x = solver.points.V.tabulate_dof_coordinates()[:n], solver.x[:n]
@@ -179,7 +179,8 @@ def deviations(o: argparse.Namespace, run: dict[str, Any]) -> dict[str, dict[str
 def sentence(run: dict[str, Any]) -> str:
     """What a run found, for the screen."""
     last, parts = run["history"][-1], run["of_kinetic_energy"]
-    more = [f"{name} {value:.4g}" for name, value in last.items() if name not in ("time", "radius", "spread", "length", "lift")]
+    shown = ("time", "radius", "spread", "length", "lift")
+    more = [f"{name} {value:.4g}" for name, value in last.items() if name not in shown]
     text = f"{run['cells']} cells across, {run['points']} points, {run['steps']} steps: foot radius "
     text += f"{last['radius']:.3f} mm (spread {last['spread']:.3f}), length {last['length']:.3f} mm, {', '.join(more)}"
     return text + "; of the kinetic energy: " + ", ".join(f"{name} {value:.2%}" for name, value in parts.items()) + "\n"

@@ -83,7 +83,7 @@ def run_bar(comm: MPI.Comm, anvil: Any, o: argparse.Namespace, speed: float, dia
     options = anvil.parse(words)
     solver = anvil.make_solver(comm, options)
     law = solver.law
-    together(comm, lambda: anvil.prepare(folder), root=True)
+    together(comm, lambda: anvil.prepare(folder, going_on=False), root=True)
     K, G = law.bulk_modulus, law.shear_modulus
     limit = 40.0 * LENGTH / math.sqrt(9 * K * G / (3 * K + G) / solver.density)
     out = solver.writer(folder)

@@ -64,10 +64,17 @@ def body_law(domain: Domain, given: Any) -> Law:
     return whole
 
 
-def density_field(mesh: Any, law: Law, constants: CellConstants) -> Any:
-    """Reference density for forms, kg/m^3: a number, or a piecewise constant Function of a body with several laws."""
-    if not isinstance(law, Composite):
-        return float(constants.density.max(initial=law.density))
+def density_field(mesh: Any, law: Law, constants: CellConstants, given: float | None) -> Any:
+    """Reference density for forms, kg/m^3: a number, or a piecewise constant Function of a body with several laws.
+
+    Args:
+        mesh: The mesh.
+        law: One law for all cells, or a `Composite`.
+        constants: Of the law of each cell, with the density that is given.
+        given: Density of all cells, kg/m^3; None where it is that of the laws.
+    """
+    if given is not None or not isinstance(law, Composite):
+        return float(law.density if given is None else given)
     density = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("DG", 0)), name="density")
     density.x.array[: len(constants.density)] = constants.density
     density.x.scatter_forward()

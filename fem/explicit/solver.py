@@ -127,7 +127,7 @@ class ExplicitSolver:
             fill(self.velocity, initial_velocity, self._x, "velocity")
             self.state = law.initial_state(self.points.n)
         constants = cell_constants(law, self.points.n // self.points.per_cell, density)
-        self.density = density_field(self.domain.mesh, law, constants)
+        self.density = density_field(self.domain.mesh, law, constants, density)
         self.forces = Forces(self.points, self.u, constants, hourglass)
         self.stable = StableStep(
             self.points, constants, self.forces, self.u, viscosity=(viscosity[0], viscosity[1]), safety=safety,

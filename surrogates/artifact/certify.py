@@ -48,8 +48,10 @@ TOLERANCES = {
     "self_consistency": (1e-2, 1e-9),
     "self_consistency_stress": (0.05, 1e-6),
     "closed_loop": (0.05, 1e-6),
+    "self_consistency_uniaxial": (0.05, 1e-6),
 }
-LATER = ("self_consistency", "self_consistency_stress", "closed_loop")  # entries that older certificates lack
+#: Entries that older certificates lack.
+LATER = ("self_consistency", "self_consistency_stress", "closed_loop", "self_consistency_uniaxial")
 
 
 def certify(
@@ -80,7 +82,7 @@ def certify(
         The entries that docs/guides/certificate.md describes: `tangent_difference`, `kinks`, `asymmetry`, `symmetric`,
         `eigenvalue_min`, `eigenvalue_negative`, `virgin_stress` (Pa), `zero_increment`, `zero_increment_stress`;
         `newton_order_element`, `newton_iterations_element`, the same `_patch`, `newton_strain`, `dissipated`;
-        `self_consistency`, `self_consistency_stress`, `closed_loop`; and the settings.
+        `self_consistency`, `self_consistency_stress`, `closed_loop`, `self_consistency_uniaxial`; and the settings.
 
     Raises:
         ValueError: an argument does not fit, or the law gives a value that is not finite within its range.

@@ -179,6 +179,7 @@ class Certificate:
     self_consistency: float = math.nan
     self_consistency_stress: float = math.nan
     closed_loop: float = math.nan
+    self_consistency_uniaxial: float = math.nan
     strain_max: float | None = None
     dt: float | None = None
     seed: int | None = None

@@ -59,7 +59,7 @@ def test_it_reports_share_and_place_and_warns_once(box, caplog: pytest.LogCaptur
 
 @pytest.mark.mpi
 def test_it_stops_the_run_on_all_ranks(box) -> None:  # type: ignore[no-untyped-def]
-    solver = pulled(box, 20.0)
+    solver = pulled(box, 0.5)
     monitor = NoveltyMonitor(solver, stop=2.0)
 
     def run() -> None:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from surrogates import tensors
 from surrogates.artifact.certify import LATER, certify, disagreements
-from surrogates.artifact.self_consistency import CUTS, LOST, SIZES, cut_path, drive_by_stress, self_consistency
+from surrogates.artifact.self_consistency import (
+    CUTS,
+    LOST,
+    SIZES,
+    cut_path,
+    drive_by_stress,
+    self_consistency,
+    uniaxial_path,
+)
 
 G, K, TIME = 1.0, 2.0, 0.7  # moduli; s, in which stress relaxes
 DT = 0.1  # s; the path takes 2 s
@@ -114,7 +122,11 @@ def test_laws_exact_in_any_step_agree_with_themselves(d):
     for found in (of(Known(d)), of(Known(d, "exact")), of(NeoHookean(d), "finite", 0.6)):
         assert set(found) == set(LATER)
         assert found["self_consistency"] < 1e-11
-        assert max(found.values()) < 1e-7
+        assert max(found[name] for name in LATER[:3]) < 1e-7
+        # The lateral strain of the law that relaxes is not straight between two steps.
+        assert found["self_consistency_uniaxial"] < 0.01
+    for law, kind in ((Known(d), "small"), (NeoHookean(d), "finite")):
+        assert of(law, kind)["self_consistency_uniaxial"] < 1e-7
 
 
 def test_explicit_relaxation_differs_by_its_closed_form():
@@ -202,3 +214,28 @@ def test_certificate_holds_the_entries_and_older_ones_may_lack_them():
     assert disagreements(older, found) == []
     for name in LATER:
         assert disagreements({**found, name: 0.5}, found) == [name]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_uniaxial_test_has_its_closed_form(d):
+    """Lateral strain of an elastic law: -nu of the axial one, from K and G; the stress is E times the axial strain."""
+    lmbda = K  # S = 2 G E + K tr(E) I
+    axial = uniaxial_path(d, 0.1, 50, finite=False)
+    nothing = torch.zeros(50, 2, d, d, dtype=torch.float64)
+    F = drive_by_stress(Known(d), nothing, 1.0, finite=False, axial=axial, scale=torch.ones(2))
+    strain = axial - 1
+    assert float(strain.min()) == pytest.approx(-0.1 * math.sqrt((d - 1) / d))
+    assert float(strain[-1, 1]) == pytest.approx(0.5 * float(strain[:, 1].min()))
+    lateral = -lmbda / (2 * G + (d - 1) * lmbda) * strain
+    for i in range(d - 1):
+        torch.testing.assert_close(F[:, :, i, i] - 1, lateral, rtol=0, atol=1e-9)
+    torch.testing.assert_close(F[..., -1, -1], axial, rtol=0, atol=0)
+
+
+def test_uniaxial_test_has_an_answer_for_a_perfectly_plastic_law_and_finds_an_error_of_steps():
+    """Backward Euler is exact for a perfectly plastic law on a straight path, where the loop in stress is lost."""
+    found = of(Known(3, "plastic"))
+    assert found["closed_loop"] > 0.9 and found["self_consistency_uniaxial"] < 1e-9
+    for kind in ("explicit", "calls"):
+        assert 1e-3 < of(Known(3, kind))["self_consistency_uniaxial"] < LOST
+    assert of(Known(3, slope=-1.0))["self_consistency_uniaxial"] == LOST
