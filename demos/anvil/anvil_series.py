@@ -13,10 +13,12 @@ code is compiled, is left out.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,8 +200,9 @@ def equivalent_strain(F: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(2.0 / 3.0) * np.linalg.norm(logarithms - logarithms.mean(1, keepdims=True), axis=1))
 
 
-def clocked(law: Any, seconds: dict[str, float]) -> None:
-    """Let a law add its processor seconds to `seconds`."""
+@contextlib.contextmanager
+def clocked(law: Any, seconds: dict[str, float]) -> Iterator[None]:
+    """Let a law add its processor seconds to `seconds` within a block; it is as before after it."""
     update = law.update
 
     def timed(*arguments: Any) -> Any:
@@ -209,6 +212,10 @@ def clocked(law: Any, seconds: dict[str, float]) -> None:
         return result
 
     law.update = timed
+    try:
+        yield
+    finally:
+        del law.update
 
 
 def run_law(comm: MPI.Comm, anvil: Any, case: Case, folder: Path) -> dict[str, Any]:
@@ -255,18 +262,16 @@ def march(solver: Any, series: Series, case: Case, path: Path, going: Path) -> N
     comm, last = solver.comm, time.monotonic()
     limit = case.end if case.end is not None else 1e-3
     done = False
-    if solver.steps > 0:
-        clocked(solver.law, series.seconds)
     clock = time.process_time()
     while solver.time < limit * (1.0 - 1e-12) and not done:
         stop = min((round(solver.time / case.interval) + 1) * case.interval, limit)
         while solver.time < stop * (1.0 - 1e-12) and not done:
-            if solver.steps == 0:
+            if solver.steps == 0:  # in which numba compiles
                 solver.step(limit=stop)
-                clocked(solver.law, series.seconds)
                 clock = time.process_time()
             else:
-                solver.step(limit=stop)
+                with clocked(solver.law, series.seconds):
+                    solver.step(limit=stop)
             done = case.end is None and solver.rebounded()
         series.seconds["run"] += time.process_time() - clock
         series.record()

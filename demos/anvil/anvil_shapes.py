@@ -87,6 +87,7 @@ def run_bar(comm: MPI.Comm, anvil: Any, o: argparse.Namespace, speed: float, dia
     K, G = law.bulk_modulus, law.shear_modulus
     limit = 40.0 * LENGTH / math.sqrt(9 * K * G / (3 * K + G) / solver.density)
     out = solver.writer(folder)
+    out.keep_progress(folder / anvil.PROGRESS, source=None, until=solver.time)
     end = limit if options.until == "rebound" else options.until
     shape, _, panels, front = anvil.solve(solver, options, end, min(SHOWN, end), out)
     out.close()
