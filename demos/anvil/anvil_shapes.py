@@ -89,7 +89,7 @@ def run_bar(comm: MPI.Comm, anvil: Any, o: argparse.Namespace, speed: float, dia
     out = solver.writer(folder)
     out.keep_progress(folder / anvil.PROGRESS, source=None, until=solver.time)
     end = limit if options.until == "rebound" else options.until
-    shape, _, panels, front = anvil.solve(solver, options, end, min(SHOWN, end), out)
+    shape, panels, front = anvil.solve(solver, options, end, min(SHOWN, end), out)
     out.close()
     last = out.history.rows[-1]
     found = {
