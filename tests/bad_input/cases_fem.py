@@ -6,7 +6,7 @@ PROGRAM = "tests/bad_input/one_rank.py"
 SENTENCES = {
     "velocity": "The initial velocity cannot be evaluated: ",
     "shape": r"The initial velocity must have shape \(3,\) or ",
-    "value": "A prescribed displacement cannot be evaluated: ",
+    "value": "cannot follow what is prescribed: integer division",
     "where": "integer division or modulo by zero|integer modulo by zero",
     "restore": r"The checkpoint none\.h5 cannot be read: ",
     "mesh": r"Mesh file text\.msh is not a gmsh mesh",
