@@ -183,16 +183,9 @@ def totals(comm: MPI.Comm, mass: np.ndarray, v: np.ndarray) -> dict[str, Any]:
 
 
 def balance(
-    comm: MPI.Comm,
-    sums: Sums,
-    initial: dict[str, Any],
-    time: float,
-    mass: np.ndarray,
-    v: np.ndarray,
-    hourglass: float,
-    contact: ContactSystem,
-    x: np.ndarray,
-) -> EnergyBalance:
+    comm: MPI.Comm, sums: Sums, initial: dict[str, Any], time: float, mass: np.ndarray, v: np.ndarray,
+    hourglass: float, contact: ContactSystem, x: np.ndarray,
+) -> EnergyBalance:  # fmt: skip
     """Energy and momentum of all ranks; collective.
 
     Args:

@@ -281,9 +281,8 @@ class ExplicitSolver:
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         n, mass, rate = self.n_nodes, self.mass, self.prescribed.rates(self._u, self.time, dt)
         before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
-        obstacles_n = self.contact.state
         u_n, v_n, F_n, P_n = before[:4]
-        internal_n, external_n = self._internal_force, self._external_force
+        obstacles_n, internal_n, external_n = self.contact.state, self._internal_force, self._external_force
         with self.clock("contact"):
             self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
             reaction = self.prescribed.drive(self._v, rate, mass)  # contact and friction see that of the supports
@@ -319,12 +318,10 @@ class ExplicitSolver:
             external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
             internal = 0.5 * (internal_n + self._internal_force)[:n]
             self._sums.record((first, second), self._u - u_n, internal, external, viscous, dt)
-        self.state, self.dt = state, dt
+        self.state, self.dt, self.steps = state, dt, self.steps + 1
         self.time = limit if limit is not None and abs(limit - self.time - dt) <= 1e-12 * dt else self.time + dt
-        self.steps += 1
         self.last_contact = self.time if self.in_contact else self.last_contact
         return dt
-
 
     def _stable_step(self, bound: float) -> float:
         """Step to take where the cells allow `bound`, s."""

@@ -14,5 +14,6 @@ SENTENCES = {
 }
 
 CASES: list[Case] = [
-    Case(PROGRAM, [name], sentence, ranks=3, code=1 if name in ("law", "value") else 2) for name, sentence in SENTENCES.items()
+    Case(PROGRAM, [name], sentence, ranks=3, code=1 if name in ("law", "value") else 2)
+    for name, sentence in SENTENCES.items()
 ]
