@@ -57,7 +57,8 @@ class Hourglass:
     def __init__(self, points: MeanGradientPoints, factor: float, constants: CellConstants) -> None:
         self.points, self.shear, self.plastic = points, constants.shear_modulus, constants.plastic
         self.gamma, stiffness = modes(points)
-        self.stiffness = float(factor) * self.shear[:, None, None] * stiffness
+        with np.errstate(over="ignore"):  # a stiffness beyond all numbers leaves no stable step, which is said there
+            self.stiffness = float(factor) * self.shear[:, None, None] * stiffness
         self.zeta = np.zeros((points.n, 4, 3))
         self.dissipated = 0.0
 
