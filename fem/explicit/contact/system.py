@@ -114,17 +114,19 @@ class ContactSystem:
         """
         for p, obstacle in enumerate(self.obstacles):
             kind, y = type(obstacle).__name__, x - self.displacement[p]
+            found: dict[str, np.ndarray] = {}
             for name, shape in (("gap", (len(x),)), ("gradient", (len(x), 3))):
-                value = np.asarray(getattr(obstacle, name)(y))
+                value = found[name] = np.asarray(getattr(obstacle, name)(y))
                 if value.shape != shape or not np.all(np.isfinite(value)):
                     raise ValueError(
                         f"The {name} of obstacle {p} ({kind}) must be finite and of shape {shape}, got {value.shape}."
                     )
-            deepest = float(-np.asarray(obstacle.gap(y)).min(initial=np.inf))
+            gap = found["gap"]
+            deepest = float(-gap.min(initial=np.inf))
             if deepest > DEEPEST * size:
                 raise ValueError(f"A node lies {deepest:.3g} m inside obstacle {p} ({kind}) at the start.")
             if not obstacle.separation:
-                self._held[:, p] = np.abs(np.asarray(obstacle.gap(y)))[: len(self._mass)] <= DEEPEST * size
+                self._held[:, p] = np.abs(gap[: len(self._mass)]) <= DEEPEST * size
 
     def _put(self, time: float) -> None:
         """Put the obstacles with a prescribed motion to their places at a time, s."""
