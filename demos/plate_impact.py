@@ -56,6 +56,7 @@ from fem.command import Parser, Stop, finish, name_value_pairs, positive_numbers
 from fem.io.files import replacing
 from fem.io.point_histories import PointHistories
 from fem.laws import FINITE, NAMED
+from fem.mesh import closing_gmsh
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
 from fem.section import ROWS, Section, extremes, mirrored, paint, top_value
@@ -147,14 +148,8 @@ def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
         grid = {"fine": 1.2 * o.punch, "cells": o.cells, "growth": o.growth, "layers": layers}
         return plate(o.thickness, o.width, shape=o.shape, quarter=o.quarter, **grid)
 
-    try:
+    with closing_gmsh(comm):
         return read_mesh(together(comm, build, root=True), comm)
-    finally:
-        if comm.rank == 0:
-            import gmsh
-
-            if gmsh.isInitialized():
-                gmsh.finalize()
 
 
 def closed_form_volume(o: argparse.Namespace) -> float:

@@ -55,6 +55,7 @@ from fem.io.files import write_arrays
 from fem.io.point_histories import PointHistories
 from fem.io.progress import flat, nested
 from fem.laws import FINITE, NAMED
+from fem.mesh import closing_gmsh
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
 from fem.range_monitor import RangeMonitor
@@ -155,14 +156,8 @@ def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
 
         return taylor_bar(o.length, o.diameter, o.cells, quarter=o.quarter, grading=o.grading)
 
-    try:
+    with closing_gmsh(comm):
         return read_mesh(together(comm, build, root=True), comm)
-    finally:
-        if comm.rank == 0:
-            import gmsh
-
-            if gmsh.isInitialized():
-                gmsh.finalize()
 
 
 def closed_form_volume(o: argparse.Namespace) -> float:

@@ -27,13 +27,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gmsh
 import matplotlib
 import numpy as np
 from mpi4py import MPI
 
 from fem import ExplicitSolver, RigidPlane, load_law, read_mesh
 from fem.command import Parser, Stop, finish, together, write_text
+from fem.mesh import closing_gmsh
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from meshes.taylor_bar import taylor_bar
@@ -111,13 +111,9 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace, cells: int) -> ExplicitSo
     if o.case == "copper":
         constants["yield_measure"] = o.yield_measure
     law = together(comm, lambda: load_law(case["law"], **constants))
-    try:
-        build = lambda: taylor_bar(LENGTH, 2.0 * RADIUS, cells, quarter=True, tetrahedra=o.tetrahedra)
-        model = together(comm, build, root=True)
-        domain = read_mesh(model, comm)
-    finally:
-        if comm.rank == 0 and gmsh.isInitialized():
-            gmsh.finalize()
+    build = lambda: taylor_bar(LENGTH, 2.0 * RADIUS, cells, quarter=True, tetrahedra=o.tetrahedra)
+    with closing_gmsh(comm):
+        domain = read_mesh(together(comm, build, root=True), comm)
     solver = ExplicitSolver(
         domain, law, contact=[RigidPlane(penalty=o.penalty, separation=not o.held)],
         initial_velocity=(0.0, 0.0, -case["speed"]),

@@ -99,6 +99,19 @@ def as_domain(mesh: Domain | Any) -> Domain:
     return domain_from_mesh(mesh)
 
 
+@contextlib.contextmanager
+def closing_gmsh(comm: MPI.Comm) -> Iterator[None]:
+    """Close at the end of a block, also after an error, the gmsh session that is open on rank 0; local."""
+    try:
+        yield
+    finally:
+        if comm.rank == 0:
+            import gmsh
+
+            if gmsh.isInitialized():
+                gmsh.finalize()
+
+
 def read_mesh(source: str | PathLike[str] | Any, comm: MPI.Comm, *, root: int = 0) -> Domain:
     """Read a `.msh` file, or take the live gmsh model, as a distributed domain; collective.
 

@@ -28,13 +28,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import gmsh
 import numpy as np
 from mpi4py import MPI
 
 from fem import ExplicitSolver, RigidPlane, load_law, read_mesh
 from fem.command import Parser, Stop, finish, together, write_text
 from fem.explicit.stability import largest_stable_step
+from fem.mesh import closing_gmsh
 from fem.parallel import abort_when_uncaught
 from fem.threads import plan_threads
 from meshes.taylor_bar import taylor_bar
@@ -74,11 +74,8 @@ def make_solver(comm: MPI.Comm, o: argparse.Namespace) -> ExplicitSolver:
     """A quarter of the copper bar (collective)."""
     law = load_law("j2", yield_stress=400e6, linear_hardening=100e6, shear_modulus=G, bulk_modulus=K, density=DENSITY)
     build = lambda: taylor_bar(LENGTH, 2.0 * RADIUS, o.cells, quarter=True, tetrahedra=o.tetrahedra)
-    try:
+    with closing_gmsh(comm):
         domain = read_mesh(together(comm, build, root=True), comm)
-    finally:
-        if comm.rank == 0 and gmsh.isInitialized():
-            gmsh.finalize()
     solver = ExplicitSolver(
         domain, law, contact=[RigidPlane()], initial_velocity=(0.0, 0.0, -SPEED), integration=o.integration,
         viscosity=(0.0, 0.0),
