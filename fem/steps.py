@@ -67,6 +67,19 @@ class Run(Iterator[S], Generic[S]):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
+class _Phase(contextlib.AbstractContextManager[None]):
+    """Adds the time of its block to one phase of the seconds of a clock."""
+
+    def __init__(self, seconds: dict[str, float], phase: str, now: Callable[[], float]) -> None:
+        self._seconds, self._phase, self._now = seconds, phase, now
+
+    def __enter__(self) -> None:
+        self._start = self._now()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + self._now() - self._start
+
+
 class Clock:
     """Seconds of this rank by phase.
 
@@ -81,15 +94,9 @@ class Clock:
     def __init__(self, phases: Sequence[str] = PHASES, now: Callable[[], float] | None = None) -> None:
         self.seconds, self._now = dict.fromkeys(phases, 0.0), now
 
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
+    def __call__(self, phase: str) -> contextlib.AbstractContextManager[None]:
         """Add the time of a block to a phase."""
-        now = self._now or perf_counter
-        start = now()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + now() - start
+        return _Phase(self.seconds, phase, self._now or perf_counter)
 
     def largest(self, comm: MPI.Comm) -> dict[str, float]:
         """Seconds by phase, the largest of all ranks; collective (the phases must be the same on all)."""

@@ -178,6 +178,7 @@ class DirichletSet:
         velocity: Whether it is a velocity, (p,).
         failed: Why `rates` could not evaluate a function on this rank, None if it could.
         owned: Number of them that this rank owns; they come first.
+        driven: Those that this rank owns, (owned,).
 
     Raises:
         ValueError: On all ranks, if a condition does not fit, has no node, or contradicts another one at time zero.
@@ -189,6 +190,7 @@ class DirichletSet:
         self._parts: list[_Part] = []
         self.rows = np.zeros(0, dtype=np.int32)
         self.values, self.owned, self._time = np.zeros(0), 0, 0.0
+        self.driven: np.ndarray = self.rows
         self._constant = False
         self.add(*conditions)
 
@@ -244,6 +246,7 @@ class DirichletSet:
         held = [part.rows[part.held] for part in self._parts]
         self.rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *held])).astype(np.int32)
         self.owned = int(np.searchsorted(self.rows, self.nodes.dimension * self.nodes.owned))
+        self.driven = self.rows[: self.owned]
         self.values, self._constant = np.zeros(len(self.rows)), False
         self.velocity = np.zeros(len(self.rows), dtype=bool)
         for part in self._parts:
@@ -293,21 +296,25 @@ class DirichletSet:
                 self.values, self._time = self._evaluate(t + dt, t + 0.5 * dt), t + dt
             except Exception as caught:  # the user's function may fail in any way, on one rank alone
                 self.failed = str(caught)
-        values, rows = self.values[: self.owned], self.rows[: self.owned]
-        return np.where(self.velocity[: self.owned], values, (values - u.reshape(-1)[rows]) / dt)
+        values = self.values[: self.owned]
+        if not self.owned:
+            return values
+        return np.where(self.velocity[: self.owned], values, (values - u.reshape(-1)[self.driven]) / dt)
 
     def drive(self, v: np.ndarray, rates: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """Set the prescribed components of velocities; returns the impulse of the supports, (owned, d), N s.
+        """Set the prescribed components of velocities; returns the impulses of the supports on them, (p,), N s.
 
         Args:
             v: Velocities of the owned nodes, (owned, d), m/s, contiguous; changed in place.
             rates: As `rates` returned them.
             mass: Of the owned nodes, (owned,), kg.
         """
-        impulse, rows, flat = np.zeros_like(v), self.rows[: self.owned], v.reshape(-1)
-        impulse.reshape(-1)[rows] = mass[rows // self.nodes.dimension] * (rates - flat[rows])
+        if not self.owned:
+            return rates
+        rows, flat = self.driven, v.reshape(-1)
+        impulse = mass[rows // self.nodes.dimension] * (rates - flat[rows])
         flat[rows] = rates
-        return impulse
+        return np.asarray(impulse)
 
     def _evaluate(self, t: float, middle: float | None = None) -> np.ndarray:
         """Values at time t, or velocities at the time `middle`."""

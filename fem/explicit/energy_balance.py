@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem.explicit.contact.system import ContactSystem, Push
+from fem.explicit.contact.system import ContactSystem, Share
+from fem.laws.kernels import compiled
 
 WORKS = (
     *("internal_work", "contact_work", "external_work", "reaction_work", "viscous_work"),
@@ -84,14 +85,23 @@ class EnergyBalance:
 
 @dataclass(frozen=True)
 class Impulses:
-    """Impulses of supports in half a step, and the mean velocity over it; all (nodes, 3), owned nodes.
+    """Impulses on the owned nodes in half a step, and their velocities before and after it.
 
-    Impulse times mean velocity is the exact work of an impulse. `contact` has the impulses of all obstacles.
+    Impulse times mean velocity is the exact work of an impulse.
+
+    Attributes:
+        contact: Of each obstacle that touched nodes.
+        rows: Prescribed components, node * 3 + component, (p,).
+        reaction: Impulse of the supports on each of them, (p,), N s.
+        before: Velocities before, (nodes, 3), m/s.
+        after: Velocities after, (nodes, 3), m/s.
     """
 
-    contact: Push
+    contact: tuple[Share, ...]
+    rows: np.ndarray
     reaction: np.ndarray
-    velocity: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
 
 
 @dataclass
@@ -114,36 +124,46 @@ class Sums:
         self,
         halves: Sequence[Impulses],
         du: np.ndarray,
-        internal: np.ndarray,
-        external: np.ndarray | None,
+        internal: tuple[np.ndarray, np.ndarray],
+        external: tuple[np.ndarray, np.ndarray] | None,
         viscous: float,
         dt: float,
     ) -> None:
-        """Add one step.
+        """Add one step; the work of a force is that of its mean (trapezoid).
 
         Args:
             halves: Of its two halves.
             du: Displacement of the step, (nodes, 3), m.
-            internal: Mean of the internal force at both ends (trapezoid), to be subtracted, (nodes, 3), N.
+            internal: Internal force at both ends, to be subtracted, (nodes, 3), N; ghosts may follow.
             external: Same of the external force, which is added; None if there is none.
             viscous: Work of the bulk viscosity, J.
             dt: The step, s.
         """
         for half in halves:
-            self.contact_work += dot(half.contact.impulse, half.velocity)
-            self.contact_impulse += half.contact.impulse.sum(axis=0)
-            for share in half.contact.shares:
-                work = float(share.impulse.sum(axis=0) @ share.velocity)
-                self.free_work += work if share.free else 0.0
-                self.obstacle_work += 0.0 if share.free else work
-                self.friction_loss -= dot(share.friction, half.velocity[share.nodes] - share.velocity)
-            self.reaction_work += dot(half.reaction, half.velocity)
-            self.reaction_impulse += half.reaction.sum(axis=0)
-        self.internal_work += dot(internal, du)
+            for share in half.contact:
+                self._add_share(share, 0.5 * (half.before[share.nodes] + half.after[share.nodes]))
+            if len(half.rows):
+                rows, reaction = half.rows, half.reaction
+                self.reaction_work += 0.5 * float(
+                    np.einsum("n,n->", reaction, half.before.reshape(-1)[rows] + half.after.reshape(-1)[rows])
+                )
+                self.reaction_impulse += np.bincount(rows % 3, reaction, minlength=3)
+        self.internal_work += mean_work(*internal, du)
         self.viscous_work += viscous
         if external is not None:
-            self.external_work += dot(external, du)
-            self.external_impulse += dt * external.sum(axis=0)
+            self.external_work += mean_work(*external, du)
+            self.external_impulse += 0.5 * dt * (external[0] + external[1])[: len(du)].sum(axis=0)
+
+    def _add_share(self, share: Share, velocity: np.ndarray) -> None:
+        """Add what an obstacle did in half a step to nodes with the mean velocities (k, 3), m/s."""
+        impulse = share.impulse.sum(axis=0)
+        work = float(impulse @ share.velocity)
+        self.contact_work += dot(share.impulse, velocity)
+        self.contact_impulse += impulse
+        self.free_work += work if share.free else 0.0
+        self.obstacle_work += 0.0 if share.free else work
+        if share.friction is not None:
+            self.friction_loss -= dot(share.friction, velocity - share.velocity)
 
     def pack(self) -> np.ndarray:
         """All sums as one vector, (17,)."""
@@ -161,6 +181,17 @@ class Sums:
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Sum of a * b for (n, 3) arrays; einsum, since threaded BLAS costs more than it saves on such small arrays."""
     return float(np.einsum("ni,ni->", a, b))
+
+
+@compiled
+def mean_work(force_n: np.ndarray, force: np.ndarray, du: np.ndarray) -> float:
+    """Work of the mean of two forces, (n, 3) or more rows, N, on displacements (n, 3), m."""
+    x, y, z = 0.0, 0.0, 0.0
+    for i in range(du.shape[0]):
+        x += 0.5 * (force_n[i, 0] + force[i, 0]) * du[i, 0]
+        y += 0.5 * (force_n[i, 1] + force[i, 1]) * du[i, 1]
+        z += 0.5 * (force_n[i, 2] + force[i, 2]) * du[i, 2]
+    return x + y + z
 
 
 def kinetic(mass: np.ndarray, v: np.ndarray) -> float:

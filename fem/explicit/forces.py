@@ -21,6 +21,7 @@ from fem.explicit.hourglass import Hourglass
 from fem.laws.composite import CellConstants
 
 HEXAHEDRON = 8  # nodes
+NOTHING = ufl.Form([])
 
 
 class Forces:
@@ -45,7 +46,7 @@ class Forces:
         self.test_function = v = ufl.TestFunction(V)
         stress, dx = points.stress, points.dx
         self._default = self._internal = ufl.inner(stress, ufl.grad(v)) * dx
-        self._external = ufl.Form([])
+        self._external = NOTHING
         self.hourglass: Hourglass | None = None
         if isinstance(points, MeanGradientPoints) and points.nodes.shape[1] == HEXAHEDRON:
             self.hourglass = Hourglass(points, hourglass, constants)
@@ -116,7 +117,7 @@ class Forces:
         self._points.transfer()
         if self.hourglass is not None:
             self.hourglass.add_force(self._u, vector.array.reshape(-1, 3), stress=default)
-        return self._assemble("internal", ufl.Form([]) if default and self.hourglass is not None else self._internal)
+        return self._assemble("internal", NOTHING if default and self.hourglass is not None else self._internal)
 
     def relax(self, F_n: np.ndarray, P_n: np.ndarray) -> None:
         """Let the hourglass shape follow the plastic flow of a step from F_n and P_n, (n, 3, 3), of this rank."""

@@ -34,9 +34,10 @@ from fem.errors import SolverError
 from fem.explicit import energy_balance
 from fem.explicit.contact import ContactSystem, Obstacle, rigid_obstacles
 from fem.explicit.contact.system import left_for_good, transit_time
-from fem.explicit.energy_balance import EnergyBalance, Impulses, Sums
+from fem.explicit.energy_balance import EnergyBalance, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, check_end, check_numbers, fill
+from fem.explicit.motion import Motion
 from fem.explicit.time_step import MARGIN, StableStep
 from fem.laws import Law, check_fit
 from fem.laws.composite import cell_constants
@@ -156,6 +157,7 @@ class ExplicitSolver:
 
     def _start(self, *, strained: bool) -> None:
         """Stable step, stress and state at time zero."""
+        self.motion = Motion(self._x[: self.n_nodes], self._u, self._v, self.mass, self.prescribed, self.contact)
         plane, rest = self.contact.plane(), self.stable.rest
         wave = self.stable.slowest_wave()
         self._transit = transit_time(self.comm, self._x, plane, wave) if plane is not None else np.inf
@@ -171,7 +173,8 @@ class ExplicitSolver:
         self.state = state if strained else self.state
         self._given = energy_balance.totals(self.comm, self.mass, self._v)
         self.velocity.x.scatter_forward()
-        self._internal_force = self._external_force = np.zeros_like(self._x)
+        self._before = tuple(a.copy() for a in self._arrays())
+        self._internal_force = self._external_force = self._no_force = np.zeros_like(self._x)
         self._changed = True
 
     @property
@@ -279,18 +282,12 @@ class ExplicitSolver:
             dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
         if not (np.isfinite(dt) and dt > 0.0):
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
-        n, mass, rate = self.n_nodes, self.mass, self.prescribed.rates(self._u, self.time, dt)
-        before = [a.copy() for a in (self._u, self._v, self.points.F, self.points.P, self.points.viscous)]
-        u_n, v_n, F_n, P_n = before[:4]
+        for former, now in zip(self._before, self._arrays(), strict=True):
+            np.copyto(former, now)
+        u_n, _, F_n, P_n, _ = self._before
         obstacles_n, internal_n, external_n = self.contact.state, self._internal_force, self._external_force
         with self.clock("contact"):
-            self._v -= (0.5 * dt / mass)[:, None] * (internal_n - external_n)[:n]
-            reaction = self.prescribed.drive(self._v, rate, mass)  # contact and friction see that of the supports
-            push = self.contact.first_half(self._x[:n] + u_n, self._v, self.time, dt)
-            reaction += self.prescribed.drive(self._v, rate, mass)
-            v_half = self._v.copy()
-            self._u += dt * v_half
-            first = Impulses(push, reaction, 0.5 * (v_n + v_half))
+            first = self.motion.first_half(internal_n, external_n, self.time, dt)
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
@@ -300,7 +297,7 @@ class ExplicitSolver:
             state = self._evaluate(F_n, dt, F, bound, bad)
         except SolverError:
             self.contact.state = obstacles_n
-            self._go_back(*before)
+            self._go_back()
             raise
         with self.clock("assemble"):
             self.forces.relax(F_n, P_n)
@@ -308,15 +305,11 @@ class ExplicitSolver:
             if self.forces.has_external:
                 self.velocity.x.scatter_forward()
             self._internal_force = self.forces.internal_force().copy()
-            self._external_force = self.forces.external_force().copy()
+            self._external_force = self.forces.external_force().copy() if self.forces.has_external else self._no_force
         with self.clock("contact"):
-            self._v -= (0.5 * dt / mass)[:, None] * (self._internal_force - self._external_force)[:n]
-            reaction = self.prescribed.drive(self._v, rate, mass)
-            push = self.contact.second_half(self.x[:n], self._v, dt)
-            reaction += self.prescribed.drive(self._v, rate, mass)
-            second = Impulses(push, reaction, 0.5 * (v_half + self._v))
-            external = 0.5 * (external_n + self._external_force)[:n] if self.forces.has_external else None
-            internal = 0.5 * (internal_n + self._internal_force)[:n]
+            second = self.motion.second_half(self._internal_force, self._external_force, dt)
+            internal = internal_n, self._internal_force
+            external = (external_n, self._external_force) if self.forces.has_external else None
             self._sums.record((first, second), self._u - u_n, internal, external, viscous, dt)
         self.state, self.dt, self.steps = state, dt, self.steps + 1
         self.time = limit if limit is not None and abs(limit - self.time - dt) <= 1e-12 * dt else self.time + dt
@@ -359,9 +352,14 @@ class ExplicitSolver:
         self.in_contact = bool(total[1] < 0.0)
         return state
 
-    def _go_back(self, u: np.ndarray, v: np.ndarray, _F: np.ndarray, P: np.ndarray, viscous: np.ndarray) -> None:
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """What a step changes in place, to be kept for a return to its start."""
+        return self._u, self._v, self.points.F, self.points.P, self.points.viscous
+
+    def _go_back(self) -> None:
         """Return to the start of a step that failed; write a checkpoint to the output folder, if there is one."""
-        self._u[:], self._v[:], self.points.P[:], self.points.viscous[:] = u, v, P, viscous
+        for former, now in zip(self._before, self._arrays(), strict=True):
+            np.copyto(now, former)
         self.u.x.scatter_forward()
         self.points.gather(self.u)
         if self.output is not None:

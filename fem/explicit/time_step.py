@@ -60,7 +60,7 @@ def cell_metric(B: np.ndarray, volume: np.ndarray, node_volume: np.ndarray) -> n
 
 @compiled
 def _largest(A: np.ndarray) -> float:
-    """Largest eigenvalue of a symmetric (3, 3) matrix, in closed form."""
+    """Largest eigenvalue of a symmetric (3, 3) matrix, in closed form, from its upper half."""
     mean = (A[0, 0] + A[1, 1] + A[2, 2]) / 3.0
     a, b, c = A[0, 0] - mean, A[1, 1] - mean, A[2, 2] - mean
     d, e, f = A[0, 1], A[1, 2], A[0, 2]
@@ -213,20 +213,19 @@ def smallest_step(
     Returns:
         Step, s; point; work of the viscous pressure in the step (trapezoid), J.
     """
-    inverse, pushed = np.empty((3, 3)), np.empty((3, 3))
+    inverse, half, pushed = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     shortest, work = np.inf, 0.0
     for n in range(F.shape[0]):
         J, c = determinant(F[n]), n // per_cell
         if not (J > 0.0 and J < np.inf and invert(F_cell[n], inverse) > 0.0):
             return 0.0, n, 0.0
         S = metric[c]
-        for i in range(3):
+        for k in range(3):
             for j in range(3):
-                total = 0.0
-                for k in range(3):
-                    for m in range(3):
-                        total += inverse[k, i] * S[k, m] * inverse[m, j]
-                pushed[i, j] = total
+                half[k, j] = S[k, 0] * inverse[0, j] + S[k, 1] * inverse[1, j] + S[k, 2] * inverse[2, j]
+        for i in range(3):
+            for j in range(i, 3):
+                pushed[i, j] = inverse[0, i] * half[0, j] + inverse[1, i] * half[1, j] + inverse[2, i] * half[2, j]
         modulus = bulk[c] * J * max(J, 2.0 * J - 1.0) + 4.0 / 3.0 * shear[c]
         highest = _largest(pushed)
         if not highest > 0.0:

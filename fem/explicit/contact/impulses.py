@@ -12,13 +12,15 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from fem.explicit.contact.obstacle import Obstacle, distance
+from fem.explicit.contact.obstacle import FreeBody, Obstacle, distance
+from fem.laws.kernels import compiled
 
 SWEEPS = 10  # of Newton's method onto a surface; a plane needs one, a signed distance two
 
@@ -30,19 +32,31 @@ class Touches:
     Attributes:
         nodes: Which nodes, (k,).
         normal: Normal impulse of each obstacle, (k, p, 3), N s.
-        friction: Tangential impulse, (k, p, 3), N s.
-        slope: Derivative of the sum of the impulses of an obstacle by its velocity, (p, 3, 3), kg.
+        friction: Tangential impulse, (k, p, 3), N s; None where no obstacle has friction.
+        slope: Derivative of the sum of the impulses of an obstacle by its velocity, (p, 3, 3), kg; None where no
+            obstacle is free to move.
     """
 
     nodes: np.ndarray
     normal: np.ndarray
-    friction: np.ndarray
-    slope: np.ndarray
+    friction: np.ndarray | None
+    slope: np.ndarray | None
 
-    @property
+    @functools.cached_property
+    def of_obstacles(self) -> np.ndarray:
+        """Impulse of each obstacle, (k, p, 3), N s."""
+        return self.normal if self.friction is None else self.normal + self.friction
+
+    @functools.cached_property
     def impulse(self) -> np.ndarray:
         """Sum over the obstacles, (k, 3), N s."""
-        return np.asarray((self.normal + self.friction).sum(axis=1))
+        whole = self.of_obstacles
+        return whole[:, 0] if whole.shape[1] == 1 else np.asarray(whole.sum(axis=1))
+
+
+def no_touches(count: int) -> Touches:
+    """Touches of no node by a number of obstacles."""
+    return Touches(np.empty(0, dtype=np.intp), np.zeros((0, count, 3)), None, np.zeros((count, 3, 3)))
 
 
 def cone_factors(normals: np.ndarray, lack: np.ndarray) -> np.ndarray:
@@ -123,12 +137,44 @@ def rub(
     return change, slide, part
 
 
+def _rub(
+    obstacles: Sequence[Obstacle], normals: np.ndarray, factors: np.ndarray, velocity: np.ndarray, w: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """What `rub` does with the friction of the obstacles; None where none has friction."""
+    friction = [o.friction for o in obstacles]
+    return rub(normals, factors, np.array(friction), velocity, w) if any(friction) else None
+
+
+def _touches(
+    obstacles: Sequence[Obstacle], nodes: np.ndarray, mass: np.ndarray, normals: np.ndarray, factors: np.ndarray,
+    normal: np.ndarray, rubbed: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+) -> Touches:  # fmt: skip
+    """Impulses on nodes (k,) of masses (k,), kg, from changes of their velocities.
+
+    Args:
+        obstacles: The obstacles.
+        nodes: Which nodes.
+        mass: Their masses.
+        normals: Unit normals of the obstacles, (k, p, 3).
+        factors: Change of the normal velocity by each obstacle, (k, p), m/s.
+        normal: Whole change along the normals, (k, p, 3), m/s.
+        rubbed: What `rub` returned; None for no friction.
+    """
+    weight, slope = mass[:, None, None], None
+    if any(isinstance(obstacle.motion, FreeBody) for obstacle in obstacles):
+        slope = _slopes(mass, normals, factors, rubbed, np.array([o.friction for o in obstacles]))
+    return Touches(nodes, weight * normal, None if rubbed is None else weight * rubbed[0], slope)
+
+
 def _slopes(
-    mass: np.ndarray, normals: np.ndarray, factors: np.ndarray, rubbed: tuple[np.ndarray, ...], friction: np.ndarray
-) -> np.ndarray:
+    mass: np.ndarray, normals: np.ndarray, factors: np.ndarray, rubbed: tuple[np.ndarray, ...] | None,
+    friction: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Derivative of the impulses of each obstacle by its velocity, summed over nodes, (p, 3, 3), kg; see `rub`."""
-    _, slide, part = rubbed
     active = mass[:, None] * (factors > 0.0)
+    if rubbed is None:
+        return np.einsum("np,npi,npj->pij", active, normals, normals)
+    _, slide, part = rubbed
     across = np.einsum("np,npi,npj->pij", active, normals - friction[:, None] * slide, normals)
     weight = mass[:, None] * part
     tangent = np.einsum("np,ij->pij", weight, np.eye(3))
@@ -159,20 +205,30 @@ def keep_out(
         mass: Nodal masses, (n,), kg.
         dt: Step, s.
     """
-    ends, entering, after = x + dt * v, np.zeros(len(x), dtype=bool), place + dt * velocity
+    entering, after = np.zeros(len(x), dtype=bool), place + dt * velocity
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty == 0.0:
-            entering |= obstacle.gap(ends - after[p]) < 0.0
-    nodes = np.flatnonzero(entering)
+            entering |= obstacle.gap(_ends(x, v, dt, after[p])) < 0.0
+    nodes = entering.nonzero()[0]
+    if not len(nodes):
+        return no_touches(len(obstacles))
     x, w, mass = x[nodes], v[nodes], mass[nodes]
     normal = np.zeros((len(nodes), len(obstacles), 3))
     normals, factors = _close(obstacles, after, x, w, dt, normal)
-    friction = np.array([o.friction for o in obstacles])
-    rubbed = rub(normals, factors, friction, velocity, w)
-    if friction.any():
+    rubbed = _rub(obstacles, normals, factors, velocity, w)
+    if rubbed is not None:
         _close(obstacles, after, x, w, dt, normal)
-    slope = _slopes(mass, normals, factors, rubbed, friction)
-    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], slope)
+    return _touches(obstacles, nodes, mass, normals, factors, normal, rubbed)
+
+
+@compiled
+def _ends(x: np.ndarray, v: np.ndarray, dt: float, place: np.ndarray) -> np.ndarray:
+    """Positions x + dt v (n, 3), m, in the frame of an obstacle that is displaced to `place` (3,), m."""
+    ends = np.empty_like(x)
+    for i in range(x.shape[0]):
+        for k in range(3):
+            ends[i, k] = x[i, k] + dt * v[i, k] - place[k]
+    return ends
 
 
 def _close(
@@ -226,6 +282,8 @@ def stop_approach(
         tolerance: Gap that counts as contact, m.
     """
     nodes = landed.nodes
+    if not len(nodes):
+        return no_touches(len(obstacles))
     x, w, mass = x[nodes], v[nodes], mass[nodes]
     normals, lack = np.zeros((len(nodes), len(obstacles), 3)), np.full((len(nodes), len(obstacles)), -np.inf)
     for p, obstacle in enumerate(obstacles):
@@ -236,13 +294,11 @@ def stop_approach(
     factors = cone_factors(normals, lack)
     normal = factors[..., None] * normals
     w += normal.sum(axis=1)
-    friction = np.array([o.friction for o in obstacles])
-    rubbed = rub(normals, factors, friction, velocity, w)
-    if friction.any() and len(obstacles) > 1:  # sliding along one obstacle may have led out of another
+    rubbed = _rub(obstacles, normals, factors, velocity, w)
+    if rubbed is not None and len(obstacles) > 1:  # sliding along one obstacle may have led out of another
         least = np.where(np.isfinite(lack), np.einsum("npi,pi->np", normals, velocity), -np.inf)
         normal += cone_factors(normals, least - np.einsum("npi,ni->np", normals, w))[..., None] * normals
-    slope = _slopes(mass, normals, factors, rubbed, friction)
-    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], slope)
+    return _touches(obstacles, nodes, mass, normals, factors, normal, rubbed)
 
 
 def spring_impulses(
@@ -287,7 +343,6 @@ def spring_impulses(
             factors[:, p] = obstacle.penalty * stiffness * duration * depth
     normal = factors[..., None] * normals
     w = w + normal.sum(axis=1)
-    friction = np.array([o.friction for o in obstacles])
-    rubbed = rub(normals, np.maximum(factors, 0.0), friction, velocity, w)
-    nothing = np.zeros((len(obstacles), 3, 3))
-    return Touches(nodes, mass[:, None, None] * normal, mass[:, None, None] * rubbed[0], nothing), energy
+    rubbed = _rub(obstacles, normals, np.maximum(factors, 0.0), velocity, w)
+    friction = None if rubbed is None else mass[:, None, None] * rubbed[0]
+    return Touches(nodes, mass[:, None, None] * normal, friction, np.zeros((len(obstacles), 3, 3))), energy

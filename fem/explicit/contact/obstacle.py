@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from fem.laws.kernels import compiled
+
 
 @dataclass(frozen=True)
 class FreeBody:
@@ -119,10 +121,23 @@ def distance(obstacle: Obstacle, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         obstacle: The obstacle.
         x: Positions in its frame, (n, 3), m.
     """
-    gap, gradient = obstacle.gap(x), obstacle.gradient(x)
-    length = np.sqrt(np.einsum("ni,ni->n", gradient, gradient))
-    safe = np.where(length > 0.0, length, 1.0)
-    return np.where(length > 0.0, gap / safe, np.inf), gradient / safe[:, None]
+    gap, normal = np.array(obstacle.gap(x), dtype=float), np.array(obstacle.gradient(x), dtype=float, order="C")
+    _normalise(gap, normal)
+    return gap, normal
+
+
+@compiled
+def _normalise(gap: np.ndarray, gradient: np.ndarray) -> None:
+    """Divide gaps (n,) and gradients (n, 3) by the lengths of the gradients, in place; see `distance`."""
+    for i in range(gradient.shape[0]):
+        x, y, z = gradient[i]
+        length = np.sqrt(x * x + y * y + z * z)
+        if not length > 0.0:
+            gap[i] = np.inf
+            continue
+        gap[i] /= length
+        for k in range(3):
+            gradient[i, k] /= length
 
 
 def prescribed_displacement(motion: Motion, time: float) -> np.ndarray | None:

@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 
 from fem.explicit.contact.obstacle import Motion, Obstacle, check_obstacle, three
+from fem.laws.kernels import compiled
 
 
 def along(v: np.ndarray, normal: tuple[float, float, float]) -> np.ndarray:
     """Components of vectors (n, 3) along a direction, (n,); no BLAS call, whose threads cost more than the work."""
     return v[:, 0] * normal[0] + v[:, 1] * normal[1] + v[:, 2] * normal[2]
+
+
+@compiled
+def _height(x: np.ndarray, point: tuple[float, float, float], normal: tuple[float, float, float]) -> np.ndarray:
+    """Components of x - point along a direction, (n,), for positions x (n, 3), m."""
+    height = np.empty(x.shape[0])
+    for i in range(x.shape[0]):
+        r, s, t = x[i, 0] - point[0], x[i, 1] - point[1], x[i, 2] - point[2]
+        height[i] = r * normal[0] + s * normal[1] + t * normal[2]
+    return height
 
 
 def _vectors(obstacle: Any, name: str, *, points: tuple[str, ...] = (), unit: tuple[str, ...] = ()) -> None:
@@ -61,11 +72,13 @@ class RigidPlane(Obstacle):
 
     def gap(self, x: np.ndarray) -> np.ndarray:
         """Signed distance of positions x (n, 3) from the plane, (n,), m; negative inside it."""
-        return along(x - np.asarray(self.point), self.normal)
+        return np.asarray(_height(x, self.point, self.normal))
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         """The normal at positions x (n, 3), (n, 3)."""
-        return np.broadcast_to(np.asarray(self.normal), x.shape)
+        gradient = np.empty(x.shape)
+        gradient[:] = self.normal
+        return gradient
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem.explicit.contact.impulses import Touches, keep_out, spring_impulses, stop_approach
+from fem.explicit.contact.impulses import Touches, keep_out, no_touches, spring_impulses, stop_approach
 from fem.explicit.contact.obstacle import FreeBody, Obstacle, check_obstacle, prescribed_displacement
 from fem.explicit.contact.shapes import RigidPlane, along
 
@@ -30,24 +30,16 @@ class Share:
     Attributes:
         nodes: Nodes that it touched, (k,).
         impulse: On each of them, (k, 3), N s.
-        friction: The tangential part of it, (k, 3), N s.
+        friction: The tangential part of it, (k, 3), N s; None without friction.
         velocity: Mean velocity of the obstacle in this half, (3,), m/s; impulse times velocity is the exact work.
         free: Whether it is free to move.
     """
 
     nodes: np.ndarray
     impulse: np.ndarray
-    friction: np.ndarray
+    friction: np.ndarray | None
     velocity: np.ndarray
     free: bool
-
-
-@dataclass(frozen=True)
-class Push:
-    """What all obstacles did to the nodes within half a step: impulse (n, 3), N s, and the share of each."""
-
-    impulse: np.ndarray
-    shares: tuple[Share, ...]
 
 
 def rigid_obstacles(given: Obstacle | Sequence[Obstacle]) -> tuple[Obstacle, ...]:
@@ -86,8 +78,10 @@ class ContactSystem:
         count = len(self.obstacles)
         self.displacement, self.velocity = np.zeros((count, 3)), np.zeros((count, 3))
         self.touching = 0
+        self._x = np.empty((len(mass), 3))  # work array
         self._stiffness, self._held = 0.0, np.zeros((len(mass), count), dtype=bool)
-        self._landed = Touches(np.empty(0, dtype=int), np.zeros((0, count, 3)), np.zeros((0, count, 3)), np.empty(0))
+        self._landed = no_touches(count)
+        self._moved = [(p, o) for p, o in enumerate(self.obstacles) if o.motion is not None]
         self._bodies = [(p, o.motion) for p, o in enumerate(self.obstacles) if isinstance(o.motion, FreeBody)]
         for p, body in self._bodies:
             self.velocity[p] = body.velocity
@@ -130,74 +124,92 @@ class ContactSystem:
 
     def _put(self, time: float) -> None:
         """Put the obstacles with a prescribed motion to their places at a time, s."""
-        for p, obstacle in enumerate(self.obstacles):
+        for p, obstacle in self._moved:
             at = prescribed_displacement(obstacle.motion, time)
             if at is not None:
                 self.displacement[p] = at
 
-    def first_half(self, x: np.ndarray, v: np.ndarray, time: float, dt: float) -> Push:
+    def first_half(self, X: np.ndarray, u: np.ndarray, v: np.ndarray, time: float, dt: float) -> tuple[Share, ...]:
         """Impulses that keep nodes out in a step from `time`; changes v in place and moves the obstacles; collective.
 
         Args:
-            x: Positions of the owned nodes at the start of the step, (n, 3), m.
+            X: Reference positions of the owned nodes, (n, 3), m.
+            u: Their displacements at the start of the step, (n, 3), m.
             v: Their velocities, with the half step of the forces, (n, 3), m/s.
             time: At the start of the step, s.
             dt: The step, s.
+
+        Returns:
+            What each obstacle did to the nodes that it touched.
         """
+        if not self.obstacles:
+            return ()
+        x = np.add(X, u, out=self._x)
         place, before = self.displacement.copy(), self.velocity.copy()
-        for p, obstacle in enumerate(self.obstacles):
+        for p, obstacle in self._moved:
             at = prescribed_displacement(obstacle.motion, time + dt)
             if at is not None:
                 before[p] = self.velocity[p] = (at - place[p]) / dt
         springs = self._spring(x, v, 0.5 * dt, place)
-        v[springs.nodes] += springs.impulse / self._mass[springs.nodes, None]
+        self._apply(springs, v)
         landed = self._exchange(lambda V: keep_out(self.obstacles, place, V, x, v, self._mass, dt))
-        v[landed.nodes] += landed.impulse / self._mass[landed.nodes, None]
-        self.displacement += dt * self.velocity
-        self._put(time + dt)
+        self._apply(landed, v)
+        if self._moved:
+            self.displacement += dt * self.velocity
+            self._put(time + dt)
         self._landed = landed
-        self.touching = len(np.union1d(springs.nodes, landed.nodes))
-        return self._push(len(x), before, springs, landed)
+        self.touching = len(np.union1d(springs.nodes, landed.nodes) if len(springs.nodes) else landed.nodes)
+        return self._shares(before, springs, landed)
 
-    def second_half(self, x: np.ndarray, v: np.ndarray, dt: float) -> Push:
+    def _apply(self, touches: Touches, v: np.ndarray) -> None:
+        """Change the velocities (n, 3), m/s, of the nodes by their impulses."""
+        if len(touches.nodes):
+            v[touches.nodes] += touches.impulse / self._mass[touches.nodes, None]
+
+    def second_half(self, X: np.ndarray, u: np.ndarray, v: np.ndarray, dt: float) -> tuple[Share, ...]:
         """Impulses at the end of a step: nodes in contact do not approach; changes v in place; collective.
 
         Args:
-            x: Positions of the owned nodes at the end of the step, (n, 3), m.
+            X: Reference positions of the owned nodes, (n, 3), m.
+            u: Their displacements at the end of the step, (n, 3), m.
             v: Their velocities, with the second half step of the forces, (n, 3), m/s.
             dt: The step, s.
+
+        Returns:
+            What each obstacle did to the nodes that it touched.
         """
+        if not self.obstacles or not (len(self._landed.nodes) or self.penalty or self._bodies):
+            return ()
+        x = np.add(X, u, out=self._x)
         before, place = self.velocity.copy(), self.displacement
         springs = self._spring(x, v, 0.5 * dt, place)
-        v[springs.nodes] += springs.impulse / self._mass[springs.nodes, None]
+        self._apply(springs, v)
         stopped = self._exchange(
             lambda V: stop_approach(self.obstacles, place, V, x, v, self._mass, self._landed, self._tolerance)
         )
-        v[stopped.nodes] += stopped.impulse / self._mass[stopped.nodes, None]
-        return self._push(len(x), before, springs, stopped)
+        self._apply(stopped, v)
+        return self._shares(before, springs, stopped)
 
     def _spring(self, x: np.ndarray, v: np.ndarray, duration: float, place: np.ndarray) -> Touches:
         """Impulses of the penalty springs."""
-        kept = self.obstacles, place, self.velocity, x, v, self._mass
         if self.penalty == 0.0:
-            count = len(self.obstacles)
-            nothing = np.zeros((0, count, 3))
-            return Touches(np.empty(0, dtype=int), nothing, nothing, np.zeros((count, 3, 3)))
+            return no_touches(len(self.obstacles))
+        kept = self.obstacles, place, self.velocity, x, v, self._mass
         return spring_impulses(*kept, self._stiffness, duration, self._held)[0]
 
     def _exchange(self, strike: Callable[[np.ndarray], Touches]) -> Touches:
         """Impulses that fit the velocities which they give to the free obstacles; sets these velocities."""
+        if not self._bodies:
+            return strike(self.velocity)
         start = self.velocity.copy()
         touches = strike(self.velocity)
-        if not self._bodies:
-            return touches
         index = [p for p, _ in self._bodies]
         mass = np.array([body.mass for _, body in self._bodies])
         free = np.array([[axis in body.axes for axis in "xyz"] for _, body in self._bodies])
         count, V_n, V = len(index), start[index], start[index]
         for iteration in range(ITERATIONS):
-            impulses = (touches.normal + touches.friction)[:, index]
-            here = [impulses.sum(axis=0), np.abs(impulses).sum(axis=0), touches.slope[index]]
+            impulses, slope = touches.of_obstacles[:, index], np.asarray(touches.slope)[index]
+            here = [impulses.sum(axis=0), np.abs(impulses).sum(axis=0), slope]
             total = np.empty(15 * count)
             self.comm.Allreduce(np.concatenate([part.ravel() for part in here]), total, op=MPI.SUM)
             J = np.where(free, total[: 3 * count].reshape(-1, 3), 0.0)
@@ -213,18 +225,18 @@ class ContactSystem:
         self.velocity[index] = V_n - J / mass[:, None]
         return touches
 
-    def _push(self, n: int, before: np.ndarray, *all_touches: Touches) -> Push:
-        """Sum of impulses on the n nodes, and the share of each obstacle; velocities before and now have their mean."""
-        impulse, shares = np.zeros((n, 3)), []
-        mean = 0.5 * (before + self.velocity)
+    def _shares(self, before: np.ndarray, *all_touches: Touches) -> tuple[Share, ...]:
+        """The share of each obstacle that touched nodes; its velocities before and now, (p, 3), have their mean."""
+        shares = []
         for touches in all_touches:
-            impulse[touches.nodes] += touches.impulse
+            if not len(touches.nodes):
+                continue
+            mean = 0.5 * (before + self.velocity)
             for p, obstacle in enumerate(self.obstacles):
-                of_p = touches.normal[:, p] + touches.friction[:, p]
+                rubbed = None if touches.friction is None else touches.friction[:, p]
                 free = isinstance(obstacle.motion, FreeBody)
-                if len(of_p):
-                    shares.append(Share(touches.nodes, of_p, touches.friction[:, p], mean[p], free))
-        return Push(impulse, tuple(shares))
+                shares.append(Share(touches.nodes, touches.of_obstacles[:, p], rubbed, mean[p], free))
+        return tuple(shares)
 
     def stored(self, x: np.ndarray) -> float:
         """Energy of the penalty springs of this rank's nodes at positions x (n, 3), J."""
