@@ -1,4 +1,4 @@
-"""Planes of symmetry, and pressure on the deformed surface of a body.
+"""Pressure on the deformed surface of a body.
 
 A pressure p acts on the deformed surface, along its inward normal, and follows it:
 
@@ -12,38 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ufl
-from mpi4py import MPI
 
-from fem.discretisation.dirichlet import Nodes, Where, describe
+from fem.discretisation.dirichlet import describe
 from fem.mesh import Domain
 
-FLAT = 1e-9  # of the size of the body: by how much nodes of a plane may lie beside it
 DEGREE = 3  # of the quadrature of a pressure: exact on bilinear facets
-
-
-def normal_axis(nodes: Nodes, where: Where) -> int:
-    """Number of the coordinate axis that is normal to the plane of some nodes; collective.
-
-    Args:
-        nodes: The nodes of the body.
-        where: The place, as for prescribed displacements.
-
-    Raises:
-        ValueError: On all ranks, if there is no node, or the nodes do not lie in one plane normal to an axis.
-    """
-    x = nodes.x[: nodes.dimension, nodes.find(where)]
-    low, high = np.empty(nodes.dimension), np.empty(nodes.dimension)
-    nodes.comm.Allreduce(x.min(axis=1, initial=np.inf), low, op=MPI.MIN)
-    nodes.comm.Allreduce(x.max(axis=1, initial=-np.inf), high, op=MPI.MAX)
-    flat = np.flatnonzero(high - low <= FLAT * nodes.size)
-    if len(flat) != 1:
-        extents = ", ".join(f"{extent:.3g}" for extent in high - low)
-        raise ValueError(
-            f"A plane of symmetry must be normal to one coordinate axis, but {describe(where)} extends by {extents} m."
-        )
-    return int(flat[0])
 
 
 def pressure(domain: Domain, u: Any, v: Any, where: str | tuple[Any, int] | None, p: Any) -> Any:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fem.discretisation.dirichlet import DirichletSet
 from fem.explicit.contact import ContactSystem
 from fem.explicit.energy_balance import Impulses
+from fem.explicit.supports import Supports
 from fem.laws.kernels import compiled
 
 
@@ -26,16 +26,16 @@ class Motion:
         u: Displacements, (n, 3), m; changed in place, as v is.
         v: Velocities, (n, 3), m/s.
         mass: Nodal masses, (n,), kg.
-        prescribed: Prescribed displacements.
+        supports: Prescribed displacements and planes of symmetry.
         contact: The obstacles.
     """
 
     def __init__(
-        self, X: np.ndarray, u: np.ndarray, v: np.ndarray, mass: np.ndarray, prescribed: DirichletSet,
+        self, X: np.ndarray, u: np.ndarray, v: np.ndarray, mass: np.ndarray, supports: Supports,
         contact: ContactSystem,
     ) -> None:  # fmt: skip
         self._X, self._u, self._v, self._mass = X, u, v, mass
-        self._prescribed, self._contact = prescribed, contact
+        self._supports, self._contact = supports, contact
         self._rates = np.zeros(0)
 
     def first_half(self, internal: np.ndarray, external: np.ndarray, time: float, dt: float) -> Impulses:
@@ -48,14 +48,14 @@ class Motion:
             dt: s.
         """
         v_n = self._v.copy()
-        self._rates = self._prescribed.rates(self._u, time, dt)
+        self._rates = self._supports.rates(self._u, time, dt)
         kick(self._v, self._mass, internal, external, 0.5 * dt)
         reaction = self._drive()
         shares = self._contact.first_half(self._X, self._u, self._v, time, dt)
         if shares:
             reaction = reaction + self._drive()
         drift(self._u, self._v, dt)
-        return Impulses(shares, self._prescribed.driven, reaction, v_n, self._v.copy())
+        return Impulses(shares, self._supports.rows, reaction, v_n, self._v.copy())
 
     def second_half(self, internal: np.ndarray, external: np.ndarray, dt: float) -> Impulses:
         """Second half of a step, with the forces at its end; the other arguments are those of `first_half`."""
@@ -65,11 +65,11 @@ class Motion:
         shares = self._contact.second_half(self._X, self._u, self._v, dt)
         if shares:
             reaction = reaction + self._drive()
-        return Impulses(shares, self._prescribed.driven, reaction, v_half, self._v)
+        return Impulses(shares, self._supports.rows, reaction, v_half, self._v)
 
     def _drive(self) -> np.ndarray:
         """Set prescribed components; returns the impulses of the supports on them, (p,), N s."""
-        return self._prescribed.drive(self._v, self._rates, self._mass)
+        return self._supports.drive(self._v, self._rates, self._mass)
 
 
 @compiled

@@ -38,6 +38,7 @@ from fem.explicit.energy_balance import EnergyBalance, Sums
 from fem.explicit.forces import Forces
 from fem.explicit.initial import Field, check_end, check_numbers, fill
 from fem.explicit.motion import Motion
+from fem.explicit.supports import Supports
 from fem.explicit.time_step import MARGIN, StableStep
 from fem.laws import Law, check_fit
 from fem.laws.composite import cell_constants
@@ -48,8 +49,6 @@ from fem.steps import Clock, Run, Step
 if TYPE_CHECKING:
     from fem.explicit.output import ProjectedFields
     from fem.io.fields import Writer
-
-JUMP = 1e-9  # of the size of the body: by how much a prescribed displacement may differ from that of its nodes
 
 
 class ExplicitSolver:
@@ -138,6 +137,7 @@ class ExplicitSolver:
         self.n_nodes = V.dofmap.index_map.size_local  # owned
         self.mass = self.forces.mass[: self.n_nodes]
         self.prescribed = DirichletSet(body_nodes(self.domain, V), dynamic=True)
+        self.supports = Supports(self.prescribed)
         self._u, self._v = (f.x.array.reshape(-1, 3)[: self.n_nodes] for f in (self.u, self.velocity))
         size = float(self.comm.allreduce(np.abs(self._x).max(initial=0.0), op=MPI.MAX))
         self._tolerance = 1e-9 * size
@@ -157,7 +157,7 @@ class ExplicitSolver:
 
     def _start(self, *, strained: bool) -> None:
         """Stable step, stress and state at time zero."""
-        self.motion = Motion(self._x[: self.n_nodes], self._u, self._v, self.mass, self.prescribed, self.contact)
+        self.motion = Motion(self._x[: self.n_nodes], self._u, self._v, self.mass, self.supports, self.contact)
         plane, rest = self.contact.plane(), self.stable.rest
         wave = self.stable.slowest_wave()
         self._transit = transit_time(self.comm, self._x, plane, wave) if plane is not None else np.inf
@@ -238,8 +238,16 @@ class ExplicitSolver:
         self._changed = True
 
     def symmetry(self, where: Where) -> None:
-        """Hold the nodes of a plane of symmetry, normal to a coordinate axis, in it; `where` as in `prescribe`."""
-        self.prescribe(where, loads.normal_axis(self.prescribed.nodes, where))
+        """Hold the nodes of a plane of symmetry in it, in any direction; `where` as in `prescribe`.
+
+        Planes may meet in lines and corners, with each other and with prescribed components.
+
+        Raises:
+            ValueError: On all ranks, if the nodes lie on no plane.
+        """
+        self.prescribed.set_time(self.time)
+        self.supports.add_plane(where)
+        self._changed = True
 
     def pressure(self, where: str | tuple[Any, int] | None, p: Any) -> Any:
         """Pressure p (Pa; a number or UFL) on the deformed surface, for `external` (`fem.discretisation.loads`)."""
@@ -250,13 +258,9 @@ class ExplicitSolver:
         if not (self._changed or self.forces.changed):
             return
         self.prescribed.set_time(self.time)
-        if self.comm.allreduce(self.prescribed.lack(self._u), op=MPI.MAX) > JUMP * self.prescribed.nodes.size:
-            raise ValueError(
-                f"A prescribed displacement jumps at time {self.time:g} s: it must begin with the displacement that "
-                "its nodes have, for example value=lambda x, t: speed * t."
-            )
+        self.supports.check_start(self._u, self.time)
         if self.steps == 0:
-            self.prescribed.drive(self._v, self.prescribed.rates(self._u, self.time, self.next_step), self.mass)
+            self.supports.drive(self._v, self.supports.rates(self._u, self.time, self.next_step), self.mass)
             self.velocity.x.scatter_forward()
             hourglass = self.comm.allreduce(self.forces.hourglass_energy())
             self._initial = {**energy_balance.totals(self.comm, self.mass, self._v), "hourglass": hourglass}
