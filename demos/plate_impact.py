@@ -39,7 +39,6 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
 import math
 import sys
 import time
@@ -51,15 +50,15 @@ import numpy as np
 from mpi4py import MPI
 from tqdm import tqdm
 
-from fem import ExplicitSolver, FreeBody, RigidCylinder, SolverError, load_law, read_mesh
-from fem.command import Parser, Stop, finish, name_value_pairs, positive_numbers, remove, together, write_text
+from fem import ExplicitSolver, FreeBody, RigidCylinder, SolverError, load_law, read_mesh, study
+from fem.command import Parser, name_value_pairs, positive_numbers, together
 from fem.io.files import replacing
 from fem.io.point_histories import PointHistories
 from fem.laws import FINITE, NAMED
 from fem.mesh import closing_gmsh
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
-from fem.section import ROWS, Section, extremes, mirrored, paint, top_value
+from fem.section import ROWS, Section, colour_bar, colours, draw_cells, extremes, mirrored, paint
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
 
@@ -69,6 +68,7 @@ STUDIES = {
 }
 MILLI, MICRO, MEGA = 1e-3, 1e-6, 1e6
 LEAST_LAYERS = 4  # through a thin plate, so that it can bend
+ENDED = ("summary.json", "history.csv", "section.png", "study.png", "paths.npz", "fields*", "failure-*")
 
 # %% [markdown]
 # ## Parameters
@@ -154,8 +154,7 @@ def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
 
 def closed_form_volume(o: argparse.Namespace) -> float:
     """Volume of the meshed plate, m^3: over the square, or the regular polygon of 8 ceil(cells/4) sides."""
-    sides = 8 * math.ceil(o.cells / 4)
-    area = o.width**2 if o.shape == "square" else sides / 8 * math.sin(2 * math.pi / sides) * o.width**2
+    area = o.width**2 if o.shape == "square" else study.o_grid_area(o.width, o.cells)
     return (0.25 if o.quarter else 1.0) * area * o.thickness
 
 
@@ -196,6 +195,7 @@ class Shape:
 
     def __init__(self, solver: ExplicitSolver, o: argparse.Namespace) -> None:
         self.solver, self.comm, self.o, self.own = solver, solver.comm, o, solver.n_nodes
+        self.largest = functools.partial(study.highest, self.comm)
         self.X = solver.u.function_space.tabulate_dof_coordinates()[: self.own]
         self.r = np.hypot(self.X[:, 0], self.X[:, 1])
         middle = self.r < 1e-9 * o.width
@@ -205,10 +205,6 @@ class Shape:
         }
         self.closest = math.inf
 
-    def largest(self, values: np.ndarray) -> float:
-        """Maximum over all ranks, of which some may hold no value (collective)."""
-        return float(self.comm.allreduce(values.max() if len(values) else -math.inf, MPI.MAX))
-
     def write_row(self, out: Any) -> dict[str, float]:
         """Append energy balance, deflections, force and gap of the punch to the history (collective)."""
         u = self.solver.u.x.array.reshape(-1, 3)[: self.own]
@@ -216,10 +212,9 @@ class Shape:
         gap = -self.largest(-obstacles.obstacles[0].gap(self.X + u - obstacles.displacement[0]))
         self.closest = min(self.closest, gap)
         row = {f"deflection_{name}": self.largest(-u[face, 2]) for name, face in self.faces.items()}
-        impulse, force = -self.solver.energy_balance().contact_impulse[2], 0.0
-        if rows:
-            step = self.solver.time - rows[-1]["time"]
-            force = (impulse + rows[-1]["contact_impulse_z"]) / step if step > 0.0 else rows[-1]["punch_force"]
+        impulse = -self.solver.energy_balance().contact_impulse[2]
+        former = -rows[-1]["contact_impulse_z"] if rows else 0.0
+        force = study.mean_force(rows, "punch_force", self.solver.time, impulse, former)
         travel = -float(obstacles.displacement[0, 2])
         return out.write_row(**row, punch_travel=travel, punch_force=force, smallest_gap=gap)
 
@@ -255,7 +250,6 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, front_time: float, out:
     shown = {t for t in o.panels if t < 0.999 * o.until} | {o.until}
     panels, depth = [], None
     layout = "{desc}{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
-    patient = 0.2 if sys.stderr.isatty() else 2.0
 
     def look() -> None:
         shape.write_row(out)
@@ -266,8 +260,8 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, front_time: float, out:
     look()
     if o.frames:
         out.write_fields()
-    options: dict[str, Any] = {"total": 1e6 * o.until, "unit": "us", "bar_format": layout, "mininterval": patient}
-    with tqdm(desc=label, disable=comm.rank != 0, **options) as bar:
+    options: dict[str, Any] = {"total": 1e6 * o.until, "unit": "us", "bar_format": layout}
+    with tqdm(desc=label, disable=comm.rank != 0, mininterval=study.patience(), **options) as bar:
         for stop in sorted({*frames, *shown, *({front_time} if front_time <= o.until else set())}):
             while solver.time < stop * (1.0 - 1e-12):
                 solver.step(limit=stop)
@@ -338,8 +332,6 @@ def draw(cells: list[dict[str, Any]], fields: Sequence[Any], title: str, path: P
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import Normalize
 
     for cell in cells:
         cell["panel"] = mirrored(cell["panel"]) if cell["o"].quarter else cell["panel"]
@@ -356,15 +348,12 @@ def draw(cells: list[dict[str, Any]], fields: Sequence[Any], title: str, path: P
         len(cells), len(fields), figsize=(12.0, sum(heights) * wide / (2.0 * reach) + 0.45 * len(cells) + 1.3),
         squeeze=False, height_ratios=heights, layout="constrained",
     )  # fmt: skip
-    for column, (name, key, colours, symbol) in zip(axes.T, fields, strict=True):
+    for column, (name, key, cmap, symbol) in zip(axes.T, fields, strict=True):
         unit = MEGA if key == "von_mises" else 1.0
-        top = top_value(panels, key) / unit
-        norm = Normalize(-top if key == "e_v" else 0.0, top)
+        shades = colours(panels, key, unit)
         for axis, cell, (low, high) in zip(column, cells, spans, strict=True):
-            image = paint(axis, cell["panel"], key, length=MILLI, unit=unit, cmap=colours, norm=norm)
-            line = "black" if key == "e_v" else "white"
-            lines = {"facecolors": "none", "edgecolors": line, "linewidths": 0.2, "alpha": 0.3}
-            axis.add_collection(PolyCollection(cell["panel"]["x"] / MILLI, **lines))
+            image = paint(axis, cell["panel"], key, length=MILLI, unit=unit, cmap=cmap, **shades)
+            draw_cells(axis, cell["panel"], key, length=MILLI, width=0.2, alpha=0.3)
             outline = punch_outline(cell["o"], cell["travel"]) / MILLI
             axis.fill(*outline.T, facecolor="0.85", edgecolor="0.25", linewidth=0.8, zorder=3)
             axis.set(xlim=(-reach, reach), ylim=(low - 0.15, high + 0.15), aspect="equal")
@@ -372,11 +361,7 @@ def draw(cells: list[dict[str, Any]], fields: Sequence[Any], title: str, path: P
             axis.tick_params(labelsize=7)
         column[-1].set_xlabel("x (mm)", fontsize=8)
         column[0].set_title(name, fontsize=10)
-        bar = figure.colorbar(
-            image, ax=list(column), location="bottom", aspect=40, extend="both" if key == "e_v" else "max"
-        )
-        bar.set_label(symbol + (" (MPa)" if key == "von_mises" else ""), fontsize=9)
-        bar.ax.tick_params(labelsize=7)
+        colour_bar(figure, image, column, key, symbol, location="bottom", aspect=40)
     for row, cell in zip(axes, cells, strict=True):
         row[0].set_ylabel(f"{cell['label']}\n\nz (mm)", fontsize=8)
     figure.suptitle(title, fontsize=11)
@@ -398,10 +383,8 @@ def run_case(comm: MPI.Comm, o: argparse.Namespace, label: str = "") -> tuple[di
     c = math.sqrt((law.bulk_modulus + 4 * law.shear_modulus / 3) / rho)
     front_time = 0.8 * o.thickness / c
     solver.check_end(o.until)
-    together(comm, lambda: prepare(folder), root=True)
-    cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
-    if comm.rank == 0:
-        tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
+    together(comm, lambda: study.prepare(folder, ENDED), root=True)
+    cells = study.announce(comm, law, solver, plan)
     out = solver.writer(folder)
     try:
         shape, novelty, panels, depth = solve(solver, o, front_time, out, label)
@@ -429,11 +412,6 @@ def run_case(comm: MPI.Comm, o: argparse.Namespace, label: str = "") -> tuple[di
     return summary, panels
 
 
-def failed(summary: dict[str, Any]) -> list[str]:
-    """The checks that are not passed."""
-    return [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["passed"]]
-
-
 def sentence(summary: dict[str, Any]) -> str:
     """The main numbers of a case."""
     return (
@@ -443,21 +421,6 @@ def sentence(summary: dict[str, Any]) -> str:
         f"{summary['fields']['e_d']['max']:.3f}; energy error {summary['energy_error']:.1e}; "
         f"{summary['seconds']['wall']:.1f} s."
     )
-
-
-def prepare(folder: Path) -> None:
-    """Make the folder, and clear away what a former run left, so that nothing old is taken for new (rank 0)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("summary.json", "history.csv", "section.png", "study.png", "paths.npz", "fields*", "failure-*"):
-        for path in folder.glob(pattern):
-            remove(path)
-
-
-def conclude(folder: Path, summary: dict[str, Any], picture: Any, text: str) -> None:
-    """Write the figure and, last, the summary (rank 0)."""
-    picture()
-    write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    sys.stdout.write(f"{text} Results in {folder}/.\n")
 
 
 def run_one(comm: MPI.Comm, o: argparse.Namespace) -> None:
@@ -474,15 +437,13 @@ def run_one(comm: MPI.Comm, o: argparse.Namespace) -> None:
         ]  # fmt: skip
         draw(cells, ROWS, title, folder / "section.png")
 
-    together(comm, lambda: conclude(folder, summary, picture, sentence(summary)), root=True)
-    if failed(summary):
-        raise Stop(f"The run does not pass its check of {'; '.join(failed(summary))}.", code=1)
+    study.end(comm, folder, summary, picture, sentence(summary), study.failed(summary))
 
 
 def run_study(comm: MPI.Comm, o: argparse.Namespace) -> None:
     """Several cases, side by side in one picture (collective)."""
     name, folder = STUDIES[o.study][0], Path(o.output) / o.study
-    together(comm, lambda: prepare(folder), root=True)
+    together(comm, lambda: study.prepare(folder, ENDED), root=True)
     cases, cells, wrong = [], [], []
     for value in o.values:
         one = copy.copy(o)
@@ -491,7 +452,7 @@ def run_study(comm: MPI.Comm, o: argparse.Namespace) -> None:
         one.output, one.frames, one.panels = str(folder / label.replace(" ", "").replace("/", "_")), 0, []
         summary, panels = run_case(comm, one, f"{label} ")
         cases.append(summary)
-        wrong += [f"{label}, {text}" for text in failed(summary)]
+        wrong += [f"{label}, {text}" for text in study.failed(summary)]
         if comm.rank == 0:
             sys.stdout.write(f"{label}: {sentence(summary)}\n")
             front, travel = summary["front"]["radius"], summary["punch_travel"]
@@ -499,9 +460,7 @@ def run_study(comm: MPI.Comm, o: argparse.Namespace) -> None:
     title = f"Punch on a plate at {o.until / MICRO:g} us, {cases[0]['law']}"
     picture = functools.partial(draw, cells, ROWS[:2], title, folder / "study.png")
     whole = {"study": o.study, "values": o.values, "cases": cases}
-    together(comm, lambda: conclude(folder, whole, picture, f"{len(cases)} cases."), root=True)
-    if wrong:
-        raise Stop(f"The study does not pass its check of {'; '.join(wrong)}.", code=1)
+    study.end(comm, folder, whole, picture, f"{len(cases)} cases.", wrong, "study")
 
 
 def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
@@ -509,12 +468,9 @@ def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD
 
     def work() -> None:
         o = parse(arguments)
-        try:
-            (run_study if o.study else run_one)(comm, o)
-        except OSError as error:  # of the writer, raised on all ranks together
-            raise Stop(f"{error.strerror or error}: {error.filename}.", code=1) from error
+        (run_study if o.study else run_one)(comm, o)
 
-    return finish(comm, work)
+    return study.main(comm, work)
 
 
 if __name__ == "__main__":

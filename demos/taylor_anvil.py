@@ -34,9 +34,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -47,11 +46,11 @@ import numpy as np
 from mpi4py import MPI
 from tqdm import tqdm
 
-from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh
-from fem.command import Parser, Stop, finish, name_value_pairs, remove, together, write_text
+from fem import ExplicitSolver, RigidPlane, SolverError, load_law, read_mesh, study
+from fem.command import Parser, Stop, name_value_pairs, together
 from fem.errors import Interrupted
 from fem.explicit.checkpoints import Checkpoints
-from fem.io.files import write_arrays
+from fem.io.files import replacing, write_arrays
 from fem.io.point_histories import PointHistories
 from fem.io.progress import flat, nested
 from fem.laws import FINITE, NAMED
@@ -59,11 +58,14 @@ from fem.mesh import closing_gmsh
 from fem.novelty import NoveltyMonitor
 from fem.parallel import abort_when_uncaught
 from fem.range_monitor import RangeMonitor
-from fem.section import ROWS, Section, extremes, mirrored, paint, top_value
+from fem.section import ROWS, Section, colour_bar, colours, draw_cells, extremes, mirrored, paint
 from fem.threads import plan_threads
 from micro.data.cli import check_count, check_folder
 
 DENSITIES = (1e-3, 1e6)  # kg/m^3, of anything solid
+PROGRESS, PANELS, IMPULSE = "progress", "panels.npz", "contact_impulse_z"
+KEPT: tuple[str, ...] = ("kinetic_energy", "internal_energy", "hourglass_energy", "viscous_energy", "contact_loss")
+KEPT += ("energy_error", "momentum_error")  # of the last row of the history, in the summary
 FRAMES = 100_000  # at most: a series of more would fill any disk
 
 # %% [markdown]
@@ -162,11 +164,7 @@ def make_domain(comm: MPI.Comm, o: argparse.Namespace) -> Any:
 
 def closed_form_volume(o: argparse.Namespace) -> float:
     """Volume of the meshed bar, m^3: the prism over the regular polygon of 8 ceil(cells/4) sides in its circle."""
-    sides = 8 * math.ceil(o.cells / 4)
-    return (0.25 if o.quarter else 1.0) * sides / 2 * math.sin(2 * math.pi / sides) * o.diameter**2 / 4 * o.length
-
-
-# %% [markdown]
+    return (0.25 if o.quarter else 1.0) * study.o_grid_area(o.diameter, o.cells) * o.length
 
 
 # %% [markdown]
@@ -188,8 +186,6 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import Normalize
 
     panels = [mirrored(p) for p in panels] if o.quarter else panels
     size, metre = scaled(o.length)
@@ -205,15 +201,12 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
         squeeze=False, sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.02)
-    for row, (name, key, colours, symbol) in zip(axes, ROWS, strict=True):
-        unit = 1e-6 if key == "von_mises" else 1.0
-        top = max(unit * top_value(panels, key), 1e-12)
-        norm = Normalize(-top if key == "e_v" else 0.0, top)
+    for row, (name, key, cmap, symbol) in zip(axes, ROWS, strict=True):
+        unit = 1e6 if key == "von_mises" else 1.0
+        shades = colours(panels, key, unit)
         for axis, panel in zip(row, panels, strict=True):
-            image = paint(axis, panel, key, length=1.0 / size, unit=1.0 / unit, cmap=colours, norm=norm)
-            x = size * panel["x"]
-            line = "black" if key == "e_v" else "white"
-            axis.add_collection(PolyCollection(x, facecolors="none", edgecolors=line, linewidths=0.3, alpha=0.35))
+            image = paint(axis, panel, key, length=1.0 / size, unit=unit, cmap=cmap, **shades)
+            draw_cells(axis, panel, key, length=1.0 / size, width=0.3, alpha=0.35)
             axis.plot(
                 [-half, -half, half, half], [0.0, size * o.length, size * o.length, 0.0],
                 color="0.55", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0,
@@ -224,19 +217,15 @@ def draw(panels: list[dict[str, Any]], o: argparse.Namespace, title: str, path: 
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelsize=8)
         row[0].set_ylabel(f"{name}\n\nz ({metre}m)", fontsize=10)
-        bar = figure.colorbar(image, ax=list(row), pad=0.015, aspect=28, extend="both" if key == "e_v" else "max")
-        bar.set_label(symbol + (" (MPa)" if key == "von_mises" else ""), fontsize=11)
-        bar.ax.tick_params(labelsize=8)
-        bar.outline.set_linewidth(0.5)
+        colour_bar(figure, image, row, key, symbol, pad=0.015, aspect=28).outline.set_linewidth(0.5)
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.set_title(f"{tick * panel['time']:.3g} {second}s", fontsize=11)
     for axis in axes[-1]:
         axis.set_xlabel(f"x ({metre}m)", fontsize=9)
     figure.suptitle(title, fontsize=12)
-    part = path.with_name(f".{path.name}.part.png")
-    figure.savefig(part, dpi=150, bbox_inches="tight", pad_inches=0.1)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format="png", bbox_inches="tight", pad_inches=0.1)
     plt.close(figure)
-    os.replace(part, path)
 
 
 # %% [markdown]
@@ -250,23 +239,18 @@ class Shape:
 
     def __init__(self, solver: ExplicitSolver, length: float) -> None:
         self.solver, self.comm = solver, solver.comm
-        self.own = solver.n_nodes
+        self.own, self.highest = solver.n_nodes, functools.partial(study.highest, solver.comm)
         self.X = solver.u.function_space.tabulate_dof_coordinates()[: self.own]
         self.foot = self.X[:, 2] < 1e-9 * length
-
-    def highest(self, values: np.ndarray) -> float:
-        """Maximum over all ranks, of which some may hold no value (collective)."""
-        return float(self.comm.allreduce(values.max() if len(values) else -math.inf, MPI.MAX))
 
     def write_row(self, out: Any) -> dict[str, float]:
         """Append the energy balance, the shape of the bar and the force on the wall to the history (collective)."""
         x = self.X + self.solver.u.x.array.reshape(-1, 3)[: self.own]
         length = self.highest(x[:, 2]) + self.highest(-x[:, 2])
         radius = self.highest(np.hypot(x[self.foot, 0], x[self.foot, 1]))
-        impulse, rows, force = self.solver.energy_balance().contact_impulse[2], out.history.rows, 0.0
-        if rows:
-            step = self.solver.time - rows[-1]["time"]
-            force = (impulse - rows[-1][IMPULSE]) / step if step > 0.0 else rows[-1]["contact_force"]
+        impulse, rows = self.solver.energy_balance().contact_impulse[2], out.history.rows
+        former = rows[-1][IMPULSE] if rows else 0.0
+        force = study.mean_force(rows, "contact_force", self.solver.time, impulse, former)
         return out.write_row(length=length, foot_radius=radius, contact_force=force)
 
     def front(self, speed: float) -> float:
@@ -280,9 +264,6 @@ class Shape:
     def planes(self) -> np.ndarray:
         """Heights of the node planes of the mesh (collective)."""
         return np.unique(np.concatenate(self.comm.allgather(np.unique(self.X[:, 2]))))
-
-
-IMPULSE = "contact_impulse_z"
 
 
 def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_time: float, out: Any) -> Any:
@@ -311,9 +292,9 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
             if record:
                 record.look()
     layout = "{l_bar}{bar}| {n:.3f}/{total:.3f} us [{elapsed}, {rate_fmt}{postfix}]"
-    done, patient = rebound and solver.rebounded(), 0.2 if sys.stderr.isatty() else 2.0
+    done = rebound and solver.rebounded()
     saved = Checkpoints(solver, Path(o.output) / "checkpoint.h5", every=o.checkpoint_every, before=keep)
-    shy = {"disable": comm.rank != 0, "mininterval": patient}
+    shy = {"disable": comm.rank != 0, "mininterval": study.patience()}
     with saved, tqdm(total=1e6 * limit, unit="us", bar_format=layout, **shy) as bar:
         bar.update(1e6 * solver.time)
         for stop in stops:
@@ -362,8 +343,6 @@ def solve(solver: ExplicitSolver, o: argparse.Namespace, limit: float, front_tim
 # frames and the history (`fem.io.progress`), and the columns of the figure. Of the later part nothing is kept.
 
 # %%
-PROGRESS, PANELS = "progress", "panels.npz"
-
 
 def keep_panels(folder: Path, panels: list[Any], front: float | None) -> None:
     """Keep the columns of the figure and the height of the front (rank 0)."""
@@ -459,11 +438,9 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         raise Stop(f"--until must lie after the checkpoint, which stands at {solver.time:g} s, got {limit:g} s.")
     solver.check_end(limit)
     together(comm, lambda: prepare(folder, going_on=bool(o.restart)), root=True)
-    cells = comm.allreduce(solver.u.function_space.mesh.topology.index_map(3).size_local)
-    if comm.rank == 0:
-        tqdm.write(f"{law.name}, {cells} cells, {plan}", file=sys.stderr)
-        if hasattr(law, "summary"):  # an artifact brings its certificate
-            tqdm.write(law.summary(), file=sys.stderr)
+    cells = study.announce(comm, law, solver, plan)
+    if comm.rank == 0 and hasattr(law, "summary"):  # an artifact brings its certificate
+        tqdm.write(law.summary(), file=sys.stderr)
     out = solver.writer(folder)
     before = Path(o.restart).parent / PROGRESS if o.restart else None
     try:
@@ -479,20 +456,15 @@ def run(comm: MPI.Comm, o: argparse.Namespace) -> None:
         "points": comm.allreduce(solver.points.n), "steps": solver.steps, "dt": solver.dt, "time": solver.time,
         "rebounded": bool(solver.rebounded()), "velocity": o.velocity, "density": rho, "length": o.length,
         "diameter": o.diameter, "integration": o.integration, "quarter": o.quarter,
-        "final_length": last["length"], "final_radius": last["foot_radius"],
-        "kinetic_energy": last["kinetic_energy"], "internal_energy": last["internal_energy"],
-        "hourglass_energy": last["hourglass_energy"], "viscous_energy": last["viscous_energy"],
-        "contact_loss": last["contact_loss"],
-        "energy_error": last["energy_error"], "momentum_error": last["momentum_error"],
+        "final_length": last["length"], "final_radius": last["foot_radius"], **{name: last[name] for name in KEPT},
         "seconds": {**seconds, "wall": time.perf_counter() - start},
         "points_per_second": solver.total_points() / max(seconds["law"], 1e-9),
         "fields": extremes(solver), "range": trust(solver), "front": {"time": front_time, "height": front},
     }  # fmt: skip
     summary["checks"] = checks(summary, law, o, shape, last)
-    together(comm, lambda: conclude(folder, o, summary, panels), root=True)
-    failed = [f"{name}: {entry}" for name, entry in summary["checks"].items() if not entry["passed"]]
-    if failed:
-        raise Stop(f"The run does not pass its check of {'; '.join(failed)}.", code=1)
+    title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {summary['law']}"
+    picture = lambda: draw(panels, o, title, folder / "section.png")
+    study.end(comm, folder, summary, picture, sentence(summary), study.failed(summary))
 
 
 def trust(solver: ExplicitSolver) -> dict[str, Any]:
@@ -502,37 +474,25 @@ def trust(solver: ExplicitSolver) -> dict[str, Any]:
 
 
 def prepare(folder: Path, *, going_on: bool) -> None:
-    """Make the folder, and clear away what a former run left, so that nothing old is taken for new (rank 0)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Clear the folder, except of what a run that goes on needs (rank 0)."""
     ended = ("summary.json", "history.csv", "section.png", "paths.npz", "fields*")
-    for pattern in ended if going_on else (*ended, "failure-*", "checkpoint*.h5", PROGRESS):
-        for path in folder.glob(pattern):
-            remove(path)
+    study.prepare(folder, ended if going_on else (*ended, "failure-*", "checkpoint*.h5", PROGRESS))
 
 
-def conclude(folder: Path, o: argparse.Namespace, summary: dict[str, Any], panels: list[Any]) -> None:
-    """Write the figure and, last, the summary (rank 0)."""
-    title = f"Taylor anvil: {1e3 * o.length:g} mm x {1e3 * o.diameter:g} mm at {o.velocity:g} m/s, {summary['law']}"
-    draw(panels, o, title, folder / "section.png")
-    write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    sys.stdout.write(
+def sentence(summary: dict[str, Any]) -> str:
+    """The main numbers of a run."""
+    return (
         f"{summary['steps']} steps to {1e6 * summary['time']:.2f} us; length {1e3 * summary['final_length']:.3f} mm, "
         f"foot radius {1e3 * summary['final_radius']:.3f} mm; largest e_d {summary['fields']['e_d']['max']:.3f} "
         f"(isochoric {summary['fields']['e_d_isochoric']['max']:.3f}); energy error {summary['energy_error']:.1e}; "
-        f"{summary['seconds']['wall']:.1f} s. Results in {folder}/.\n"
+        f"{summary['seconds']['wall']:.1f} s."
     )
 
 
 def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD) -> int:
     """Run the demo (collective); returns the exit status, the same on every rank."""
 
-    def work() -> None:
-        try:
-            run(comm, parse(arguments))
-        except OSError as error:  # of the writer or the checkpoint, raised on all ranks together
-            raise Stop(f"{error.strerror or error}: {error.filename}.", code=1) from error
-
-    return finish(comm, work)
+    return study.main(comm, lambda: run(comm, parse(arguments)))
 
 
 if __name__ == "__main__":

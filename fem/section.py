@@ -85,6 +85,28 @@ def top_value(panels: Sequence[dict[str, Any]], key: str) -> float:
     return max(float(np.percentile(np.abs(values), 99.7)), 1e-12)
 
 
+def colours(panels: Sequence[dict[str, Any]], key: str, unit: float) -> dict[str, float]:
+    """The range of the colours of a field, in a unit, as options of `paint`: from zero, or on both sides of it."""
+    top = max(top_value(panels, key) / unit, 1e-12)
+    return {"vmin": -top if key == "e_v" else 0.0, "vmax": top}
+
+
+def draw_cells(axes: Any, panel: dict[str, Any], key: str, *, length: float, width: float, alpha: float) -> None:
+    """Draw the edges of the cells of a panel over its colours; `length` as in `paint`."""
+    loops = np.full((len(panel["x"]), 6, 2), np.nan)  # round each cell, and a gap to the next
+    loops[:, :4], loops[:, 4] = panel["x"] / length, panel["x"][:, 0] / length
+    edge = "black" if key == "e_v" else "white"
+    axes.plot(*loops.reshape(-1, 2).T, color=edge, linewidth=width, alpha=alpha)
+
+
+def colour_bar(figure: Any, image: Any, axes: Sequence[Any], key: str, symbol: str, **options: Any) -> Any:
+    """Add a colour bar with the symbol of a field and the unit of its colours; returns it."""
+    bar = figure.colorbar(image, ax=list(axes), extend="both" if key == "e_v" else "max", **options)
+    bar.set_label(symbol + (" (MPa)" if key == "von_mises" else ""), fontsize=10)
+    bar.ax.tick_params(labelsize=8)
+    return bar
+
+
 def paint(axes: Any, panel: dict[str, Any], key: str, *, length: float, unit: float, **options: Any) -> Any:
     """Paint a panel into axes of Matplotlib: corners carry the nodal means, centres the values of the cells.
 

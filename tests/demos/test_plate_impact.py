@@ -1,7 +1,6 @@
 """The plate impact demo, small: what it writes, its studies and invariances, and what it refuses."""
 
 import csv
-import importlib.util
 import json
 import math
 import re
@@ -12,6 +11,7 @@ import pytest
 from mpi4py import MPI
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = "plate_impact.py"
 SMALL = ["--law", "magnesium-j2", "--cells", "8", "--growth", "1.5", "--width", "8e-3", "--until", "4e-7"]
 SMALL += ["--frames", "2"]
 SHAPE = ("steps", "dt", "time", "deflection_bottom", "deflection_top", "punch_travel")
@@ -19,23 +19,9 @@ ENERGY = ("kinetic_energy", "internal_energy", "contact_loss", "friction_loss", 
 
 
 @pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("plate_impact", ROOT / "demos" / "plate_impact.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(demo, folder, *arguments, comm=MPI.COMM_SELF):
-    assert demo.main([*SMALL, "--output", str(folder), *arguments], comm) == 0
-    comm.barrier()
-    return json.loads((folder / "summary.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def small(demo, tmp_path_factory):
+def small(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("plate")
-    return folder, run(demo, folder, "--friction", "0.2", "--record", "5")
+    return folder, run(folder, "--friction", "0.2", "--record", "5")
 
 
 def test_results_are_whole_files_and_nothing_else(small):
@@ -61,11 +47,11 @@ def test_checks_are_passed_and_the_punch_keeps_its_speed(small):
     assert summary["contact_nodes"] > 0
 
 
-def test_a_quarter_is_the_whole_plate_to_round_off(demo, tmp_path):
+def test_a_quarter_is_the_whole_plate_to_round_off(tmp_path, run):
     """With a step that the frequencies of a free quarter do not lower."""
     extra = ["--friction", "0.2", "--frames", "0", "--safety", "0.5"]
-    whole = run(demo, tmp_path / "whole", *extra)
-    quarter = run(demo, tmp_path / "quarter", "--quarter", *extra)
+    whole = run(tmp_path / "whole", *extra)
+    quarter = run(tmp_path / "quarter", "--quarter", *extra)
     assert quarter["cells"] * 4 == whole["cells"]
     for key in SHAPE:
         assert quarter[key] == pytest.approx(whole[key], rel=1e-9), key
@@ -73,9 +59,9 @@ def test_a_quarter_is_the_whole_plate_to_round_off(demo, tmp_path):
         assert 4 * quarter[key] == pytest.approx(whole[key], rel=1e-8), key
 
 
-def test_a_light_punch_is_slowed_down_and_shares_its_energy(demo, tmp_path):
+def test_a_light_punch_is_slowed_down_and_shares_its_energy(tmp_path, run):
     mass, speed = 1e-4, 200.0
-    summary = run(demo, tmp_path, "--mass", str(mass), "--quarter", "--frames", "0")
+    summary = run(tmp_path, "--mass", str(mass), "--quarter", "--frames", "0")
     start = 0.25 * 0.5 * mass * speed**2
     assert summary["obstacle_energy"] < start
     assert summary["punch_travel"] < speed * summary["time"]
@@ -109,12 +95,12 @@ def test_a_failed_check_is_one_sentence_and_a_bad_exit(demo, tmp_path, monkeypat
 
 
 @pytest.mark.mpi
-def test_ranks_do_not_change_the_summary(demo, tmp_path_factory):
+def test_ranks_do_not_change_the_summary(tmp_path_factory, run):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("ranks"))))
     extra = ["--friction", "0.2", "--frames", "0", "--quarter"]
-    shared = run(demo, folder / "all", *extra, comm=comm)
-    alone = run(demo, folder / f"rank-{comm.rank}", *extra)
+    shared = run(folder / "all", *extra, comm=comm)
+    alone = run(folder / f"rank-{comm.rank}", *extra)
     for key in ("cells", *SHAPE, *ENERGY):
         assert shared[key] == pytest.approx(alone[key], rel=1e-9), key
     assert math.isclose(shared["front"]["radius"], alone["front"]["radius"], rel_tol=1e-12)

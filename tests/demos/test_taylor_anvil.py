@@ -1,7 +1,6 @@
 """The Taylor anvil demo, small: what it writes, its invariances, and what it refuses."""
 
 import csv
-import importlib.util
 import json
 import math
 import os
@@ -15,6 +14,7 @@ import pytest
 from mpi4py import MPI
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = "taylor_anvil.py"
 SMALL = ["--law", "magnesium-neo-hookean", "--cells", "4", "--length", "1e-3"]
 SMALL += ["--until", "1e-6", "--frames", "2", "--every", "5"]
 KEYS = {
@@ -28,23 +28,9 @@ ENERGY = ("kinetic_energy", "internal_energy", "hourglass_energy")
 
 
 @pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("taylor_anvil", ROOT / "demos" / "taylor_anvil.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(demo, folder, *arguments, comm=MPI.COMM_SELF):
-    assert demo.main([*SMALL, "--output", str(folder), *arguments], comm) == 0
-    comm.barrier()
-    return json.loads((folder / "summary.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def small(demo, tmp_path_factory):
+def small(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("small")
-    return folder, run(demo, folder)
+    return folder, run(folder)
 
 
 def test_summary_is_complete_and_strict_json(small):
@@ -99,10 +85,10 @@ def test_failed_check_is_one_sentence_and_a_bad_exit(demo, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("law", ["magnesium-neo-hookean", "magnesium-j2"])
 @pytest.mark.parametrize("integration", ["one-point", "full"])
-def test_quarter_is_the_whole_bar_to_round_off(demo, tmp_path, law, integration):
+def test_quarter_is_the_whole_bar_to_round_off(tmp_path, law, integration, run):
     extra = ["--law", law, "--integration", integration, "--frames", "0"]
-    whole = run(demo, tmp_path / "whole", *extra)
-    quarter = run(demo, tmp_path / "quarter", "--quarter", *extra)
+    whole = run(tmp_path / "whole", *extra)
+    quarter = run(tmp_path / "quarter", "--quarter", *extra)
     assert quarter["cells"] * 4 == whole["cells"]
     for key in SHAPE:
         assert quarter[key] == pytest.approx(whole[key], rel=1e-11), key
@@ -110,24 +96,24 @@ def test_quarter_is_the_whole_bar_to_round_off(demo, tmp_path, law, integration)
         assert 4 * quarter[key] == pytest.approx(whole[key], rel=1e-9), key
 
 
-def test_restart_ends_where_the_whole_run_ends(demo, tmp_path):
-    first = run(demo, tmp_path / "first", "--until", "0.5e-6", "--frames", "0")
+def test_restart_ends_where_the_whole_run_ends(tmp_path, run):
+    first = run(tmp_path / "first", "--until", "0.5e-6", "--frames", "0")
     again = ["--restart", str(tmp_path / "first" / "checkpoint.h5"), "--frames", "0"]
-    second = run(demo, tmp_path / "second", *again)
-    whole = run(demo, tmp_path / "whole", "--frames", "0", "--panels", "0.5e-6")
+    second = run(tmp_path / "second", *again)
+    whole = run(tmp_path / "whole", "--frames", "0", "--panels", "0.5e-6")
     assert first["time"] < second["time"]
     for key in (*SHAPE, *ENERGY):
         assert second[key] == pytest.approx(whole[key], rel=1e-11), key
 
 
-def test_restart_goes_on_with_history_and_fields_and_no_row_twice(demo, small, tmp_path):
+def test_restart_goes_on_with_history_and_fields_and_no_row_twice(small, tmp_path, run):
     """From the last checkpoint but one of a run in the same folder: rows after it are made again, bit for bit."""
-    run(demo, tmp_path, "--checkpoint-every", "2e-7", "--record", "3")
+    run(tmp_path, "--checkpoint-every", "2e-7", "--record", "3")
     before = np.load(tmp_path / "paths.npz")
     panels = (tmp_path / "section.png").stat().st_size
     (tmp_path / "history.csv").unlink()
     again = ["--restart", str(tmp_path / "checkpoint-former.h5"), "--record", "3"]
-    run(demo, tmp_path, *again)
+    run(tmp_path, *again)
     assert (tmp_path / "history.csv").read_bytes() == (small[0] / "history.csv").read_bytes()
     assert (tmp_path / "fields.bp" / "md.idx").stat().st_size == 64 * (1 + 3)
     after = np.load(tmp_path / "paths.npz")
@@ -143,9 +129,9 @@ def test_restart_after_its_end_is_refused(demo, small, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_series_without_adios2_is_xdmf(demo, tmp_path, monkeypatch):
+def test_series_without_adios2_is_xdmf(tmp_path, monkeypatch, run):
     monkeypatch.setattr("dolfinx.has_adios2", False)
-    run(demo, tmp_path)
+    run(tmp_path)
     names = {entry.name for entry in tmp_path.iterdir()}
     expected = {"summary.json", "history.csv", "section.png", "fields.xdmf", "fields.h5", "checkpoint.h5", "progress"}
     assert names == expected
@@ -154,11 +140,11 @@ def test_series_without_adios2_is_xdmf(demo, tmp_path, monkeypatch):
     assert "part" not in light
 
 
-def test_softer_end_of_a_plastic_bar(demo, tmp_path):
+def test_softer_end_of_a_plastic_bar(tmp_path, run):
     """J2 keeps more of the shortening and loses more of the motion than an elastic bar that has rebounded."""
     extra = ["--until", "rebound", "--frames", "0"]
-    elastic = run(demo, tmp_path / "elastic", *extra)
-    plastic = run(demo, tmp_path / "plastic", *extra, "--law", "magnesium-j2")
+    elastic = run(tmp_path / "elastic", *extra)
+    plastic = run(tmp_path / "plastic", *extra, "--law", "magnesium-j2")
     assert elastic["rebounded"]
     assert plastic["rebounded"]
     assert plastic["final_length"] < elastic["final_length"]
@@ -170,11 +156,11 @@ def test_softer_end_of_a_plastic_bar(demo, tmp_path):
 @pytest.mark.parametrize(
     "extra", [["--law", "magnesium-neo-hookean"], ["--law", "magnesium-j2"], ["--law", "magnesium-j2", "--quarter"]]
 )
-def test_ranks_do_not_change_the_summary(demo, tmp_path_factory, extra):
+def test_ranks_do_not_change_the_summary(tmp_path_factory, extra, run):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("ranks"))))
-    shared = run(demo, folder / "all", *extra, comm=comm)
-    alone = run(demo, folder / f"rank-{comm.rank}", *extra)
+    shared = run(folder / "all", *extra, comm=comm)
+    alone = run(folder / f"rank-{comm.rank}", *extra)
     assert shared["ranks"] == comm.size
     assert alone["ranks"] == 1
     for key in ("cells", "points", *SHAPE, *ENERGY):
@@ -182,13 +168,13 @@ def test_ranks_do_not_change_the_summary(demo, tmp_path_factory, extra):
 
 
 @pytest.mark.mpi
-def test_more_ranks_than_cells(demo, tmp_path_factory):
+def test_more_ranks_than_cells(tmp_path_factory, run):
     comm = MPI.COMM_WORLD
     folder = Path(comm.bcast(str(tmp_path_factory.mktemp("few"))))
     extra = ["--quarter", "--length", "0.3e-3", "--law", "magnesium-j2"]
-    shared = run(demo, folder / "all", *extra, comm=comm)
+    shared = run(folder / "all", *extra, comm=comm)
     assert shared["cells"] == 3
-    alone = run(demo, folder / f"rank-{comm.rank}", *extra)
+    alone = run(folder / f"rank-{comm.rank}", *extra)
     for key in (*SHAPE, *ENERGY):
         assert shared[key] == pytest.approx(alone[key], rel=1e-10), key
 

@@ -1,6 +1,5 @@
 """The Taylor anvil demo with an exported law: the same run as the compiled law, and refusals of spoilt artifacts."""
 
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from surrogates.artifact import save_law
 from surrogates.tensors import PointLaw
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = "taylor_anvil.py"
 SMALL = ["--cells", "4", "--length", "1e-3", "--until", "1e-6", "--frames", "1", "--quarter"]
 
 
@@ -84,32 +84,19 @@ MANIFEST = {
 
 
 @pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("taylor_anvil", ROOT / "demos" / "taylor_anvil.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
     path = tmp_path_factory.mktemp("law") / "law.pt"
     save_law(path, NeoHookean(), MANIFEST)
     return path
 
 
-def run(demo, folder, law):
-    assert demo.main([*SMALL, "--law", str(law), "--output", str(folder)], MPI.COMM_SELF) == 0
-    return json.loads((folder / "summary.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def exported(demo, artifact, tmp_path_factory):
-    return run(demo, tmp_path_factory.mktemp("exported"), artifact)
+def exported(artifact, tmp_path_factory, run):
+    return run(tmp_path_factory.mktemp("exported"), "--law", str(artifact))
 
 
-def test_exported_law_runs_as_the_compiled_one(demo, exported, tmp_path):
-    compiled = run(demo, tmp_path, "magnesium-neo-hookean")
+def test_exported_law_runs_as_the_compiled_one(exported, tmp_path, run):
+    compiled = run(tmp_path, "--law", "magnesium-neo-hookean")
     for key in ("steps", "dt", "final_length", "final_radius", "kinetic_energy", "internal_energy"):
         assert exported[key] == pytest.approx(compiled[key], rel=1e-11), key
 

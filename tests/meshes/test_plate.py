@@ -40,27 +40,6 @@ def quality(name):
     return gmsh.model.mesh.getElementQualities(hexahedra()[0], name)
 
 
-def facets(name):
-    """Nodes of the facets of a group."""
-    rows = []
-    for dim, tag in gmsh.model.getPhysicalGroups(2):
-        if gmsh.model.getPhysicalName(dim, tag) == name:
-            for entity in gmsh.model.getEntitiesForPhysicalGroup(dim, tag):
-                types, _, ends = gmsh.model.mesh.getElements(2, entity)
-                assert list(types) == [3], "only four-node quadrilaterals"
-                rows.append(ends[0].reshape(-1, 4).astype(int) - 1)
-    return np.concatenate(rows)
-
-
-def boundary(cells):
-    """Sorted nodes of the faces that belong to one cell only."""
-    corners = [(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
-    faces = np.sort(np.concatenate([cells[:, list(c)] for c in corners]), axis=1)
-    unique, count = np.unique(faces, axis=0, return_counts=True)
-    assert count.max() == 2
-    return unique[count == 1]
-
-
 def area(shape, cells=24):
     """Of the plate in its plane: the square, or the regular polygon of 8 n sides."""
     sides = 8 * math.ceil(cells / 4)
@@ -121,7 +100,7 @@ def test_mirror_images_are_the_same_to_the_last_bit(shape):
 
 
 @pytest.mark.parametrize("quarter", [False, True])
-def test_every_boundary_facet_is_tagged_exactly_once_and_lies_where_its_name_says(quarter):
+def test_every_boundary_facet_is_tagged_exactly_once_and_lies_where_its_name_says(quarter, facets, boundary):
     plate(T, W, cells=8, layers=3, quarter=quarter)
     names = {gmsh.model.getPhysicalName(*group) for group in gmsh.model.getPhysicalGroups()}
     assert names == set(GROUPS if quarter else GROUPS[:4])

@@ -36,27 +36,6 @@ def volume():
     return gmsh.model.mesh.getElementQualities(hexahedra()[0], "volume").sum()
 
 
-def facets(name):
-    """Sorted nodes of the facets of a group."""
-    rows = []
-    for dim, tag in gmsh.model.getPhysicalGroups(2):
-        if gmsh.model.getPhysicalName(dim, tag) == name:
-            for entity in gmsh.model.getEntitiesForPhysicalGroup(dim, tag):
-                types, _, ends = gmsh.model.mesh.getElements(2, entity)
-                assert list(types) == [3], "only four-node quadrilaterals"
-                rows.append(ends[0].reshape(-1, 4).astype(int) - 1)
-    return np.concatenate(rows)
-
-
-def boundary(cells):
-    """Sorted nodes of the faces that belong to one cell only."""
-    corners = [(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
-    faces = np.sort(np.concatenate([cells[:, list(c)] for c in corners]), axis=1)
-    unique, count = np.unique(faces, axis=0, return_counts=True)
-    assert count.max() == 2
-    return unique[count == 1]
-
-
 def test_volume_converges_with_order_two_to_the_cylinder():
     errors = []
     for cells in (8, 16, 32):
@@ -103,7 +82,7 @@ def test_every_node_belongs_to_a_cell(quarter):
 
 
 @pytest.mark.parametrize("quarter", [False, True])
-def test_every_boundary_facet_is_tagged_exactly_once(quarter):
+def test_every_boundary_facet_is_tagged_exactly_once(quarter, facets, boundary):
     taylor_bar(H, D, 8, quarter=quarter)
     names = {gmsh.model.getPhysicalName(*group) for group in gmsh.model.getPhysicalGroups()}
     assert names == set(GROUPS if quarter else GROUPS[:4])
@@ -112,7 +91,7 @@ def test_every_boundary_facet_is_tagged_exactly_once(quarter):
     assert np.array_equal(tagged[order], boundary(hexahedra()[1]))
 
 
-def test_groups_lie_where_their_names_say():
+def test_groups_lie_where_their_names_say(facets):
     taylor_bar(H, D, 8, quarter=True)
     x = nodes()
     assert np.all(x[facets("foot"), 2] == 0.0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -23,6 +23,31 @@ from fem.explicit.contact.obstacle import FreeBody, Obstacle, distance
 from fem.laws.kernels import compiled
 
 SWEEPS = 10  # of Newton's method onto a surface; a plane needs one, a signed distance two
+
+
+@dataclass(frozen=True)
+class Encounter:
+    """Obstacles and the nodes that may touch them, at one time.
+
+    Attributes:
+        obstacles: The obstacles.
+        place: Their displacements, (p, 3), m.
+        velocity: Their velocities, (p, 3), m/s.
+        x: Positions of the nodes, (n, 3), m.
+        v: Their velocities, (n, 3), m/s; no function here changes them.
+        mass: Their masses, (n,), kg.
+    """
+
+    obstacles: Sequence[Obstacle]
+    place: np.ndarray
+    velocity: np.ndarray
+    x: np.ndarray
+    v: np.ndarray
+    mass: np.ndarray
+
+    def at(self, velocity: np.ndarray) -> Encounter:
+        """The same with other velocities of the obstacles, (p, 3), m/s."""
+        return replace(self, velocity=velocity)
 
 
 @dataclass(frozen=True)
@@ -183,36 +208,25 @@ def _slopes(
     return np.asarray(across + tangent)
 
 
-def keep_out(
-    obstacles: Sequence[Obstacle],
-    place: np.ndarray,
-    velocity: np.ndarray,
-    x: np.ndarray,
-    v: np.ndarray,
-    mass: np.ndarray,
-    dt: float,
-) -> Touches:
-    """Impulses that put nodes which would be inside an obstacle after dt exactly onto its surface.
+def keep_out(here: Encounter, dt: float) -> Touches:
+    """Impulses that put nodes which would be inside an obstacle after dt, s, exactly onto its surface.
 
     The impulse is never negative: a node that leaves by itself needs none, so that release is automatic.
 
     Args:
-        obstacles: The obstacles; those with a penalty do not count.
-        place: Their displacements at the start of the step, (p, 3), m.
-        velocity: Their velocities through the step, (p, 3), m/s.
-        x: Positions of the nodes at the start of the step, (n, 3), m.
-        v: Velocities that would carry the nodes through the step, (n, 3), m/s; not changed.
-        mass: Nodal masses, (n,), kg.
+        here: At the start of a step, with the velocities that would carry nodes and obstacles through it. Obstacles
+            with a penalty do not count.
         dt: Step, s.
     """
-    entering, after = np.zeros(len(x), dtype=bool), place + dt * velocity
+    obstacles, velocity = here.obstacles, here.velocity
+    entering, after = np.zeros(len(here.x), dtype=bool), here.place + dt * velocity
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty == 0.0:
-            entering |= obstacle.gap(_ends(x, v, dt, after[p])) < 0.0
+            entering |= obstacle.gap(_ends(here.x, here.v, dt, after[p])) < 0.0
     nodes = entering.nonzero()[0]
     if not len(nodes):
         return no_touches(len(obstacles))
-    x, w, mass = x[nodes], v[nodes], mass[nodes]
+    x, w, mass = here.x[nodes], here.v[nodes], here.mass[nodes]
     normal = np.zeros((len(nodes), len(obstacles), 3))
     normals, factors = _close(obstacles, after, x, w, dt, normal)
     rubbed = _rub(obstacles, normals, factors, velocity, w)
@@ -259,32 +273,18 @@ def _close(
     return normals, factors
 
 
-def stop_approach(
-    obstacles: Sequence[Obstacle],
-    place: np.ndarray,
-    velocity: np.ndarray,
-    x: np.ndarray,
-    v: np.ndarray,
-    mass: np.ndarray,
-    landed: Touches,
-    tolerance: float,
-) -> Touches:
+def stop_approach(here: Encounter, landed: Touches, tolerance: float) -> Touches:
     """Impulses that stop nodes on an obstacle from moving into it.
 
     Args:
-        obstacles: The obstacles; those with a penalty do not count.
-        place: Their displacements at the end of the step, (p, 3), m.
-        velocity: Their velocities then, (p, 3), m/s.
-        x: Positions of the nodes at the end of the step, (n, 3), m.
-        v: Velocities there, (n, 3), m/s; not changed.
-        mass: Nodal masses, (n,), kg.
+        here: At the end of a step. Obstacles with a penalty do not count.
         landed: What `keep_out` found in this step: which nodes touch which obstacle.
         tolerance: Gap that counts as contact, m.
     """
-    nodes = landed.nodes
+    nodes, obstacles, place, velocity = landed.nodes, here.obstacles, here.place, here.velocity
     if not len(nodes):
         return no_touches(len(obstacles))
-    x, w, mass = x[nodes], v[nodes], mass[nodes]
+    x, w, mass = here.x[nodes], here.v[nodes], here.mass[nodes]
     normals, lack = np.zeros((len(nodes), len(obstacles), 3)), np.full((len(nodes), len(obstacles)), -np.inf)
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty == 0.0:
@@ -302,25 +302,12 @@ def stop_approach(
 
 
 def spring_impulses(
-    obstacles: Sequence[Obstacle],
-    place: np.ndarray,
-    velocity: np.ndarray,
-    x: np.ndarray,
-    v: np.ndarray,
-    mass: np.ndarray,
-    stiffness: float,
-    duration: float,
-    held: np.ndarray,
+    here: Encounter, stiffness: float, duration: float, held: np.ndarray
 ) -> tuple[Touches, float]:
     """Impulses of penalty springs within a duration, with their friction, and the energy stored in the springs.
 
     Args:
-        obstacles: The obstacles; those without a penalty do not count.
-        place: Their displacements, (p, 3), m.
-        velocity: Their velocities, (p, 3), m/s.
-        x: Positions of the nodes, (n, 3), m.
-        v: Velocities before the impulses, (n, 3), m/s; not changed.
-        mass: Nodal masses, (n,), kg.
+        here: With the velocities before the impulses. Obstacles without a penalty do not count.
         stiffness: Spring constant over penalty and mass, 1 / dt_0^2, 1/s^2.
         duration: s.
         held: Which nodes may not leave which obstacle, (n, p).
@@ -328,13 +315,14 @@ def spring_impulses(
     Returns:
         Impulses of the nodes inside an obstacle or held by it; energy, J.
     """
+    obstacles, place, x = here.obstacles, here.place, here.x
     depths = np.zeros((len(x), len(obstacles)))
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty > 0.0:
             depths[:, p] = np.maximum(-obstacle.gap(x - place[p]), 0.0)
     nodes = np.flatnonzero((depths > 0.0).any(axis=1) | held.any(axis=1))
-    w, mass, normals, factors = v[nodes], mass[nodes], np.zeros((len(nodes), len(obstacles), 3)), depths[nodes]
-    energy = 0.0
+    w, mass = here.v[nodes], here.mass[nodes]
+    normals, factors, energy = np.zeros((len(nodes), len(obstacles), 3)), depths[nodes], 0.0
     for p, obstacle in enumerate(obstacles):
         if obstacle.penalty > 0.0:
             gap, normals[:, p] = distance(obstacle, x[nodes] - place[p])
@@ -343,6 +331,6 @@ def spring_impulses(
             factors[:, p] = obstacle.penalty * stiffness * duration * depth
     normal = factors[..., None] * normals
     w = w + normal.sum(axis=1)
-    rubbed = _rub(obstacles, normals, np.maximum(factors, 0.0), velocity, w)
+    rubbed = _rub(obstacles, normals, np.maximum(factors, 0.0), here.velocity, w)
     friction = None if rubbed is None else mass[:, None, None] * rubbed[0]
     return Touches(nodes, mass[:, None, None] * normal, friction, np.zeros((len(obstacles), 3, 3))), energy

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem.explicit.contact.impulses import Touches, keep_out, no_touches, spring_impulses, stop_approach
+from fem.explicit.contact.impulses import Encounter, Touches, keep_out, no_touches, spring_impulses, stop_approach
 from fem.explicit.contact.obstacle import FreeBody, Obstacle, check_obstacle, prescribed_displacement
 from fem.explicit.contact.shapes import RigidPlane, along
 
@@ -150,9 +150,10 @@ class ContactSystem:
             at = prescribed_displacement(obstacle.motion, time + dt)
             if at is not None:
                 before[p] = self.velocity[p] = (at - place[p]) / dt
-        springs = self._spring(x, v, 0.5 * dt, place)
+        here = Encounter(self.obstacles, place, self.velocity, x, v, self._mass)
+        springs = self._spring(here, 0.5 * dt)
         self._apply(springs, v)
-        landed = self._exchange(lambda V: keep_out(self.obstacles, place, V, x, v, self._mass, dt))
+        landed = self._exchange(lambda V: keep_out(here.at(V), dt))
         self._apply(landed, v)
         if self._moved:
             self.displacement += dt * self.velocity
@@ -181,21 +182,19 @@ class ContactSystem:
         if not self.obstacles or not (len(self._landed.nodes) or self.penalty or self._bodies):
             return ()
         x = np.add(X, u, out=self._x)
-        before, place = self.velocity.copy(), self.displacement
-        springs = self._spring(x, v, 0.5 * dt, place)
+        before = self.velocity.copy()
+        here = Encounter(self.obstacles, self.displacement, self.velocity, x, v, self._mass)
+        springs = self._spring(here, 0.5 * dt)
         self._apply(springs, v)
-        stopped = self._exchange(
-            lambda V: stop_approach(self.obstacles, place, V, x, v, self._mass, self._landed, self._tolerance)
-        )
+        stopped = self._exchange(lambda V: stop_approach(here.at(V), self._landed, self._tolerance))
         self._apply(stopped, v)
         return self._shares(before, springs, stopped)
 
-    def _spring(self, x: np.ndarray, v: np.ndarray, duration: float, place: np.ndarray) -> Touches:
-        """Impulses of the penalty springs."""
+    def _spring(self, here: Encounter, duration: float) -> Touches:
+        """Impulses of the penalty springs within a duration, s."""
         if self.penalty == 0.0:
             return no_touches(len(self.obstacles))
-        kept = self.obstacles, place, self.velocity, x, v, self._mass
-        return spring_impulses(*kept, self._stiffness, duration, self._held)[0]
+        return spring_impulses(here, self._stiffness, duration, self._held)[0]
 
     def _exchange(self, strike: Callable[[np.ndarray], Touches]) -> Touches:
         """Impulses that fit the velocities which they give to the free obstacles; sets these velocities."""
@@ -242,8 +241,8 @@ class ContactSystem:
         """Energy of the penalty springs of this rank's nodes at positions x (n, 3), J."""
         if self.penalty == 0.0:
             return 0.0
-        given = self.obstacles, self.displacement, self.velocity, x, np.zeros_like(x), self._mass
-        return spring_impulses(*given, self._stiffness, 0.0, self._held)[1]
+        here = Encounter(self.obstacles, self.displacement, self.velocity, x, np.zeros_like(x), self._mass)
+        return spring_impulses(here, self._stiffness, 0.0, self._held)[1]
 
     def energy(self) -> tuple[float, float]:
         """Kinetic energy of the free obstacles now and at time zero, J."""

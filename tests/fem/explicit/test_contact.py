@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import nnls
 
 from fem.explicit.contact import RigidPlane, RigidSphere
-from fem.explicit.contact.impulses import keep_out, nearest_velocity, spring_impulses, stop_approach
+from fem.explicit.contact.impulses import Encounter, keep_out, nearest_velocity, spring_impulses, stop_approach
 
 FLOOR = RigidPlane()
 
@@ -13,7 +13,7 @@ FLOOR = RigidPlane()
 def strike(obstacles, x, v, mass, dt, velocity=None):
     """The velocities that `keep_out` makes, and what it found."""
     place = np.zeros((len(obstacles), 3))
-    found = keep_out(obstacles, place, place if velocity is None else velocity, x, v, mass, dt)
+    found = keep_out(Encounter(obstacles, place, place if velocity is None else velocity, x, v, mass), dt)
     new = v.copy()
     new[found.nodes] += found.impulse / mass[found.nodes, None]
     return new, found
@@ -22,7 +22,7 @@ def strike(obstacles, x, v, mass, dt, velocity=None):
 def stop(obstacles, x, v, mass, landed):
     """The velocities that `stop_approach` makes, and what it found."""
     place = np.zeros((len(obstacles), 3))
-    found = stop_approach(obstacles, place, place, x, v, mass, landed, 1e-12)
+    found = stop_approach(Encounter(obstacles, place, place, x, v, mass), landed, 1e-12)
     new = v.copy()
     new[found.nodes] += found.impulse / mass[found.nodes, None]
     return new, found
@@ -134,7 +134,8 @@ def test_penalty_springs_push_with_the_derivative_of_their_energy(separation):
     held[:5, 0] = not separation
 
     def springs(y):
-        return spring_impulses(planes, still, still, y, np.zeros_like(y), mass, 1.0 / dt**2, 1.0, held)
+        here = Encounter(planes, still, still, y, np.zeros_like(y), mass)
+        return spring_impulses(here, 1.0 / dt**2, 1.0, held)
 
     found, _ = springs(x)
     force = np.zeros_like(x)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fem.explicit import ExplicitSolver, FreeBody, Obstacle, RigidCylinder, RigidFunction, RigidPlane, RigidSphere
-from fem.explicit.contact.impulses import keep_out
+from fem.explicit.contact.impulses import Encounter, keep_out
 from fem.explicit.contact.obstacle import distance
 from fem.laws import load_law
 
@@ -94,7 +94,7 @@ def test_nodes_land_on_an_obstacle_of_ones_own():
     way = rng.normal(size=(400, 3))
     x = 1.003 * way / np.sqrt((way**2 / np.square([2e-3, 1e-3, 1e-3])).sum(axis=1))[:, None] + [0.0, 0.0, 1e-3]
     v, dt, still = -300.0 * way / np.linalg.norm(way, axis=1)[:, None], 1.2e-8, np.zeros((1, 3))
-    found = keep_out([obstacle], still, still, x, v, np.ones(len(x)), dt)
+    found = keep_out(Encounter([obstacle], still, still, x, v, np.ones(len(x))), dt)
     assert 10 < len(found.nodes) < 400
     depth = -obstacle.gap(x + dt * v)[found.nodes]
     v[found.nodes] += found.impulse
