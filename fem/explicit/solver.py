@@ -150,8 +150,7 @@ class ExplicitSolver:
         self._mass_scaling = mass_scaling or 0.0
         self.monitors: list[failure.Monitor] = []
         self.wish = self.agreed = 0
-        self.clock = Clock()
-        self._sums = Sums()
+        self.clock, self._sums = Clock(), Sums()
         self._initial: dict[str, Any] = {}
         self._start(strained=initial_displacement is not None)
 
