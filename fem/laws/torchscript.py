@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from fem.laws.buffers import Buffers
 from fem.laws.law import check
 from fem.threads import spread
 from surrogates.artifact import Manifest, Microstructure, Observable, complete, describe, load_law, switch_fusion_off
@@ -58,6 +59,7 @@ class TorchLaw:
         self.manifest, self.compiled = manifest, compiled
         self._stored, self._dissipated = self.column("stored_energy"), self.column("dissipation")
         self._mode = _mode(module, dimension)
+        self._stresses, self._states = Buffers(), Buffers()
 
     @property
     def microstructure(self) -> Microstructure | None:
@@ -93,7 +95,7 @@ class TorchLaw:
     def update(self, F: np.ndarray, state: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """First Piola-Kirchhoff stress (n, d, d), Pa, and the new state (n, k), for F (n, d, d) reached in dt (s)."""
         F, state = check(F, state, self.state_size, self.dimension)
-        P, new = np.empty_like(F), np.empty_like(state)
+        P, new = self._stresses.empty(F.shape), self._states.empty(state.shape)
 
         def evaluate(part: slice) -> None:
             if self.compiled is not None:

@@ -8,6 +8,7 @@ the whole path. Loss and gradient come from the compiled form, or from PyTorch o
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,15 @@ class RecurrentConfig:
     learning_rate: float = option(3e-3, "first learning rate; falls as a cosine")
     final_rate: float = option(1e-5, "last learning rate")
     seed: int = option(0, "seed of weights and batches")
+    paths: int = option(0, "largest number of training paths of each data set, its first ones; 0 for all")
+    report: int = option(0, "epochs between two entries of the history of errors against minutes; 0 for none")
     initial: str = option("", "artifact whose weights to start from, none for random ones")
 
     def __post_init__(self) -> None:
         """Check the fields."""
         sizes = ("elements", "memory", "width", "mixed", "products", "basis")
         check_integers(self, 1, *sizes, "epochs", "batch", "window")
+        check_integers(self, 0, "paths", "report")
         check_rates(self)
         check_seed(self.seed)
         if not 1e-5 <= self.limit <= 0.1:
@@ -143,6 +147,25 @@ class Trainer:
             work = self._compiled if self.workers else self._torch
             yield work(parts, [states[k] for k in alive], scales)
 
+    def error(self, paths: list[Rows]) -> float:
+        """Mean relative error of the deviator over some paths, each followed from its start to its end."""
+        total, lanes = 0.0, self.lanes
+        paths = sorted(paths, key=lambda path: -len(path.values))
+        for start in range(0, len(paths), lanes):
+            one = block(paths[start : start + lanes], lanes, 1)
+            state = aligned((self.config.sizes.state, lanes))
+            if self.workers:
+                total += self.workers[0].run(self._weights(), one.values, state, one.scale)
+            else:
+                arrays = (torch.from_numpy(array).to(self.parameters[0]) for array in (one.values, state, one.scale))
+                with torch.no_grad():
+                    total += float(window_loss(self.step, self.config.sizes, *arrays)[0])
+        return total / len(paths)
+
+    def _weights(self) -> np.ndarray:
+        """The weights as the compiled form takes them."""
+        return torch.cat([p.detach().flatten() for p in self.parameters]).numpy().astype(np.float32)
+
     @staticmethod
     def _scale(whole: Block, part: np.ndarray) -> np.ndarray:
         """The scale of a window: lanes without a stress in it do not count."""
@@ -152,7 +175,7 @@ class Trainer:
         return scale
 
     def _compiled(self, parts: list[np.ndarray], states: list[np.ndarray], scales: list[np.ndarray]) -> float:
-        weights = torch.cat([p.detach().flatten() for p in self.parameters]).numpy().astype(np.float32)
+        weights = self._weights()
         gradients = np.zeros((len(parts), weights.size))
         losses = np.zeros(len(parts))
 
@@ -208,9 +231,16 @@ def fit(
     model: RecurrentLaw, train: Sets, held_out: Sets, config: RecurrentConfig, *, progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train in place; returns the entries for the manifest."""
+    """Train in place; returns the entries for the manifest.
+
+    With `report`, these hold "history": rows of processor minutes since the start of this process, epoch, and the errors of
+    training (the mean loss of the windows) and of the held-out paths.
+    """
     switch_fusion_off()
-    paths = [rows for part in train.parts for rows in prepare(part, model.shear, model.limit)]
+    start, history = process_time(), []
+    watched = [r for part in held_out.parts for r in prepare(part, model.shear, model.limit)] if config.report else []
+    first = slice(config.paths or None)
+    paths = [rows for part in train.parts for rows in prepare(part[first], model.shear, model.limit)]
     kind: torch.dtype = model.overlay.share.dtype  # type: ignore[assignment]
     if model.overlay.share.device.type == "cpu":
         model.overlay.double()  # the optimiser works in double precision, the compiled form in single
@@ -225,7 +255,11 @@ def fit(
             for loss in trainer.windows(rows):
                 optimiser.step()
                 losses.append(loss)
-        return {"train": float(np.mean(losses))}
+        shown = {"train": float(np.mean(losses))}
+        if watched and (number + 1) % config.report == 0:
+            shown["held_out"] = trainer.error(watched)
+            history.append([(process_time() - start) / 60, number + 1, shown["train"], shown["held_out"]])
+        return shown
 
     try:
         loss = run_epochs(
@@ -239,7 +273,7 @@ def fit(
         )
     finally:
         model.overlay.to(kind)
-    return {"training_loss": loss, "pieces": int(trainer.lengths.sum())}
+    return {"training_loss": loss, "pieces": int(trainer.lengths.sum())} | ({"history": history} if history else {})
 
 
 @small_batches()

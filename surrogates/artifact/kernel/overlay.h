@@ -83,13 +83,21 @@ INLINE void dense(const real *W, const real *b, const V *x, V *y, int rows, int 
     }
 }
 
+/* y += W x for tensors of five components, two rows at a time. */
 INLINE void combine(const real *W, V (*x)[5], V (*y)[5], int rows, int columns, int stride) {
-    for (int a = 0; a < rows; a++)
-        for (int c = 0; c < 5; c++) {
-            V sum = y[a][c];
-            for (int i = 0; i < columns; i++) sum += W[a * stride + i] * x[i][c];
-            y[a][c] = sum;
+    int a = 0;
+    for (; a + 2 <= rows; a += 2) {
+        V sum[2][5];
+        memcpy(sum, y + a, sizeof sum);
+        for (int i = 0; i < columns; i++) {
+            V u = all(W[a * stride + i]), v = all(W[(a + 1) * stride + i]);
+            for (int c = 0; c < 5; c++) sum[0][c] += u * x[i][c], sum[1][c] += v * x[i][c];
         }
+        memcpy(y + a, sum, sizeof sum);
+    }
+    for (; a < rows; a++)
+        for (int i = 0; i < columns; i++)
+            for (int c = 0; c < 5; c++) y[a][c] += W[a * stride + i] * x[i][c];
 }
 
 INLINE V swish(V a) { return a / (1 + exponential(-a)); }
@@ -180,10 +188,11 @@ INLINE void advance(const Weights *w, const real *share, Step *s, V (*e)[5], V (
         s->strength[k] = exponential(w->strength[k] + SPAN * hyperbolic_tangent(out[0]));
         s->viscosity[k] = exponential(w->viscosity[k] + SPAN * hyperbolic_tangent(out[1]));
         V size = all(1);
+        V sum[5] = {all(0), all(0), all(0), all(0), all(0)};
+        for (int b = 0; b < BASIS; b++)
+            for (int c = 0; c < 5; c++) sum[c] += out[2 + b] * s->basis[b][c];
         for (int c = 0; c < 5; c++) {
-            V sum = all(0);
-            for (int b = 0; b < BASIS; b++) sum += out[2 + b] * s->basis[b][c];
-            s->back_raw[k][c] = sum * DIRECTION;
+            s->back_raw[k][c] = sum[c] * DIRECTION;
             size += s->back_raw[k][c] * s->back_raw[k][c];
         }
         s->back_norm[k] = root_of(size);
@@ -201,11 +210,13 @@ INLINE void advance(const Weights *w, const real *share, Step *s, V (*e)[5], V (
         const V *out = s->out + ELEMENTS * PER_ELEMENT + j * PER_MEMORY;
         s->rate[j] = exponential(w->rate[j] + SPAN * hyperbolic_tangent(out[0]));
         V size = all(MEMORY_BOUND * MEMORY_BOUND), part = 1 - exponential(-s->rate[j] * plastic * PERCENT);
+        V x[5] = {all(0), all(0), all(0), all(0), all(0)}, y[5] = {all(0), all(0), all(0), all(0), all(0)};
+        for (int k = 0; k < ELEMENTS; k++)
+            for (int c = 0; c < 5; c++) x[c] += out[1 + k] * s->flow[k][c];
+        for (int b = 0; b < BASIS; b++)
+            for (int c = 0; c < 5; c++) y[c] += out[1 + ELEMENTS + b] * s->basis[b][c];
         for (int c = 0; c < 5; c++) {
-            V x = all(0), y = all(0);
-            for (int k = 0; k < ELEMENTS; k++) x += out[1 + k] * s->flow[k][c];
-            for (int b = 0; b < BASIS; b++) y += out[1 + ELEMENTS + b] * s->basis[b][c];
-            s->target_raw[j][c] = x + DIRECTION * y;
+            s->target_raw[j][c] = x[c] + DIRECTION * y[c];
             size += s->target_raw[j][c] * s->target_raw[j][c];
         }
         s->target_norm[j] = root_of(size);

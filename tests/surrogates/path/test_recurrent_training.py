@@ -1,6 +1,7 @@
 """Training of the recurrent law: windows, gradients of the compiled form, and trainings that learn and resume."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,38 @@ def test_training_learns_and_resumes(sets: Sets, tmp_path: Path) -> None:
     fit(other, sets, sets, config, checkpoint=Checkpoint(tmp_path / "c", every=5, resume=True))
     for name, value in law.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_history_tells_the_error_of_the_held_out_paths(
+    sets: Sets, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled:
+        windows_or_skip(CONFIG.sizes, CONFIG.window)
+    monkeypatch.setattr(training, "Trainer", functools.partial(Trainer, compiled=compiled))
+    config = dataclasses.replace(CONFIG, epochs=4, report=2)
+    law = build(config, sets)
+    history = fit(law, sets, sets, config)["history"]
+    assert [row[1] for row in history] == [2, 4] and 0 < history[0][0] < history[1][0]
+    found = []
+    for samples in sets.parts:
+        truth = torch.stack([training_stress(samples, i) for i in range(len(samples))])
+        found.append(relative_errors(deviator(follow(law, samples)), deviator(truth)))
+    # In the history J stands with the stress, and the mean square is that of the instants after the first.
+    assert history[-1][3] == pytest.approx(float(torch.cat(found).mean()), rel=0.05)
+    assert "history" not in fit(law, sets, sets, CONFIG)
+
+
+def test_the_first_paths_of_each_set_can_be_chosen(sets: Sets) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, paths=2)
+    few = Sets(tuple(part[:2] for part in sets.parts))
+    laws = build(config, sets), build(config, sets)
+    fit(laws[0], sets, sets, config)
+    fit(laws[1], few, few, dataclasses.replace(config, paths=0))
+    for a, b in zip(*(law.state_dict().values() for law in laws), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="paths must be an integer from 0"):
+        dataclasses.replace(CONFIG, paths=-1)
 
 
 def test_the_law_cuts_its_steps_as_its_training_did(sets: Sets) -> None:
