@@ -17,8 +17,9 @@
 # - von Mises stress: the largest of a cell, and the median over the cells;
 # - processor seconds in the law and in all steps, as table 2 of the paper: one series on one machine.
 #
-# 128 random grains have a small texture. `128-even` and `512-even` are evenly spread grains, which the learned law stands
-# for: the differences from these are tables of their own. Those of the polycrystals are the effect of texture and number.
+# 128 random grains have a small texture. `128-even` and `512-even` are evenly spread grains, which the learned law
+# stands for: the differences from these are tables of their own. Those of the polycrystals are the effect of texture
+# and of the number of grains.
 #
 # **Output** in results/anvil_laws: a folder per mesh and speed with NAME.npz and NAME.json of every law, table.md,
 # summary.json, sections.png, histories.png and, with `--animation LAW`, impact.gif. Runs that are there are not made
@@ -82,7 +83,8 @@ PAPER = {"johnson-cook": 50.0, "learned": 435.0, REFERENCE: 1.2e8}
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the command line (local; the same on every rank)."""
     p = Parser(description="The anvil with all laws.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--laws", nargs="+", choices=tuple(LAWS), default=[name for name in LAWS if name != MORE], help=f"to run beside {REFERENCE}")
+    default = [name for name in LAWS if name != MORE]
+    p.add_argument("--laws", nargs="+", choices=tuple(LAWS), default=default, help=f"to run beside {REFERENCE}")
     p.add_argument("--speeds", type=float, nargs="+", default=[200.0], help="impact speeds, m/s")
     p.add_argument("--cells", type=int, default=6, help="cells across the diameter; 6 are 800 cells, 10 are 3192")
     p.add_argument("--until", type=float, help="end time, s; none: the rebound of the bar with the polycrystal")
