@@ -233,7 +233,7 @@ def fit(
 ) -> dict[str, Any]:  # fmt: skip
     """Train in place; returns the entries for the manifest.
 
-    With `report`, these hold "history": rows of processor minutes since the start of this process, epoch, and the errors
+    With `report`, these hold "history": rows of processor minutes since the start of this process, epoch, and errors
     of training (the mean loss of the windows) and of the held-out paths.
     """
     switch_fusion_off()
