@@ -126,7 +126,8 @@ class PCALaw(PointLaw):
         One row of weights serves all points, or each has its own.
         """
         modes = torch.matmul(weights.to(self.phi.dtype), self.phi.reshape(self.times, -1))
-        layer = self.hidden[0].weight.reshape(self.width, 6, self.modes).permute(1, 2, 0)
+        weight: Tensor = self.hidden[0].weight
+        layer = weight.reshape(self.width, 6, self.modes).permute(1, 2, 0)
         rows = torch.matmul(modes.reshape(-1, 6, 1, self.modes), layer).squeeze(2)  # sums of W_j, (m, 6, width)
         V = V.to(rows.dtype)
         if rows.shape[0] == 1:
