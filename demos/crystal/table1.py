@@ -72,8 +72,8 @@ CELL_MODES = 32  # per component, of the rows in 2-D
 OWN = [(10, "R", "L-U"), (10, "R", "C"), (50, "R", "F"), (50, "R", "U"), (50, "R", "L-U")]
 NOT_RUN = """
 Rows 2 to 10 (2DFFT) need other sets of the periodic cell, which `make_sets.py` does not make, and row 1 has 400 paths.
-Row 25 (rate exponent 5) needs a set with another material. Rows 17 to 19 and 24 have 8000 to 30 000 paths, more than the
-sets: they stand beside our largest number. Rows 20 to 23 cannot be read in our copy of the paper.
+Row 25 (rate exponent 5) needs a set with another material. Rows 17 to 19 and 24 have 8000 to 30 000 paths, more than
+the sets: they stand beside our largest number. Rows 20 to 23 cannot be read in our copy of the paper.
 """
 
 

@@ -126,7 +126,7 @@ class PCALaw(PointLaw):
         One row of weights serves all points, or each has its own.
         """
         modes = torch.matmul(weights.to(self.phi.dtype), self.phi.reshape(self.times, -1))
-        weight: Tensor = self.hidden[0].weight
+        weight: Tensor = self.hidden[0].weight  # type: ignore[assignment]
         layer = weight.reshape(self.width, 6, self.modes).permute(1, 2, 0)
         rows = torch.matmul(modes.reshape(-1, 6, 1, self.modes), layer).squeeze(2)  # sums of W_j, (m, 6, width)
         V = V.to(rows.dtype)
