@@ -172,6 +172,29 @@ def chosen(novelty: np.ndarray, paths: int, held_out: int, choice: str, seed: in
     return rest[:paths], held
 
 
+def solved(
+    law: Law, history: Path, like: Path, place: Path, paths: int, held_out: int, choice: str, seed: int, axes: int,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray, Path, Path]:  # fmt: skip
+    """Choose histories of a run and solve them; returns all novelties, the rows added, and the two new sets.
+
+    Args:
+        law: The law of the run.
+        history: Its file.
+        like: Data set whose polycrystal solves them.
+        place: Folder for the new sets.
+        paths, held_out, choice, seed: See `chosen`.
+        axes: Seed of the axes of the new paths.
+        steps: Their stored steps.
+    """
+    F, time = read_history(history)
+    novelty = novelty_along(law, F, time)
+    rows, others = chosen(novelty, paths, held_out, choice, seed)
+    new = solve("new", F[rows], time, like, place, axes, steps)
+    held = solve("held-out", F[others], time, like, place, axes + 1, steps)
+    return novelty, rows, new, held
+
+
 def continued(law: Path, data: Sequence[Path], output: Path, **options: Any) -> None:
     """Train a law on from its weights, of the same sizes and under the same name."""
     old = load_law(law)
@@ -226,34 +249,28 @@ def run(
         raise ValueError(f"choice must be one of {', '.join(CHOICES)}, got {choice}.")
     if (history is None) == (not simulation) or (rounds > 1 and not simulation):
         raise ValueError("Either history or simulation must be given, and a simulation for more than one round.")
-    folder, current, added = Path(store), Path(locate(law)), [Path(each) for each in data]
+    current, added = Path(locate(law)), [Path(each) for each in data]
     errors: list[float] = []
     entries: list[dict[str, Any]] = []
-    first = folder
     for k in range(rounds):
-        place = folder / f"round-{k + 1}"
-        F, time = read_history(simulate(simulation, current, place / "run") if simulation else Path(history or ""))
-        old = load_law(current)
-        novelty = novelty_along(old, F, time)
-        rows, others = chosen(novelty, paths, held_out, choice, seed)
-        new = solve("new", F[rows], time, added[0], place, seed + 2 * k, steps)
-        held = solve("held-out", F[others], time, added[0], place, seed + 2 * k + 1, steps)
-        first = held if k == 0 else first
-        before = error_on(old, held)
-        errors = errors or [before]
+        place = Path(store) / f"round-{k + 1}"
+        file = simulate(simulation, current, place / "run") if simulation else Path(history or "")
+        novelty, rows, new, held = solved(
+            load_law(current), file, added[0], place, paths, held_out, choice, seed, seed + 2 * k, steps
+        )
+        before = error_on(load_law(current), held)
         added += copies * [new]
         target = Path(output) if k == rounds - 1 else place / "law.pt"
         continued(current, added, target, epochs=epochs, learning_rate=learning_rate, seed=seed + k)
-        current = target
-        after = load_law(current)
-        own = error_on(after, held)
-        errors.append(own if k == 0 else error_on(after, first))
+        current, after = target, error_on(load_law(target), held)
+        first = held if k == 0 else Path(entries[0]["held_out"])
+        errors += [before, after] if k == 0 else [error_on(load_law(target), first)]
         entries.append({
             "novelty_added": float(novelty[rows].max()), "novelty_median": float(np.median(novelty)),
-            "beyond_one": float((novelty > 1).mean()), "error_before": before, "error_after": own,
+            "beyond_one": float((novelty > 1).mean()), "error_before": before, "error_after": after,
             "new": str(new), "held_out": str(held),
         })  # fmt: skip
-        logger.info("round %d: error %.3f before, %.3f after", k + 1, before, own)
+        logger.info("round %d: error %.3f before, %.3f after", k + 1, before, after)
     return {"errors": errors, "rounds": entries}
 
 
