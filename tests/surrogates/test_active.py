@@ -92,6 +92,7 @@ def test_every_round_makes_a_run_with_the_law_of_the_round_before(folder: Path) 
     assert found["rounds"][1]["error_after"] == pytest.approx(found["errors"][2], rel=0.5)
     law = load_law(folder / "last.pt")
     assert law.manifest.data.samples == 11 + 2 * 2 * 2  # two of three new paths, twice, in two rounds
+    assert law.manifest.errors["held_out_paths"] == 1 + 2  # and the third of each round once
     with pytest.raises(RuntimeError, match="simulate failed with exit code 1"):
         active.simulate(f"{sys.executable} -c 'raise SystemExit(1)'", folder / "law.pt", folder / "y")
     with pytest.raises(RuntimeError, match="must write"):
