@@ -1,17 +1,25 @@
 """Active learning: the most novel histories of a run are solved and added to the data, and the training goes on.
 
-    python3 -m surrogates.active LAW.pt --history paths.npz --data DIR --data DIR --store DIR --output NEW.pt
+    python3 -m surrogates.active LAW --history paths.npz --data DIR --data DIR --store DIR --output NEW.pt
+    python3 -m surrogates.active LAW --simulate "python3 anvil.py --law {law} --record 200 --output {folder}" \\
+        --rounds 3 --data DIR --data DIR --store DIR --output NEW.pt
 
 `paths.npz` holds the deformation of points of a run with the law (`demos/taylor_anvil.py --record 200`). The law is led
-along all of them. Those with the largest novelty are solved with the polycrystal that made the first data set, and the
-training continues from the weights of the law with all data. Other points of the run, drawn at random, are solved as
-well and never trained on: the error on them before and after is printed. Repeat the run with the new law, and the
-command with its history, for another round; `--data` then takes the sets of the former rounds, too.
+along all of them. Some of them, drawn at random, are held out: they are solved and never trained on. Of the others,
+those with the largest novelty are solved with the polycrystal that made the first data set, and the training continues
+from the weights of the law with all data; the new paths count several times, since they are few.
+
+`--simulate` is the command of the run: `{law}` and `{folder}` in it are replaced by the law and by the folder into
+which the command writes `paths.npz`. Then every round makes a run of its own with the law of the round before. The
+errors are those on the held-out points of the first run, before and after each round, and those of each law on its own
+run.
 """
 
 import argparse
 import json
 import logging
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +51,7 @@ CRYSTAL = ("texture", "grains", "grain_seed", "symmetry", "fibre_spread", "slip"
 #: Options of the old law that the new one keeps.
 KEPT = ("elements", "memory", "width", "mixed", "products", "basis", "limit")
 EVERY = 5  # steps between two looks at the novelty
+CHOICES = ("novel", "random")
 
 
 @small_batches()
@@ -105,58 +114,164 @@ def error_on(law: Law, data: Path) -> float:
     return float(torch.cat(found).mean())
 
 
+def read_history(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """F (n, T, 3, 3) and time (T,), s, from zero, of the points of a run.
+
+    Raises:
+        ValueError: The file holds no such arrays.
+    """
+    arrays = read_arrays(path)
+    if not {"F", "time"} <= set(arrays) or arrays["time"].ndim != 1:
+        raise ValueError(f"history must hold F (n, T, 3, 3) and time (T,), and {path} does not.")
+    return arrays["F"], arrays["time"] - arrays["time"][0]
+
+
+def simulate(command: str, law: Path, folder: Path) -> Path:
+    """Make a run with a law; returns the file with the histories of its points.
+
+    Args:
+        command: Its command, with `{law}` and `{folder}` for the artifact and for the folder of its results.
+        law: The artifact.
+        folder: The folder.
+
+    Raises:
+        RuntimeError: The command failed, or wrote no `paths.npz`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [word.replace("{law}", str(law)).replace("{folder}", str(folder)) for word in shlex.split(command)]
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"simulate failed with exit code {done.returncode}: {last}")
+    if not (folder / "paths.npz").is_file():
+        raise RuntimeError(f"simulate must write {folder / 'paths.npz'}, and did not.")
+    return folder / "paths.npz"
+
+
+def chosen(novelty: np.ndarray, paths: int, held_out: int, choice: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the histories to add, and of those to hold out, which are drawn first.
+
+    Args:
+        novelty: (n,).
+        paths: Number to add: the most novel ones, or any.
+        held_out: Number to hold out.
+        choice: One of `CHOICES`.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: There are fewer histories.
+    """
+    if paths + held_out > len(novelty):
+        raise ValueError(
+            f"paths and held_out must be at most the {len(novelty)} histories, got {paths} and {held_out}."
+        )
+    order = np.random.default_rng(seed).permutation(len(novelty))
+    held, rest = order[:held_out], order[held_out:]
+    if choice == "novel":
+        rest = rest[np.argsort(-novelty[rest], kind="stable")]
+    return rest[:paths], held
+
+
+def solved(
+    law: Law, history: Path, like: Path, place: Path, paths: int, held_out: int, choice: str, seed: int, axes: int,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray, Path, Path]:  # fmt: skip
+    """Choose histories of a run and solve them; returns all novelties, the rows added, and the two new sets.
+
+    Args:
+        law: The law of the run.
+        history: Its file.
+        like: Data set whose polycrystal solves them.
+        place: Folder for the new sets.
+        paths, held_out, choice, seed: See `chosen`.
+        axes: Seed of the axes of the new paths.
+        steps: Their stored steps.
+    """
+    F, time = read_history(history)
+    novelty = novelty_along(law, F, time)
+    rows, others = chosen(novelty, paths, held_out, choice, seed)
+    new = solve("new", F[rows], time, like, place, axes, steps)
+    held = solve("held-out", F[others], time, like, place, axes + 1, steps)
+    return novelty, rows, new, held
+
+
+def continued(law: Path, data: Sequence[Path], output: Path, **options: Any) -> None:
+    """Train a law on from its weights, of the same sizes and under the same name."""
+    old = load_law(law)
+    config = old.manifest.training.details.get("config", {})
+    kept = {name: config[name] for name in KEPT if name in config}
+    surrogates.train.run(
+        "recurrent", data=list(data), output=output, name=old.manifest.name, initial=str(law),
+        command=f"surrogates.active.run({str(law)!r})", **kept, **options,
+    )  # fmt: skip
+
+
 def run(
-    law: str | Path, *, history: str | Path, data: Sequence[str | Path], store: str | Path, output: str | Path,
-    paths: int = 32, held_out: int = 16, epochs: int = 20, learning_rate: float = 3e-4, steps: int = 600, seed: int = 0,
+    law: str | Path, *, data: Sequence[str | Path], store: str | Path, output: str | Path,
+    history: str | Path | None = None, simulation: str = "", rounds: int = 1, paths: int = 32, held_out: int = 16,
+    choice: str = "novel", copies: int = 8, epochs: int = 20, learning_rate: float = 3e-4, steps: int = 600,
+    seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """One round; the same as the command, from Python.
+    """Some rounds; the same as the command, from Python.
 
     Args:
         law: The artifact.
-        history: File with F (n, T, 3, 3) and time (T,), s, of points of a run.
         data: The data sets of the law; the first says which polycrystal solves the new paths.
-        store: Folder for the new sets.
+        store: Folder for the new sets, and for the runs and the laws of the rounds.
         output: The new artifact.
-        paths: Number of the most novel histories that are added.
+        history: File with F (n, T, 3, 3) and time (T,), s, of points of a run; for one round.
+        simulation: Command of a run instead, see `simulate`.
+        rounds: Number of rounds; more than one need a simulation.
+        paths: Number of the most novel histories that are added in a round.
         held_out: Number of other histories on which the error is measured.
+        choice: "novel" adds the most novel histories, "random" any, to compare.
+        copies: How often the new paths count in the training.
         epochs: Passes over all data.
         learning_rate: First learning rate.
         steps: Stored steps of a new path.
         seed: Seed of the choice, of the axes of the new paths and of the training.
 
     Returns:
-        Largest novelty of the chosen and of all histories, error on the held-out histories before and after, and the
-        folders of the new sets.
+        errors: Error on the held-out histories of the first run, before and after each round.
+        rounds: For each round the largest novelty of the added histories, the median of all and the fraction beyond
+            one, the error on the held-out histories of its own run before and after, and the folders of the new sets.
 
     Raises:
         ValueError: An argument does not fit.
+        RuntimeError: The simulation failed.
     """
-    for name, value in (("paths", paths), ("held_out", held_out), ("epochs", epochs), ("steps", steps)):
-        check_count(name, value)
-    arrays = read_arrays(Path(history))
-    if not {"F", "time"} <= set(arrays) or arrays["time"].ndim != 1:
-        raise ValueError(f"history must hold F (n, T, 3, 3) and time (T,), and {history} does not.")
-    F, time = arrays["F"], arrays["time"] - arrays["time"][0]
-    if paths + held_out > len(F):
-        raise ValueError(f"paths and held_out must be at most the {len(F)} histories, got {paths} and {held_out}.")
-    old, folder = load_law(locate(law)), Path(store)
-    novelty = novelty_along(old, F, time)
-    order = np.argsort(-novelty, kind="stable")
-    others = np.random.default_rng(seed).permutation(order[paths:])[:held_out]
-    new = solve("new", F[order[:paths]], time, Path(data[0]), folder, seed, steps)
-    held = solve("held-out", F[others], time, Path(data[0]), folder, seed + 1, steps)
-    before = error_on(old, held)
-    config = old.manifest.training.details.get("config", {})
-    surrogates.train.run(
-        "recurrent", data=[*data, new], output=output, name=old.manifest.name, initial=str(locate(law)), epochs=epochs,
-        learning_rate=learning_rate, seed=seed, command=f"surrogates.active.run({str(law)!r})",
-        **{name: config[name] for name in KEPT if name in config},
-    )  # fmt: skip
-    after = error_on(load_law(output), held)
-    return {
-        "novelty_chosen": float(novelty[order[:paths]].max()), "novelty_median": float(np.median(novelty)),
-        "error_before": before, "error_after": after, "new": str(new), "held_out": str(held),
+    counts = {
+        "paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds, "copies": copies,
     }  # fmt: skip
+    for name, value in counts.items():
+        check_count(name, value)
+    if choice not in CHOICES:
+        raise ValueError(f"choice must be one of {', '.join(CHOICES)}, got {choice}.")
+    if (history is None) == (not simulation) or (rounds > 1 and not simulation):
+        raise ValueError("Either history or simulation must be given, and a simulation for more than one round.")
+    current, added = Path(locate(law)), [Path(each) for each in data]
+    errors: list[float] = []
+    entries: list[dict[str, Any]] = []
+    for k in range(rounds):
+        place = Path(store) / f"round-{k + 1}"
+        file = simulate(simulation, current, place / "run") if simulation else Path(history or "")
+        novelty, rows, new, held = solved(
+            load_law(current), file, added[0], place, paths, held_out, choice, seed, seed + 2 * k, steps
+        )
+        before = error_on(load_law(current), held)
+        added += copies * [new]
+        target = Path(output) if k == rounds - 1 else place / "law.pt"
+        continued(current, added, target, epochs=epochs, learning_rate=learning_rate, seed=seed + k)
+        current, after = target, error_on(load_law(target), held)
+        first = held if k == 0 else Path(entries[0]["held_out"])
+        errors += [before, after] if k == 0 else [error_on(load_law(target), first)]
+        entries.append({
+            "novelty_added": float(novelty[rows].max()), "novelty_median": float(np.median(novelty)),
+            "beyond_one": float((novelty > 1).mean()), "error_before": before, "error_after": after,
+            "new": str(new), "held_out": str(held),
+        })  # fmt: skip
+        logger.info("round %d: error %.3f before, %.3f after", k + 1, before, after)
+    return {"errors": errors, "rounds": entries}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,12 +279,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="surrogates.active", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("law", type=Path, metavar="LAW", help="the artifact of a recurrent law")
-    add("--history", type=Path, required=True, metavar="FILE", help="histories of points of a run (.npz, HDF5)")
+    add("--history", type=Path, metavar="FILE", help="histories of points of a run (.npz, HDF5)")
+    add(
+        "--simulate", dest="simulation", default="", metavar="COMMAND", help="command of a run, with {law} and {folder}"
+    )
+    add("--rounds", type=int, default=1, metavar="N", help="rounds, each with a run of its own (default: 1)")
     add("--data", type=Path, action="append", required=True, metavar="DIR", help="data set of the law; may be repeated")
     add("--store", type=Path, required=True, metavar="DIR", help="folder for the new data sets")
     add("--output", type=Path, required=True, metavar="FILE", help="the new artifact")
     add("--paths", type=int, default=32, metavar="N", help="most novel histories to add (default: 32)")
     add("--held-out", type=int, default=16, metavar="N", help="other histories to measure the error on (default: 16)")
+    add("--choice", default="novel", choices=CHOICES, help="which histories are added (default: novel)")
+    add("--copies", type=int, default=8, metavar="N", help="how often new paths count in the training (default: 8)")
     add("--epochs", type=int, default=20, metavar="N", help="passes over all data (default: 20)")
     add("--learning-rate", type=float, default=3e-4, metavar="X", help="first learning rate (default: 3e-4)")
     add("--steps", type=int, default=600, metavar="N", help="stored steps of a new path (default: 600)")

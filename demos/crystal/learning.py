@@ -34,8 +34,12 @@ from surrogates.path.properties import (
 )
 from surrogates.training.checkpoint import Checkpoint
 
-#: Sets of the protocols of table 1: random and fixed intervals, uniaxial, loading and unloading, cavity.
-PROTOCOLS = {"R": "", "F": "-fixed", "U": "-uniaxial", "L-U": "-load-unload", "C": "-cavity"}
+#: Sets of the protocols of table 1: random and fixed intervals, uniaxial, loading and unloading, cavity; and random
+#: intervals of the periodic cell in 2-D, another material.
+PROTOCOLS = {
+    "R": "taylor-{}", "F": "taylor-{}-fixed", "U": "taylor-{}-uniaxial", "L-U": "taylor-{}-load-unload",
+    "C": "taylor-{}-cavity", "2D-R": "cell-{}",
+}  # fmt: skip
 #: Training paths of the paper by strain, the smallest number of several.
 PAPER_PATHS = {10: 3200, 50: 4000}
 #: What is learned: fields of the configuration.
@@ -60,28 +64,34 @@ class Network:
     modes: int
     width: int
     route: str
+    steps: int  # updates asked for; whole epochs are trained
 
 
 def named(network: Network) -> str:
     """A short name, also of the file."""
     n = network
-    return f"{n.strain}-{n.protocol}-{n.paths}-{n.modes}-{n.width}-{n.route}"
+    return f"{n.strain}-{n.protocol}-{n.paths}-{n.modes}-{n.width}-{n.route}-{n.steps}"
 
 
 def set_name(protocol: str, strain: int) -> str:
     """The folder of a protocol at a strain in per cent."""
-    return f"taylor-{strain}{PROTOCOLS[protocol]}"
+    return PROTOCOLS[protocol].format(strain)
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two protocols are of the same material."""
+    return one.startswith("2D") == other.startswith("2D")
 
 
 def operations(network: Network, depth: int) -> tuple[int, int]:
     """Weights of a network, and multiplications and additions of one on-line evaluation at a point.
 
-    On-line the code of the history so far and its continuation take four operations a number, and only one row of the
-    decoder is needed, which the output layer absorbs: six rows instead of six times the modes.
+    On-line the first layer absorbs the encoder: of it, the products of the six strains and of their six rates remain.
+    Only one row of the decoder is needed, which the output layer absorbs: six rows instead of six times the modes.
     """
     m, w = 6 * network.modes, network.width
     weights = m * w + (depth - 1) * w * w + depth * w + w * m
-    return weights, 2 * (4 * m + m * w + (depth - 1) * w * w + 6 * w)
+    return weights, 2 * (12 * w + (depth - 1) * w * w + 6 * w)
 
 
 class Study:
@@ -104,17 +114,22 @@ class Study:
             return
         partial = self.options.allow_partial
         count = sum(len(part) for part in load_samples([path], 1, allow_partial=partial))
-        held = min(self.options.tests, count // 5) if protocol in "RF" else count - 1
+        held = min(self.options.tests, count // 5) if protocol in ("R", "F", "2D-R") else count - 1
         self.sets[protocol, strain] = load_samples([path], max(1, held), allow_partial=partial)
 
     def tests(self, protocol: str, strain: int) -> Samples:
         """Test paths of a protocol."""
         return self.sets[protocol, strain][1][: self.options.tests]
 
+    def protocols(self, network: Network) -> list[str]:
+        """The protocols that a network can be tested on: of its strain and material."""
+        strain, own = network.strain, network.protocol
+        return [p for p in PROTOCOLS if (p, strain) in self.sets and alike(p, own)]
+
     def config(self, network: Network, paths: int) -> PCANetConfig:
         """The configuration of a network."""
         o = self.options
-        epochs = ceil(o.updates / ceil(paths / o.batch))
+        epochs = ceil(network.steps / ceil(paths / o.batch))
         return PCANetConfig(
             modes=network.modes, width=network.width, epochs=epochs, batch=o.batch, learning_rate=o.rate,
             final_rate=o.rate / 100, optimiser=o.optimiser, **ROUTES[network.route],
@@ -145,7 +160,7 @@ class Study:
         spent = time.process_time() - start
         if done:
             found = json.loads(files[1].read_text())
-            if set(found["tests"]) == {p for p, strain in self.sets if strain == network.strain}:
+            if set(found["tests"]) == set(self.protocols(network)):
                 return found, (model, config)
         else:
             minutes = spent / 60 * config.epochs / max(1, config.epochs - before)
@@ -158,14 +173,13 @@ class Study:
         """Errors of a network on its training paths and on all test protocols of its strain."""
         weights, count = operations(network, config.depth)
         tests = {}
-        for protocol in PROTOCOLS:
-            if (protocol, network.strain) in self.sets:
-                held = self.tests(protocol, network.strain)
-                tests[protocol] = {
-                    **pca_net.evaluate(model, held, config, "whole"), **self.mode_errors(model, held, config),
-                    "paths": len(held),
-                }  # fmt: skip
-                assert tests[protocol]["full"] >= 0.99 * tests[protocol]["best"]
+        for protocol in self.protocols(network):
+            held = self.tests(protocol, network.strain)
+            tests[protocol] = {
+                **pca_net.evaluate(model, held, config, "whole"), **self.mode_errors(model, held, config),
+                "paths": len(held),
+            }  # fmt: skip
+            assert tests[protocol]["full"] >= 0.99 * tests[protocol]["best"]
         own = self.tests(network.protocol, network.strain)[:ONLINE]
         online = pca_net.evaluate(model, own, config)
         tests[network.protocol] |= {f"{key}_online": online[key] for key in ("full", "deviatoric")}

@@ -14,6 +14,7 @@ from surrogates.tensors import deviator
 
 COMPONENTS = ("11", "22", "33")
 GPA = 1e9
+FIELDS = ("strain", "route", "paths", "width", "modes", "steps")
 
 
 def best_of(results: dict[str, Any], strain: int) -> str:
@@ -46,7 +47,7 @@ def draw_against(axis: Axes, results: dict[str, Any], key: str, label: str) -> N
     groups: dict[tuple[Any, ...], list[tuple[float, float, float]]] = {}
     for net in results["networks"].values():
         if net["protocol"] == "R":
-            rest = tuple(net[name] for name in ("strain", "route", "paths", "width", "modes") if name != key)
+            rest = tuple(net[name] for name in FIELDS if name != key)
             test = net["tests"]["R"]
             groups.setdefault(rest, []).append((net[key], 100 * test["full"], 100 * test["deviatoric"]))
     many = {rest: sorted(points) for rest, points in groups.items() if len(points) > 1}
@@ -67,18 +68,33 @@ def draw_against(axis: Axes, results: dict[str, Any], key: str, label: str) -> N
 
 def draw_errors(results: dict[str, Any], study: Study, models: dict[str, Any], path: Path) -> None:
     """A test path, and errors against paths, width and sampling."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
+    figure, axes = plt.subplots(2, 4, figsize=(15, 6.5), layout="constrained")
     draw_path(axes[0, 0], axes[0, 1], results, study, models)
     draw_against(axes[0, 2], results, "paths", "training paths")
+    draw_against(axes[0, 3], results, "steps", "updates")
     draw_against(axes[1, 0], results, "width", "width of the hidden layers")
     draw_against(axes[1, 1], results, "modes", "modes per component")
+    o = study.options
     for name, row in results["resolution"].items():
-        if any(name.endswith(f"-{study.options.width}-{route}") for route in ROUTES):
+        if any(name.endswith(f"-{o.width}-{route}-{o.updates}") for route in ROUTES):
             axes[1, 2].semilogx([int(n) for n in row], [100 * e for e in row.values()], "o-", label=name)
     axes[1, 2].set(xlabel="steps at which the path is known", ylabel="test error, full, %", ylim=(0, None))
     axes[1, 2].legend(fontsize=6)
     axes[1, 2].grid(alpha=0.3)
+    draw_cost(axes[1, 3], results, max(o.strains))
     figure.savefig(path, dpi=75)
+
+
+def draw_cost(axis: Axes, results: dict[str, Any], strain: int) -> None:
+    """On-line error of the deviator against the operations of one evaluation, one colour per route."""
+    for colour, route in enumerate(ROUTES):
+        nets = [net for net in results["networks"].values() if (net["strain"], net["route"]) == (strain, route)]
+        points = [(n["operations"], 100 * n["tests"]["R"]["deviatoric_online"]) for n in nets if n["protocol"] == "R"]
+        if points:
+            axis.loglog(*zip(*points, strict=True), f"C{colour}o", label=route)
+    axis.set(xlabel="operations per evaluation", ylabel="on-line error, deviator, %")
+    axis.legend(fontsize=7)
+    axis.grid(alpha=0.3, which="both")
 
 
 def draw_properties(curves: dict[str, Any], laws: list[str], path: Path) -> None:

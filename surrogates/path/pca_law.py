@@ -1,20 +1,23 @@
 """PCA-Net on-line: the history map of paper 1 as a law with state, no stored history, and with a free time step.
 
-The encoder is linear in the history, code_m = sum_j Phi_jm U(t_j) over the times t_j of the data. Hence the code of
-"the history so far, then held (or continued linearly) to the end of the window" is the part of the times passed,
-accumulated step by step, and two tabulated sums S0, S1 of the modes over the times to come:
+The encoder is linear in the history, code_m = sum_j Phi_jm U(t_j) over the times t_j of the data, and the first layer
+is linear in the code. So the first layer absorbs the encoder: with W_j = W Phi_j, what it adds to its base for "the
+history so far, then held (or continued linearly) to the end of the window" is the part h of the times passed,
+accumulated step by step, and two sums over the times to come:
 
-    code = c_n + (U_n - r t_n) (A0(t) - A0(t_n)) + r (A1(t) - A1(t_n))  =: c,    r = (U - U_n)/(t - t_n)
-         + U S0(t)                                 held, or
-         + (U - r t) S0(t) + r S1(t)               continued linearly
+    h = h_n + sum_{t_n < t_j <= t} W_j (U_n + r (t_j - t_n)),    r = (U - U_n)/(t - t_n)
+    x = h + sum_{t_j > t} W_j U                                  held, or
+    x = h + sum_{t_j > t} W_j (U + r (t_j - t))                  continued linearly
 
-with A0(t) = sum_{t_j <= t} Phi_j, A1(t) = sum_{t_j <= t} t_j Phi_j, S0 = A0(T) - A0(t), S1 = A1(T) - A1(t). This is
-exact for the history that is linear between the solver's steps, sampled at the times of the data, for any steps.
+This is exact for the history that is linear between the solver's steps, sampled at the times of the data, for any
+steps. The state is h, one number per neuron of the first layer, whatever the number of modes. All points of a host have
+one time, so that the sums of W_j, six rows, are made once for all of them; and so is the one row of the decoder that is
+needed, which the output layer absorbs. What remains per point are the products of the hidden layers among themselves.
 
 Virgin state: all is done in differences from the history that stays at the identity, layer by layer, so that the
 stress of that history is exactly zero at every time. The network is trained in the same form.
 
-Beyond the window the law has no data. Its time then stays at T: the accumulated code is frozen, only the
+Beyond the window the law has no data. Its time then stays at T: what was accumulated is frozen, only the
 last sample of the history follows the present strain, and `observe` shows `window_used` > 1. It is not valid there.
 
 References:
@@ -44,15 +47,19 @@ class Shifted(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Change of the layer's output (n, width) for a change x (n, inputs) of its input."""
-        y = self.base + torch.matmul(x, self.weight.t())
+        return self.activate(torch.matmul(x, self.weight.t()))
+
+    def activate(self, y: Tensor) -> Tensor:
+        """Change of the layer's output (n, width) for a change y (n, width) before activation."""
         # Expanded, so that both activations take the same vector instructions and cancel to the last bit.
-        return torch.selu(y) - torch.selu(self.base.expand_as(y).contiguous())
+        return torch.selu(self.base + y) - torch.selu(self.base.expand_as(y).contiguous())
 
 
 class PCALaw(PointLaw):
     """The on-line PCA-Net.
 
-    State, float64: accumulated code (6 d), strain V = U - I at the last step (6, Mandel), time (s), largest |V| so far.
+    State, float64: what the first layer has from the times passed (width), strain V = U - I at the last step (6,
+    Mandel), time (s), largest |V| so far.
 
     Args:
         phi: encoder (T, 6, d), one set of modes per component, at evenly spaced times.
@@ -85,10 +92,8 @@ class PCALaw(PointLaw):
     ) -> None:
         super().__init__()
         self.times, self.modes = int(phi.shape[0]), int(phi.shape[2])
-        s = torch.linspace(0.0, 1.0, self.times, dtype=torch.float64).reshape(-1, 1, 1)
-        zero = torch.zeros(1, 6, self.modes, dtype=torch.float64)
-        self.A0 = torch.nn.Buffer(torch.cat([zero, phi.double().cumsum(0)]))  # row k: sum over the first k times
-        self.A1 = torch.nn.Buffer(torch.cat([zero, (s * phi.double()).cumsum(0)]))
+        self.width = int(hidden[0].weight.shape[0])
+        self.phi = torch.nn.Buffer(phi.clone())
         self.psi = torch.nn.Buffer(psi.clone())
         self.hidden = torch.nn.ModuleList(hidden)
         self.output = torch.nn.Parameter(output.clone(), requires_grad=False)
@@ -97,9 +102,9 @@ class PCALaw(PointLaw):
 
     def describe(self) -> dict[str, Any]:
         """The entries of the manifest for the state, the observed fields and the window."""
-        size = 6 * self.modes
+        size = self.width
         fields = [
-            ("code", 0, [6, self.modes]),
+            ("first_layer", 0, [size]),
             ("strain", size, [6]),
             ("time", size + 6, []),
             ("strain_peak", size + 7, []),
@@ -112,44 +117,57 @@ class PCALaw(PointLaw):
 
     @torch.jit.export
     def initial_state(self, n: int) -> Tensor:
-        """Virgin state (n, k): zero, since the code is relative to the history that stays at the identity."""
-        return torch.zeros(n, 6 * self.modes + 8, dtype=torch.float64, device=self.A0.device)
+        """Virgin state (n, k): zero, since all is relative to the history that stays at the identity."""
+        return torch.zeros(n, self.width + 8, dtype=torch.float64, device=self.phi.device)
+
+    def first_layer(self, weights: Tensor, V: Tensor) -> Tensor:
+        """What the first layer gets, (n, width), from a strain V (n, 6) at all times of the data with weights (m, T).
+
+        One row of weights serves all points, or each has its own.
+        """
+        modes = torch.matmul(weights.to(self.phi.dtype), self.phi.reshape(self.times, -1))
+        weight: Tensor = self.hidden[0].weight  # type: ignore[assignment]
+        layer = weight.reshape(self.width, 6, self.modes).permute(1, 2, 0)
+        rows = torch.matmul(modes.reshape(-1, 6, 1, self.modes), layer).squeeze(2)  # sums of W_j, (m, 6, width)
+        V = V.to(rows.dtype)
+        if rows.shape[0] == 1:
+            return torch.matmul(V, rows[0])
+        return torch.matmul(V.unsqueeze(1), rows).squeeze(1)
 
     @torch.jit.export
     def encode(self, V: Tensor, state: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Accumulated code and code of the padded history, both (n, 6, d), for strain V (n, 6) at new times t (n,)."""
-        m = 6 * self.modes
+        """First layer from the times passed, and from the padded history, (n, width), for V (n, 6) at new times t."""
+        m = self.width
         V_n, t_n = state[:, m : m + 6], state[:, m + 6]
-        s = (t / self.window).clamp(max=1.0)
-        s_n = (t_n / self.window).clamp(max=1.0)
-        ds = (s - s_n).unsqueeze(1)
+        s = (t / self.window).clamp(max=1.0).unsqueeze(1)
+        s_n = (t_n / self.window).clamp(max=1.0).unsqueeze(1)
+        ds = s - s_n
         moving = ds > 0.0
         rate = torch.where(moving, (V - V_n) / torch.where(moving, ds, torch.ones_like(ds)), torch.zeros_like(V))
-        # Times passed; the last one never is, so that its sample follows the present strain at and after the end.
-        k = (s * float(self.times - 1)).floor().long().clamp(max=self.times - 2) + 1
-        k_n = (s_n * float(self.times - 1)).floor().long().clamp(max=self.times - 2) + 1
-        if k.numel() > 0 and bool((k == k[0]).all()) and bool((k_n == k_n[0]).all()):
-            k, k_n = k[0:1], k_n[0:1]  # a host steps all points at one time: one row serves them all
-        A0, A1 = self.A0[k].to(V.dtype), self.A1[k].to(V.dtype)
-        code = state[:, :m].reshape(-1, 6, self.modes)
-        slope = rate.unsqueeze(2)
-        if bool((k != k_n).any()):  # most steps of a solver pass no time of the data
-            start = (V_n - rate * s_n.unsqueeze(1)).unsqueeze(2)
-            code = code + start * (A0 - self.A0[k_n].to(V.dtype)) + slope * (A1 - self.A1[k_n].to(V.dtype))
-        S0 = self.A0[-1:].to(V.dtype) - A0
+        if s.numel() > 0 and bool((s == s[0]).all()) and bool((s_n == s_n[0]).all()):
+            s, s_n = s[0:1], s_n[0:1]  # a host steps all points at one time: one row serves them all
+        last = float(self.times - 1)
+        j = torch.arange(self.times, dtype=V.dtype, device=V.device).unsqueeze(0)
+        # The last time is never passed, so that its sample follows the present strain at and after the end.
+        future = torch.logical_or(j > s * last, j == last)
+        passed = torch.logical_and(torch.logical_not(future), j > s_n * last)
+        first = state[:, :m]
+        if bool(passed.any()):  # most steps of a solver pass no time of the data
+            past = passed.to(V.dtype)
+            change = self.first_layer(past, V_n) + self.first_layer(past * (j / last - s_n), rate)
+            first = first + change.to(first.dtype)
+        ahead = future.to(V.dtype)
+        padded = first.to(self.phi.dtype) + self.first_layer(ahead, V)
         if self.linear:
-            S1 = self.A1[-1:].to(V.dtype) - A1
-            padded = code + (V - rate * s.unsqueeze(1)).unsqueeze(2) * S0 + slope * S1
-        else:
-            padded = code + V.unsqueeze(2) * S0
-        return code, padded
+            padded = padded + self.first_layer(ahead * (j / last - s), rate)
+        return first, padded
 
     @torch.jit.export
-    def decode(self, code: Tensor, t: Tensor) -> Tensor:
-        """Stress (n, 6) (Mandel, network units) at times t (n,) that the network gives for codes (n, 6, d)."""
-        x = code.reshape(-1, 6 * self.modes).to(self.output.dtype)
-        for layer in self.hidden:
-            x = layer(x)
+    def decode(self, first: Tensor, t: Tensor) -> Tensor:
+        """Stress (n, 6) (Mandel, network units) at times t (n,) for what the first layer gets, (n, width)."""
+        x = first
+        for k, layer in enumerate(self.hidden):
+            x = layer.activate(x) if k == 0 else layer(x)
         s = (t / self.window).clamp(max=1.0) * float(self.times - 1)
         j = s.floor().long().clamp(max=self.times - 2)
         w = (s - j).to(x.dtype).reshape(-1, 1, 1)
@@ -171,9 +189,9 @@ class PCALaw(PointLaw):
         R = rotation(F_bar)
         U = torch.matmul(R.transpose(1, 2), F_bar if self.isochoric_measure else F)
         V = to_vector(0.5 * (U + U.transpose(1, 2)) - torch.eye(3, dtype=F.dtype, device=F.device))
-        m = 6 * self.modes
+        m = self.width
         t = state[:, m + 6] + dt
-        code, padded = self.encode(V, state, t)
+        first, padded = self.encode(V, state, t)
         stress = self.stress_scale * self.decode(padded, t).to(F.dtype)
         if not self.full_stress:
             stress = deviator(stress)
@@ -182,11 +200,11 @@ class PCALaw(PointLaw):
         bulk = 0.0 if self.full_stress else self.bulk
         P = first_piola(F, J, R, to_matrix(stress), bulk)
         peak = torch.maximum(state[:, m + 7], (V * V).detach().sum(dim=1).sqrt())
-        new_state = torch.cat([code.reshape(-1, m), V, t.unsqueeze(1), peak.unsqueeze(1)], dim=1)
+        new_state = torch.cat([first, V, t.unsqueeze(1), peak.unsqueeze(1)], dim=1)
         return P, new_state
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
         """Trust (n, 2): part of the window used and part of the trained strain used; above 1 is out of range."""
-        m = 6 * self.modes
+        m = self.width
         return torch.stack([state[:, m + 6] / self.window, state[:, m + 7] / self.strain_max], dim=1)

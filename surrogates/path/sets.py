@@ -36,9 +36,12 @@ class Sets:
 
 
 def load_sets(paths: Sequence[str | Path], held_out: int | None, *, allow_partial: bool) -> tuple[Sets, Sets]:
-    """Read data sets and split each; see `surrogates.path.data.load_samples`."""
-    pairs = [load_samples([path], held_out, allow_partial=allow_partial) for path in paths]
-    return Sets(tuple(train for train, _ in pairs)), Sets(tuple(held for _, held in pairs))
+    """Read data sets and split each; see `surrogates.path.data.load_samples`.
+
+    A set that is given several times counts as often in the training, and once among the held-out paths.
+    """
+    pairs = {path: load_samples([path], held_out, allow_partial=allow_partial) for path in dict.fromkeys(paths)}
+    return Sets(tuple(pairs[path][0] for path in paths)), Sets(tuple(held for _, held in pairs.values()))
 
 
 def label(samples: Samples) -> str:

@@ -30,9 +30,9 @@ def closed_form(seed: int, count: int) -> Samples:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder whose sets are those of the closed-form law; that of the cavity is missing."""
+    """Folder whose sets are those of the closed-form law; those of the cavity and of the cell are missing."""
     for seed, protocol in enumerate(learning.PROTOCOLS):
-        if protocol != "C":
+        if protocol not in ("C", "2D-R"):
             (tmp_path / "sets" / learning.set_name(protocol, 10)).mkdir(parents=True)
             (tmp_path / "sets" / learning.set_name(protocol, 10) / "dataset.json").write_text(str(seed))
 
@@ -49,14 +49,14 @@ def test_table_pictures_and_summary_are_written_and_kept(data: Path, tmp_path: P
     assert table1.main(words) == 0
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["missing"] == ["taylor-10-cavity"]
+    assert summary["missing"] == ["taylor-10-cavity", "cell-10"]
     assert [(net["protocol"], net["paths"], net["route"]) for net in summary["networks"].values()] == [
         ("R", 32, "paper"), ("R", 32, "turned"), ("R", 32, "isochoric"), ("F", 32, "paper"), ("R", 8, "paper"),
     ]  # fmt: skip
     for net in summary["networks"].values():
         assert set(net["tests"]) == {"R", "F", "U", "L-U"}
         assert net["updates"] == 30 and net["training"]["full"] < 0.9
-    isochoric, paper = (summary["networks"][f"10-R-3200-10-16-{route}"] for route in ("isochoric", "paper"))
+    isochoric, paper = (summary["networks"][f"10-R-3200-10-16-{route}-30"] for route in ("isochoric", "paper"))
     assert isochoric["tests"]["R"]["full"] < 0.2 * paper["tests"]["R"]["full"]  # its pressure is exact
     table = (out / "table.md").read_text()
     assert "| 11 | 10 % | R, R | 3200 | 32 | 0.18, 0.46 |" in table and "| 50 %" not in table
@@ -74,7 +74,7 @@ def test_table_pictures_and_summary_are_written_and_kept(data: Path, tmp_path: P
 
 def test_a_stopped_network_continues_and_another_configuration_has_its_own(data: Path, tmp_path: Path) -> None:
     out = ["--data", str(data), "--output", str(tmp_path / "out")]
-    network = learning.Network(10, "R", 3200, 10, 16, "paper")
+    network = learning.Network(10, "R", 3200, 10, 16, "paper", 30)
     whole = learning.Study(table1.parse([*out, *WORDS])).result(network)
     assert whole is not None
     (file,) = (tmp_path / "out" / "networks").glob("*.json")
@@ -86,14 +86,36 @@ def test_a_stopped_network_continues_and_another_configuration_has_its_own(data:
     assert len(list(file.parent.glob("*.json"))) == 2
 
 
+def test_networks_of_the_cell_are_tested_on_the_cell_alone(data: Path, tmp_path: Path) -> None:
+    (data / "cell-10").mkdir()
+    (data / "cell-10" / "dataset.json").write_text("7")
+    o = table1.parse(["--data", str(data), "--output", str(tmp_path / "out"), *WORDS, "--modes", "40"])
+    cell = table1.standard(o, 10, "2D-R", "paper")
+    assert cell in table1.networks(o) and cell.modes == 32 and cell.steps == 30
+    study = learning.Study(o)
+    assert study.protocols(cell) == ["2D-R"]
+    assert study.protocols(table1.standard(o, 10, "R", "paper")) == ["R", "F", "U", "L-U"]
+    found = study.result(cell)
+    assert found is not None and set(found[0]["tests"]) == {"2D-R"}
+
+
+def test_other_networks_differ_in_one_thing_each(tmp_path: Path) -> None:
+    words = ["--updates", "90", "--extra-updates", "30", "--lengths", "60", "--sizes", "9", "--extra", "isochoric"]
+    found = table1.networks(table1.parse([*words, "--output", str(tmp_path)]))
+    base = table1.standard(table1.parse(words), 50, "R", "isochoric")
+    assert base in found  # that of the table, of 90 updates
+    others = {(n.paths, n.steps) for n in found if n.strain == 50 and n.route == "isochoric"}
+    assert others == {(4000, 90), (9, 30), (4000, 30), (4000, 60)}
+
+
 @pytest.mark.parametrize(("modes", "width"), [(10, 16), (7, 33)])
 def test_weights_are_counted(modes: int, width: int) -> None:
-    network = learning.Network(10, "R", 10, modes, width, "paper")
+    network = learning.Network(10, "R", 10, modes, width, "paper", 30)
     config = pca_net.PCANetConfig(modes=modes, width=width, stress="full")
     model = pca_net.build(config, closed_form(1, 5))
     weights, operations = learning.operations(network, config.depth)
     assert weights == sum(p.numel() for p in model.parameters())
-    assert 2 * weights - 12 * modes * width < operations < 2 * weights + 12 * width + 48 * modes
+    assert operations == 2 * (weights - 12 * modes * width - config.depth * width + 18 * width)
 
 
 def test_modes_errors_are_those_of_the_singular_values(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The on-line PCA-Net: its accumulated code is that of the whole padded history, whatever the solver's steps."""
+"""The on-line PCA-Net: what it accumulates is the code of the whole padded history, whatever the solver's steps."""
 
 import copy
 
@@ -41,7 +41,7 @@ def history(steps: int, *, seed: int = 0, end: float = 1.0) -> tuple[torch.Tenso
 
 
 def re_encode(law: PCALaw, t: torch.Tensor, V: torch.Tensor, linear: bool) -> torch.Tensor:
-    """Code (n, 6, d) of the piecewise linear history through (0, 0) and (t, V), continued to the end of the window."""
+    """First layer (n, width) of the piecewise linear history through (0, 0) and (t, V), continued to the end."""
     t = torch.cat([torch.zeros(1, dtype=torch.float64), t])
     V = torch.cat([torch.zeros_like(V[:1]), V])
     grid = torch.linspace(0, WINDOW, TIMES, dtype=torch.float64)
@@ -53,20 +53,25 @@ def re_encode(law: PCALaw, t: torch.Tensor, V: torch.Tensor, linear: bool) -> to
             sampled[j] = V[k - 1] + slope * (time - t[k - 1])
         else:
             sampled[j] = V[-1] + (slope * (time - t[-1]) if linear else 0)
-    phi = law.A0.diff(dim=0)
-    return torch.einsum("tnc,tcd->ncd", sampled, phi)
+    return first_layer(law, sampled)
+
+
+def first_layer(law: PCALaw, sampled: torch.Tensor) -> torch.Tensor:
+    """The first layer, without its base, of a history (T, n, 6) known at the times of the data: encoder, then layer."""
+    code = torch.einsum("tnc,tcd->ncd", sampled, law.phi)
+    return code.flatten(1) @ law.hidden[0].weight.t()
 
 
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize(("steps", "end"), [(4, 0.9), (20, 1.0), (57, 0.63), (400, 1.0)])
-def test_accumulated_code_is_that_of_the_padded_history(linear, steps, end):
+def test_first_layer_is_that_of_the_padded_history(linear, steps, end):
     law = make_law(linear=linear)
     t, V = history(steps, end=end)
     state = law.initial_state(3)
     for k in range(steps):
         now = torch.full((3,), float(t[k]), dtype=torch.float64)
-        code, padded = law.encode(V[k], state, now)
-        state = torch.cat([code.reshape(3, -1), V[k], now[:, None], now[:, None]], dim=1)
+        first, padded = law.encode(V[k], state, now)
+        state = torch.cat([first, V[k], now[:, None], now[:, None]], dim=1)
     assert torch.allclose(padded, re_encode(law, t, V, linear), rtol=1e-10, atol=1e-10)
 
 
@@ -77,10 +82,10 @@ def test_steps_on_the_grid_encode_the_samples_themselves(linear):
     state = law.initial_state(3)
     for k in range(TIMES - 1):
         now = state[:, -2] + WINDOW / (TIMES - 1)
-        code, padded = law.encode(V[k], state, now)
-        state = torch.cat([code.reshape(3, -1), V[k], now[:, None], now[:, None]], dim=1)
+        first, padded = law.encode(V[k], state, now)
+        state = torch.cat([first, V[k], now[:, None], now[:, None]], dim=1)
     whole = torch.cat([torch.zeros_like(V[:1]), V])
-    assert torch.allclose(padded, torch.einsum("tnc,tcd->ncd", whole, law.A0.diff(dim=0)), atol=1e-12)
+    assert torch.allclose(padded, first_layer(law, whole), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -191,6 +196,12 @@ def test_points_do_not_feel_each_other():
     assert torch.allclose(shuffled, P[order], rtol=1e-12, atol=1e-3)
     assert torch.allclose(shuffled_state, new_state[order], atol=1e-13)
     assert torch.allclose(alone, P[2:3], rtol=1e-12, atol=1e-3)
+
+
+def test_state_does_not_grow_with_the_modes():
+    law = make_law()
+    size = law.describe()["state"]["size"]
+    assert size == law.hidden[0].weight.shape[0] + 8 == law.initial_state(2).shape[1]
 
 
 def test_points_at_different_times_get_what_each_gets_alone():
