@@ -206,6 +206,20 @@ def continued(law: Path, data: Sequence[Path], output: Path, **options: Any) -> 
     )  # fmt: skip
 
 
+def check(counts: dict[str, int], choice: str, history: str | Path | None, simulation: str) -> None:
+    """Check the options of `run`.
+
+    Raises:
+        ValueError: One does not fit.
+    """
+    for name, value in counts.items():
+        check_count(name, value)
+    if choice not in CHOICES:
+        raise ValueError(f"choice must be one of {', '.join(CHOICES)}, got {choice}.")
+    if (history is None) == (not simulation) or (counts["rounds"] > 1 and not simulation):
+        raise ValueError("Either history or simulation must be given, and a simulation for more than one round.")
+
+
 def run(
     law: str | Path, *, data: Sequence[str | Path], store: str | Path, output: str | Path,
     history: str | Path | None = None, simulation: str = "", rounds: int = 1, paths: int = 32, held_out: int = 16,
@@ -240,15 +254,8 @@ def run(
         ValueError: An argument does not fit.
         RuntimeError: The simulation failed.
     """
-    counts = {
-        "paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds, "copies": copies,
-    }  # fmt: skip
-    for name, value in counts.items():
-        check_count(name, value)
-    if choice not in CHOICES:
-        raise ValueError(f"choice must be one of {', '.join(CHOICES)}, got {choice}.")
-    if (history is None) == (not simulation) or (rounds > 1 and not simulation):
-        raise ValueError("Either history or simulation must be given, and a simulation for more than one round.")
+    counts = {"paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds}
+    check(counts | {"copies": copies}, choice, history, simulation)
     current, added = Path(locate(law)), [Path(each) for each in data]
     errors: list[float] = []
     entries: list[dict[str, Any]] = []
