@@ -1,7 +1,8 @@
-"""The law protocol: what a solver requires of a material law, and checks of its arguments."""
+"""The law protocol: what a solver requires of a material law, checks of its arguments, and memory for its results."""
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -98,3 +99,25 @@ def check_positive(**values: float) -> None:
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
         if not (number and np.isfinite(float(value)) and value > 0.0):
             raise ValueError(f"{name} must be positive, got {value}.")
+
+
+class Buffers:
+    """Arrays of float64 for the results of a law, used again once nobody holds them.
+
+    Large arrays come fresh from the system each time, and their first use costs a part of a learned law.
+    """
+
+    most = 3  # arrays that are kept: the states before and after a step, and one that a caller still holds
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of some shape with arbitrary content, that nobody else holds, nor a view of it."""
+        for array in self._arrays:
+            # The list, this variable and the argument hold it; a view, also one of torch, would hold it as well.
+            if array.shape == shape and sys.getrefcount(array) <= 3:
+                return array
+        array = np.empty(shape)
+        self._arrays = [old for old in self._arrays if old.shape == shape][-self.most + 1 :] + [array]
+        return array

@@ -11,8 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from fem.laws.buffers import Buffers
-from fem.laws.law import check
+from fem.laws.law import Buffers, check
 from fem.threads import spread
 from surrogates.artifact import Manifest, Microstructure, Observable, complete, describe, load_law, switch_fusion_off
 from surrogates.artifact.compiled import CompiledLaw, compile_law

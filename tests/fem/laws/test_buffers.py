@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from fem.laws import load_law
-from fem.laws.buffers import MOST, Buffers
+from fem.laws.law import Buffers
 
 
 def test_an_array_is_used_again_once_nobody_holds_it() -> None:
@@ -23,7 +23,7 @@ def test_views_keep_an_array() -> None:
         array[:] = 1.0
         kept = view(array)
         del array
-        for _ in range(MOST + 2):
+        for _ in range(Buffers.most + 2):
             buffers.empty((4, 3))[:] = 2.0
         assert float(kept.min()) == 1.0, view
 

@@ -17,8 +17,8 @@ FOLDER = Path(__file__).resolve().parents[3] / "surrogates" / "pretrained"
 EYE = torch.eye(3, dtype=torch.float64)
 STRAIN = {file: json.loads(file.with_suffix(".json").read_text()).get("strain") for file in sorted(FOLDER.glob("*.pt"))}
 FILES = [file for file, strain in STRAIN.items() if strain]  # a network of voxel cells is no law
-# SELU has a kink where its argument changes sign: where a difference crosses one, it says nothing about the tangent. With a
-# smooth function in its place the same weights have no kink at all.
+# SELU has a kink where its argument changes sign: where a difference crosses one, it says nothing about the tangent.
+# With a smooth function in its place the same weights have no kink at all.
 KINKS = {"pca_net": 0.05}
 FINITE = [file for file in FILES if STRAIN[file] == "finite"]
 
