@@ -257,21 +257,22 @@ def run(
     counts = {"paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds}
     check(counts | {"copies": copies}, choice, history, simulation)
     current, added = Path(locate(law)), [Path(each) for each in data]
+    now = load_law(current)
     errors: list[float] = []
     entries: list[dict[str, Any]] = []
     for k in range(rounds):
         place = Path(store) / f"round-{k + 1}"
         file = simulate(simulation, current, place / "run") if simulation else Path(history or "")
         novelty, rows, new, held = solved(
-            load_law(current), file, added[0], place, paths, held_out, choice, seed, seed + 2 * k, steps
+            now, file, added[0], place, paths, held_out, choice, seed, seed + 2 * k, steps
         )
-        before = error_on(load_law(current), held)
+        before = error_on(now, held)
         added += copies * [new]
         target = Path(output) if k == rounds - 1 else place / "law.pt"
         continued(current, added, target, epochs=epochs, learning_rate=learning_rate, seed=seed + k)
-        current, after = target, error_on(load_law(target), held)
-        first = held if k == 0 else Path(entries[0]["held_out"])
-        errors += [before, after] if k == 0 else [error_on(load_law(target), first)]
+        current, now = target, load_law(target)
+        after = error_on(now, held)
+        errors += [before, after] if k == 0 else [error_on(now, Path(entries[0]["held_out"]))]
         entries.append({
             "novelty_added": float(novelty[rows].max()), "novelty_median": float(np.median(novelty)),
             "beyond_one": float((novelty > 1).mean()), "error_before": before, "error_after": after,

@@ -113,15 +113,9 @@ def law_with(module: Any, overlay: Overlay) -> RecurrentLaw:
     return law.eval()
 
 
-def sizes_of(module: Any) -> Sizes:
-    """Sizes of the learned step of an artifact."""
-    o = module.overlay
-    return Sizes(o.elements, o.memory, len(o.mix), len(o.left), len(o.basis), len(o.b1))
-
-
 def study(module: Any, samples: Samples, factor: int) -> list[dict[str, Any]]:
     """One row per length and criterion: errors, differences from the law itself, evaluations that are left."""
-    fine, sizes = refined(samples, factor), sizes_of(module)
+    fine, sizes = refined(samples, factor), Sizes.of(module.overlay.state_dict())
     truth = deviator(mandel(samples.stress))
     plain = deviator(follow(law_with(module, _filled(Overlay(sizes), module)), fine))[:, ::factor]
     rows = [
@@ -193,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    results: dict[str, Any] = {"sets": {}, "cost": parts(sizes_of(module))}
+    results: dict[str, Any] = {"sets": {}, "cost": parts(Sizes.of(module.overlay.state_dict()))}
     for name, samples in sets.items():
         fine = refined(samples, o.factor)
         step = np.linalg.norm(np.diff(fine.U, axis=1), axis=-1)

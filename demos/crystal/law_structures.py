@@ -238,8 +238,7 @@ def grain_cost(one: Case, sizes: Sizes, weights: np.ndarray, grains: Sequence[in
 def shipped(name: str) -> tuple[Elements, Sizes]:
     """The shipped law as a structure."""
     weights = load_law(locate(name)).module.overlay.state_dict()
-    sizes = Sizes(len(weights["strength"]), len(weights["rate"]), len(weights["mix"]), len(weights["left"]),
-                  len(weights["basis"]), len(weights["b1"]))  # fmt: skip
+    sizes = Sizes.of(weights)
     law = Elements(sizes)
     law.overlay.load_state_dict(weights)
     return law, sizes

@@ -32,6 +32,7 @@ References:
 """
 
 import math
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -47,6 +48,11 @@ class Sizes(NamedTuple):
     products: int = 8
     basis: int = 10
     width: int = 96
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> "Sizes":
+        """The sizes of the law that has these weights, by name; see `shapes`."""
+        return cls(*(len(weights[name]) for name in ("strength", "rate", "mix", "left", "basis", "b1")))
 
     @property
     def tensors(self) -> int:

@@ -149,13 +149,13 @@ class Trainer:
 
     def error(self, paths: list[Rows]) -> float:
         """Mean relative error of the deviator over some paths, each followed from its start to its end."""
-        total, lanes = 0.0, self.lanes
+        total, lanes, weights = 0.0, self.lanes, self._weights()
         paths = sorted(paths, key=lambda path: -len(path.values))
         for start in range(0, len(paths), lanes):
             one = block(paths[start : start + lanes], lanes, 1)
             state = aligned((self.config.sizes.state, lanes))
             if self.workers:
-                total += self.workers[0].run(self._weights(), one.values, state, one.scale)
+                total += self.workers[0].run(weights, one.values, state, one.scale)
             else:
                 arrays = (torch.from_numpy(array).to(self.parameters[0]) for array in (one.values, state, one.scale))
                 with torch.no_grad():
@@ -164,7 +164,7 @@ class Trainer:
 
     def _weights(self) -> np.ndarray:
         """The weights as the compiled form takes them."""
-        return torch.cat([p.detach().flatten() for p in self.parameters]).numpy().astype(np.float32)
+        return torch.cat([p.detach().flatten() for p in self.parameters]).cpu().numpy().astype(np.float32)
 
     @staticmethod
     def _scale(whole: Block, part: np.ndarray) -> np.ndarray:

@@ -1,32 +1,21 @@
 """The comparison with CalculiX: its deck holds our bar, what it prints is read back; without it, a sentence."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from mpi4py import MPI
 
 from fem.mesh import closing_gmsh
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "benchmarks/bench_calculix.py"
 
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_calculix", ROOT / "demos" / "benchmarks" / "bench_calculix.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def bar(bench):
+def bar(demo):
     from meshes.taylor_bar import taylor_bar
 
     with closing_gmsh(MPI.COMM_SELF):
-        taylor_bar(bench.LENGTH, 2.0 * bench.RADIUS, 4, quarter=True)
-        return bench.mesh_arrays()
+        taylor_bar(demo.LENGTH, 2.0 * demo.RADIUS, 4, quarter=True)
+        return demo.mesh_arrays()
 
 
 def block(deck, head):
@@ -35,9 +24,9 @@ def block(deck, head):
     return [np.array([float(word) for word in line.split(",")]) for line in lines]
 
 
-def test_the_deck_holds_the_bar(bench, bar):
+def test_the_deck_holds_the_bar(demo, bar):
     x, cells = bar
-    deck = bench.deck(x, cells, bench.parse(["--step", "1e-8"]))
+    deck = demo.deck(x, cells, demo.parse(["--step", "1e-8"]))
     nodes, elements = np.array(block(deck, "*NODE,")), np.array(block(deck, "*ELEMENT"))
     np.testing.assert_allclose(nodes[:, 1:], 1e3 * x, atol=1e-9)
     corners = nodes[elements[:, 1:].astype(int) - 1, 1:]
@@ -54,10 +43,10 @@ def test_the_deck_holds_the_bar(bench, bar):
     rest = np.concatenate(block(deck, "*NSET, NSET=REST")).astype(int) - 1
     assert len(foot) + len(rest) == len(x)
     (first, last) = block(deck, "*PLASTIC")
-    assert (last[0] - first[0]) / (last[1] - first[1]) == pytest.approx(1e-6 * bench.HARDENING)
+    assert (last[0] - first[0]) / (last[1] - first[1]) == pytest.approx(1e-6 * demo.HARDENING)
 
 
-def test_printed_displacements_are_read(bench, bar, tmp_path):
+def test_printed_displacements_are_read(demo, bar, tmp_path):
     x, _ = bar
     rim = int(np.flatnonzero((x[:, 2] < 1e-9) & (np.abs(x[:, 1]) < 1e-9) & (x[:, 0] > 3.1e-3))[0])
     top = int(np.flatnonzero((x[:, 2] > 32.3e-3) & (np.hypot(x[:, 0], x[:, 1]) < 1e-9))[0])
@@ -66,12 +55,12 @@ def test_printed_displacements_are_read(bench, bar, tmp_path):
         text += f"\n displacements (vx,vy,vz) for set RIM and time  {t:.7E}\n\n  {rim + 1}  {out}  0.0  0.0\n"
         text += f"\n displacements (vx,vy,vz) for set TOP and time  {t:.7E}\n\n  {top + 1}  0.0  0.0  {down}\n"
     (tmp_path / "bar.dat").write_text(text)
-    rows = bench.read_printed(tmp_path / "bar.dat", x)
+    rows = demo.read_printed(tmp_path / "bar.dat", x)
     np.testing.assert_allclose(rows[0], [1e-6, 32.2e-3, 3.3e-3], rtol=1e-9)
     assert np.isnan(rows[1, 2])
 
 
-def test_without_the_program_there_is_one_sentence(bench, tmp_path, monkeypatch, capsys):
+def test_without_the_program_there_is_one_sentence(demo, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert bench.main(["--output", str(tmp_path / "out")]) == 2
+    assert demo.main(["--output", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("There is no ccx on the PATH")
