@@ -1,7 +1,8 @@
 """Trust in a learned law during a run: how far the states of its points are from those of its training, and where.
 
 A law may observe its novelty, a distance from the training data that is 1 at the edge of these (the 99.9 % quantile;
-see `surrogates.path.recurrent.RecurrentLaw.novelty`). The monitor keeps the largest value of every point.
+see `surrogates.path.recurrent.RecurrentLaw.novelty`). The monitor keeps the largest value of every point. A law may
+also observe the error that its training leads one to expect (`RecurrentLaw.expected_error`); the report has its mean.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fem.failure import Problem
 
 logger = logging.getLogger(__name__)
 
-NAME = "novelty"
+NAME, EXPECTED = "novelty", "expected_error"
 
 
 class NoveltyMonitor:
@@ -43,6 +44,7 @@ class NoveltyMonitor:
             raise ValueError(f"stop needs a law that observes its novelty, and {solver.law.name} does not.")
         self._solver, self._comm, self._stop = solver, solver.comm, stop
         self._column = observed.index(NAME) if self.active else 0
+        self._expected = observed.index(EXPECTED) if EXPECTED in observed else None
         self.largest = np.zeros(solver.points.n)
         self._next, self._warned = self.largest, False
         if self.active:
@@ -92,7 +94,10 @@ class NoveltyMonitor:
                 )  # fmt: skip
 
     def report(self) -> dict[str, Any]:
-        """Fraction of the points ever beyond 1, largest novelty, its place in the reference, m (collective)."""
+        """Fraction of the points ever beyond 1, largest novelty, its place in the reference, m (collective).
+
+        With it the mean of the expected error of the points as they are, for a law that observes it.
+        """
         if not self.active:
             return {}
         count = self._comm.allreduce(len(self.largest))
@@ -100,7 +105,11 @@ class NoveltyMonitor:
         own = float(self.largest.max(initial=0.0))
         top, rank = self._comm.allreduce((own, -self._comm.rank), MPI.MAX)
         place = self._comm.bcast(self._midpoint() if self._comm.rank == -rank else None, root=-rank)
-        return {"fraction": beyond / max(count, 1), "largest": top, "where": place}
+        found = {"fraction": beyond / max(count, 1), "largest": top, "where": place}
+        if self._expected is not None:
+            values = self._solver.law.observe(self._solver.state)[:, self._expected]
+            found["expected_error"] = self._comm.allreduce(float(values.sum())) / max(count, 1)
+        return found
 
     def _midpoint(self) -> list[float]:
         """Midpoint of the cell of the point of the largest novelty, m, on this rank; empty without points."""

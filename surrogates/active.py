@@ -6,8 +6,9 @@
 
 `paths.npz` holds the deformation of points of a run with the law (`demos/taylor_anvil.py --record 200`). The law is led
 along all of them. Some of them, drawn at random, are held out: they are solved and never trained on. Of the others,
-those with the largest novelty are solved with the polycrystal that made the first data set, and the training continues
-from the weights of the law with all data; the new paths count several times, since they are few.
+those with the largest novelty, or with the largest error that the law expects (`--choice uncertain`), are solved with the
+polycrystal that made the first data set, and the training continues from the weights of the law with all data; the new
+paths count several times, since they are few.
 
 `--simulate` is the command of the run: `{law}` and `{folder}` in it are replaced by the law and by the folder into
 which the command writes `paths.npz`. Then every round makes a run of its own with the law of the round before. The
@@ -51,27 +52,27 @@ CRYSTAL = ("texture", "grains", "grain_seed", "symmetry", "fibre_spread", "slip"
 #: Options of the old law that the new one keeps.
 KEPT = ("elements", "memory", "width", "mixed", "products", "basis", "limit")
 EVERY = 5  # steps between two looks at the novelty
-CHOICES = ("novel", "random")
+#: What the histories to add have the largest values of; "random" draws any.
+CHOICES = {"novel": "novelty", "uncertain": "expected_error", "random": ""}
 
 
 @small_batches()
-def novelty_along(law: Law, F: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Largest novelty (n,) of a law along histories.
+def largest_along(law: Law, F: np.ndarray, time: np.ndarray, name: str) -> np.ndarray:
+    """Largest value (n,) of a field that a law observes along histories.
 
     Args:
-        law: A law that observes its novelty.
+        law: The law.
         F: (n, T, 3, 3), the identity at first.
         time: (T,), s.
+        name: Of the field.
 
     Raises:
-        ValueError: The law does not observe its novelty.
+        ValueError: The law does not observe the field.
     """
     names = [entry.name for entry in law.manifest.observables]
-    if "novelty" not in names:
-        raise ValueError(
-            f"law must observe its novelty, and {law.manifest.name} observes {', '.join(names) or 'nothing'}."
-        )
-    column, steps = names.index("novelty"), np.diff(time)
+    if name not in names:
+        raise ValueError(f"law must observe {name}, and {law.manifest.name} observes {', '.join(names) or 'nothing'}.")
+    column, steps = names.index(name), np.diff(time)
     history = torch.from_numpy(np.ascontiguousarray(F))
     state, largest = law.module.initial_state(len(F)), torch.zeros(len(F), dtype=torch.float64)
     with torch.no_grad():
@@ -148,27 +149,27 @@ def simulate(command: str, law: Path, folder: Path) -> Path:
     return folder / "paths.npz"
 
 
-def chosen(novelty: np.ndarray, paths: int, held_out: int, choice: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def chosen(
+    values: np.ndarray | None, count: int, paths: int, held_out: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the histories to add, and of those to hold out, which are drawn first.
 
     Args:
-        novelty: (n,).
-        paths: Number to add: the most novel ones, or any.
+        values: (count,); those with the largest values are added; None for any.
+        count: Number of histories.
+        paths: Number to add.
         held_out: Number to hold out.
-        choice: One of `CHOICES`.
         seed: Seed of the draw.
 
     Raises:
         ValueError: There are fewer histories.
     """
-    if paths + held_out > len(novelty):
-        raise ValueError(
-            f"paths and held_out must be at most the {len(novelty)} histories, got {paths} and {held_out}."
-        )
-    order = np.random.default_rng(seed).permutation(len(novelty))
+    if paths + held_out > count:
+        raise ValueError(f"paths and held_out must be at most the {count} histories, got {paths} and {held_out}.")
+    order = np.random.default_rng(seed).permutation(count)
     held, rest = order[:held_out], order[held_out:]
-    if choice == "novel":
-        rest = rest[np.argsort(-novelty[rest], kind="stable")]
+    if values is not None:
+        rest = rest[np.argsort(-values[rest], kind="stable")]
     return rest[:paths], held
 
 
@@ -183,13 +184,16 @@ def solved(
         history: Its file.
         like: Data set whose polycrystal solves them.
         place: Folder for the new sets.
-        paths, held_out, choice, seed: See `chosen`.
+        paths, held_out, seed: See `chosen`.
+        choice: One of `CHOICES`.
         axes: Seed of the axes of the new paths.
         steps: Their stored steps.
     """
     F, time = read_history(history)
-    novelty = novelty_along(law, F, time)
-    rows, others = chosen(novelty, paths, held_out, choice, seed)
+    novelty = largest_along(law, F, time, "novelty")
+    field = CHOICES[choice]
+    values = novelty if field == "novelty" else largest_along(law, F, time, field) if field else None
+    rows, others = chosen(values, len(F), paths, held_out, seed)
     new = solve("new", F[rows], time, like, place, axes, steps)
     held = solve("held-out", F[others], time, like, place, axes + 1, steps)
     return novelty, rows, new, held
@@ -236,9 +240,10 @@ def run(
         history: File with F (n, T, 3, 3) and time (T,), s, of points of a run; for one round.
         simulation: Command of a run instead, see `simulate`.
         rounds: Number of rounds; more than one need a simulation.
-        paths: Number of the most novel histories that are added in a round.
+        paths: Number of histories that are added in a round.
         held_out: Number of other histories on which the error is measured.
-        choice: "novel" adds the most novel histories, "random" any, to compare.
+        choice: "novel" adds the most novel histories, "uncertain" those with the largest expected error, "random"
+            any, to compare.
         copies: How often the new paths count in the training.
         epochs: Passes over all data.
         learning_rate: First learning rate.
@@ -295,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--data", type=Path, action="append", required=True, metavar="DIR", help="data set of the law; may be repeated")
     add("--store", type=Path, required=True, metavar="DIR", help="folder for the new data sets")
     add("--output", type=Path, required=True, metavar="FILE", help="the new artifact")
-    add("--paths", type=int, default=32, metavar="N", help="most novel histories to add (default: 32)")
+    add("--paths", type=int, default=32, metavar="N", help="histories to add (default: 32)")
     add("--held-out", type=int, default=16, metavar="N", help="other histories to measure the error on (default: 16)")
     add("--choice", default="novel", choices=CHOICES, help="which histories are added (default: novel)")
     add("--copies", type=int, default=8, metavar="N", help="how often new paths count in the training (default: 8)")

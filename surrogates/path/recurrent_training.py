@@ -20,13 +20,13 @@ from micro.threads import small_batches
 from surrogates.artifact.export import Material
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.compiled_windows import CompiledWindows
-from surrogates.path.data import DENSITY, Samples, crystal_constant, matrices, moduli, trained_range
+from surrogates.path.data import DENSITY, Samples, crystal_constant, mandel, matrices, moduli, trained_range
 from surrogates.path.errors import follow, refined, report
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import LIMIT, RecurrentLaw
 from surrogates.path.sets import DATA, Sets, errors_of_kinds, load_sets
 from surrogates.path.windows import GIVEN, Block, Rows, aligned, batches, block, prepare
-from surrogates.tensors import deviator
+from surrogates.tensors import determinant, deviator, to_vector
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
@@ -36,8 +36,10 @@ from surrogates.training.soap import Soap
 SUFFIX = ".pt"
 #: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
 FEWEST = 0.5
-#: Paths that calibrate the novelty, and the steps between two states taken from each.
+#: Paths that calibrate novelty and expected error, and the steps between two states taken from each.
 CALIBRATION, EVERY, QUANTILE = 256, 10, 0.999
+#: Smallest error that the fit of the expected error tells from none, and its ridge relative to the variance.
+LEAST, RIDGE = 1e-3, 0.01
 
 
 @dataclass(frozen=True)
@@ -278,28 +280,34 @@ def fit(
 
 @small_batches()
 def export(model: RecurrentLaw, train: Sets, config: RecurrentConfig) -> RecurrentLaw:
-    """The law on the CPU, with its novelty calibrated on states along training paths."""
+    """The law on the CPU, with novelty and expected error calibrated on states along training paths."""
     law = model.cpu()
     share = max(1, CALIBRATION // len(train.parts))
-    states = [
+    found = [
         _states(law, part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)]) for part in train.parts
     ]
-    calibrate(law, torch.cat(states))
+    states, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
+    calibrate(law, states)
+    expect(law, states, errors)
     return law
 
 
-def _states(law: RecurrentLaw, samples: Samples) -> Tensor:
-    """States (s, k) along paths."""
+def _states(law: RecurrentLaw, samples: Samples) -> tuple[Tensor, Tensor]:
+    """States (s, k) along paths, and the error (s,) of the deviator there over its root mean square along the path."""
     F = matrices(samples.U)
     dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
+    truth = deviator(mandel(samples.stress))
+    scale = truth.square().sum(2).mean(1).sqrt().clamp_min(1.0)
     state = law.initial_state(len(F))
-    kept = [state]
+    kept, errors = [state], [torch.zeros_like(scale)]
     with torch.no_grad():
         for k in range(1, F.shape[1]):
-            _, state = law.step(F[:, k], state, dt[:, k - 1])
+            P, state = law.step(F[:, k], state, dt[:, k - 1])
             if k % EVERY == 0 or k == F.shape[1] - 1:
+                sigma = P @ F[:, k].mT / determinant(F[:, k]).reshape(-1, 1, 1)
                 kept.append(state)
-    return torch.cat(kept)
+                errors.append((deviator(to_vector(0.5 * (sigma + sigma.mT))) - truth[:, k]).norm(dim=1) / scale)
+    return torch.cat(kept), torch.cat(errors)
 
 
 def calibrate(law: RecurrentLaw, states: Tensor) -> None:
@@ -314,6 +322,19 @@ def calibrate(law: RecurrentLaw, states: Tensor) -> None:
         # Directions without spread in the data count as if they had a thousandth of the largest.
         law.whitening.copy_(vectors / values.clamp_min(1e-6 * float(values.max())).sqrt())
         law.whitening.div_(torch.quantile(law.novelty(states), QUANTILE).clamp_min(1e-12))
+
+
+def expect(law: RecurrentLaw, states: Tensor, errors: Tensor) -> None:
+    """Fit the expected error of a calibrated law to its errors (s,) at states (s, k).
+
+    Ridge regression of the logarithm; the mean over the states is then that of the errors.
+    """
+    with torch.no_grad():
+        A, b = law.trust(states), errors.clamp(LEAST, 1.0).log()
+        ridge = RIDGE * len(A) * torch.eye(A.shape[1], dtype=A.dtype)
+        ridge[-1, -1] = 0.0
+        law.expectation.copy_(torch.linalg.solve(A.T @ A + ridge * A.square().mean(), A.T @ b))
+        law.expectation[-1] += (errors.mean() / law.expected_error(states).mean()).clamp_min(LEAST).log()
 
 
 @small_batches()

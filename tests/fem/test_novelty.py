@@ -12,11 +12,11 @@ from fem.novelty import NoveltyMonitor
 
 
 class Stretched:
-    """Neo-Hooke that observes, as its novelty, ten thousand times the largest |F_33 - 1| so far."""
+    """Neo-Hooke that observes, as its novelty, ten thousand times the largest |F_33 - 1| so far; as its error, half."""
 
     def __init__(self) -> None:
         self._law = load_law("magnesium-neo-hookean")
-        self.state_size, self.observed = 1, ("novelty",)
+        self.state_size, self.observed = 1, ("novelty", "expected_error")
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._law, name)
@@ -29,7 +29,7 @@ class Stretched:
         return P, np.maximum(state, np.abs(F[:, 2, 2] - 1)[:, None])
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        return 1e4 * state
+        return np.hstack((1e4 * state, 5e3 * state))
 
 
 def pulled(box, speed: float) -> ExplicitSolver:  # type: ignore[no-untyped-def]
@@ -53,6 +53,8 @@ def test_it_reports_share_and_place_and_warns_once(box, caplog: pytest.LogCaptur
     assert found["fraction"] == pytest.approx(count / 8) and 0 < count < 8
     assert found["largest"] == pytest.approx(solver.comm.allreduce(float(own.max(initial=0)), MPI.MAX))
     assert found["where"] == pytest.approx([5e-4, 5e-4, 3.75e-3]), "the topmost cell"
+    mean = 0.5 * solver.comm.allreduce(float(own.sum())) / 8
+    assert found["expected_error"] == pytest.approx(mean)
     said = sum("leaves its training data" in record.getMessage() for record in caplog.records)
     assert said == (1 if solver.comm.rank == 0 else 0)
 

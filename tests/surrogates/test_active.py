@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_novelty_grows_beyond_the_data(folder: Path) -> None:
     with np.load(folder / "paths.npz") as run:
-        found = active.novelty_along(load_law(folder / "law.pt"), run["F"], run["time"])
+        found = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")
     assert found.shape == (12,)
     assert found[-1] == found.max() > 1.0 > found[0]
 
@@ -47,8 +47,8 @@ def test_a_round_adds_the_most_novel_histories(folder: Path, capsys: pytest.Capt
     assert active.main([*words, "--epochs", "2", "--steps", "25"]) == 0
     found = json.loads(capsys.readouterr().out)
     with np.load(folder / "paths.npz") as run, np.load(folder / "round" / "round-1" / "new.npz") as chosen:
-        novelty = active.novelty_along(load_law(folder / "law.pt"), run["F"], run["time"])
-        rows, held = active.chosen(novelty, 4, 3, "novel", 0)
+        novelty = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")
+        rows, held = active.chosen(novelty, 12, 4, 3, 0)
         np.testing.assert_array_equal(chosen["F"], run["F"][rows])
     with np.load(folder / "round" / "round-1" / "held-out.npz") as others:
         assert others["F"].shape == (3, 31, 3, 3) and not set(rows) & set(held)
@@ -65,11 +65,11 @@ def test_a_round_adds_the_most_novel_histories(folder: Path, capsys: pytest.Capt
 
 def test_the_most_novel_that_are_not_held_out_are_chosen() -> None:
     novelty = np.random.default_rng(3).random(30)
-    rows, held = active.chosen(novelty, 5, 6, "novel", 1)
+    rows, held = active.chosen(novelty, 30, 5, 6, 1)
     assert len(set(rows) | set(held)) == 11
     left = [row for row in range(30) if row not in set(rows) | set(held)]
     assert novelty[rows].min() > novelty[left].max()
-    other, same = active.chosen(novelty, 5, 6, "random", 1)
+    other, same = active.chosen(None, 30, 5, 6, 1)
     assert list(same) == list(held) and set(other) != set(rows)
 
 
@@ -85,7 +85,7 @@ def test_every_round_makes_a_run_with_the_law_of_the_round_before(folder: Path) 
     command = f"{sys.executable} {script} {{law}} {folder / 'paths.npz'} {{folder}}"
     found = active.run(
         folder / "law.pt", simulation=command, rounds=2, data=[folder / "data"], store=folder / "rounds",
-        output=folder / "last.pt", paths=3, held_out=2, copies=2, epochs=1, steps=25,
+        output=folder / "last.pt", paths=3, held_out=2, copies=2, epochs=1, steps=25, choice="uncertain",
     )  # fmt: skip
     assert len(found["errors"]) == 3 and len(found["rounds"]) == 2
     assert (folder / "rounds/round-2/run/law.txt").read_text() == str(folder / "rounds/round-1/law.pt")
@@ -110,7 +110,7 @@ def test_bad_input_is_refused(folder: Path) -> None:
         active.run(folder / "law.pt", **options, paths=10, held_out=5)
     with pytest.raises(ValueError, match="Either history or simulation must be given"):
         active.run(folder / "law.pt", **options, rounds=2)
-    with pytest.raises(ValueError, match="choice must be one of novel, random, got any"):
+    with pytest.raises(ValueError, match="choice must be one of novel, uncertain, random, got any"):
         active.run(folder / "law.pt", **options, choice="any")
-    with pytest.raises(ValueError, match="law must observe its novelty"):
+    with pytest.raises(ValueError, match="law must observe novelty, and pca_net observes"):
         active.run("magnesium-pca-net", **options, paths=2, held_out=2)
