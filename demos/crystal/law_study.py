@@ -13,7 +13,7 @@
 # **What is measured**: random walks, impact-like paths, other protocols, ramps with holds, each held out of all
 # training (own seeds); the same paths in finer and coarser steps; ramp, hold and unloading in numbers; 200 elastic
 # cycles; points of a real impact, all of the run and per time window; positivity of the tangent along these; how the
-# novelty of a state goes with the error.
+# novelty of a state, and the error that the law expects there, go with the error.
 #
 # **Check.** The error of the recurrent law on the walks is the one in its manifest, to a third.
 
@@ -59,6 +59,7 @@ WINDOWS = ((0.0, 6e-6), (6e-6, 10e-6), (10e-6, 1.0))
 #: Ramps of isochoric compression: strain, duration in s.
 RAMPS = ((0.05, 1e-6), (0.3, 1e-6), (0.3, 1e-5), (0.8, 5e-6))
 Table = dict[str, dict[str, Any]]
+Trusted = list[tuple[str, float, float, float]]
 
 
 # %% [markdown]
@@ -188,10 +189,10 @@ def full_error(sigma: np.ndarray, true: np.ndarray) -> float:
 # %%
 def kinds(
     laws: dict[str, Any], polycrystal: TaylorPolycrystal, count: int, folder: Path
-) -> tuple[Table, list[tuple[float, float]]]:
-    """Errors of all laws on paths of all kinds, and pairs (largest novelty, error) of the first law."""
+) -> tuple[Table, Trusted]:
+    """Errors of all laws on paths of all kinds, and how far the first law was to be trusted; see `trusted`."""
     table: Table = {}
-    pairs: list[tuple[float, float]] = []
+    pairs: Trusted = []
     for kind in SEEDS:
         F, time = held_out(kind, count)
         true = truth(polycrystal, F, time, folder)
@@ -207,18 +208,26 @@ def kinds(
             }
             table.setdefault(kind, {})[name] = row
             if states is not None:
-                pairs += novelty_pairs(law, states, found)
+                pairs += trusted(law, kind, states, found)
         if getattr(laws["learned"], "compiled", None) is not None:  # another law would take hours
             table[kind]["steps"] = steps(laws["learned"], F, time, true)
     return table, pairs
 
 
-def novelty_pairs(law: Any, states: list[np.ndarray], found: np.ndarray) -> list[tuple[float, float]]:
-    """(Largest novelty along the path, error) of each path, if the law observes its novelty."""
-    if "novelty" not in law.observed:
+def trusted(
+    law: Any, kind: str, states: list[np.ndarray], found: np.ndarray, time: np.ndarray | None = None
+) -> Trusted:
+    """Kind, largest novelty, expected error and error of each path, if the law observes the first two.
+
+    The expected error of a path is the root mean square over its instants; over time, where times are given.
+    """
+    if not {"novelty", "expected_error"} <= set(law.observed):
         return []
-    values = law.observe(np.concatenate(states))[:, law.observed.index("novelty")].reshape(len(found), -1)
-    return [(float(a), float(b)) for a, b in zip(values.max(axis=1), found, strict=True)]
+    values = law.observe(np.concatenate(states)).reshape(len(found), -1, len(law.observed))
+    novelty, expected = (values[..., law.observed.index(name)] for name in ("novelty", "expected_error"))
+    w = np.ones(expected.shape) if time is None else np.diff(time, axis=1)
+    expected = np.sqrt((w * expected**2).sum(1) / w.sum(1))
+    return [(kind, *map(float, row)) for row in zip(novelty.max(axis=1), expected, found, strict=True)]
 
 
 def steps(law: Any, F: np.ndarray, time: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -298,13 +307,13 @@ def numbers(laws: dict[str, Any], polycrystal: TaylorPolycrystal, folder: Path) 
 # %%
 def impact(
     laws: dict[str, Any], polycrystal: TaylorPolycrystal, file: Path, folder: Path
-) -> tuple[Table, list[tuple[float, float]]]:
+) -> tuple[Table, Trusted]:
     """Errors along recorded points: all of the run, and per window relative to the stress of the point in it."""
     with np.load(file) as stored:
         F, time = stored["F"], np.tile(stored["time"] - stored["time"][0], (len(stored["F"]), 1))
     true = truth(polycrystal, F, time, folder)
     table: Table = {}
-    pairs: list[tuple[float, float]] = []
+    pairs: Trusted = []
     for name, law in laws.items():
         states: list[np.ndarray] | None = [] if name == "learned" else None
         sigma = follow(law, F, time, states)
@@ -316,7 +325,7 @@ def impact(
                 within = errors(sigma[:, part], true[:, part], time[:, part])
                 table[name][f"{1e6 * low:.0f} us"] = float(np.median(within))
         if states is not None:
-            pairs = novelty_pairs(law, states, found)
+            pairs = trusted(law, "points of an impact", states, found, time)
             table[name]["negative eigenvalues"] = negative_share(law, F, time, np.concatenate(states))
             for factor in (2, 8) if getattr(law, "compiled", None) is not None else ():
                 again = follow_finer(law, F, time, factor)
@@ -365,10 +374,18 @@ def draw(path: Path, curves: dict[str, Any], kinds_: Table, points: Table) -> No
     plt.close(figure)
 
 
-def correlation(pairs: list[tuple[float, float]]) -> float:
-    """Rank correlation (Spearman) of novelty and error."""
-    ranks = np.argsort(np.argsort(np.array(pairs), axis=0), axis=0)
-    return float(np.corrcoef(ranks[:, 0], ranks[:, 1])[0, 1])
+def trust(rows: Trusted) -> dict[str, Any]:
+    """Rank correlations (Spearman) of novelty and expected error with the error; means of the last two per kind."""
+    values = np.array([row[1:] for row in rows])
+    ranks = np.argsort(np.argsort(values, axis=0), axis=0)
+    novelty, expected = (float(np.corrcoef(ranks[:, k], ranks[:, 2])[0, 1]) for k in (0, 1))
+    kinds_ = {row[0]: values[[k for k, other in enumerate(rows) if other[0] == row[0]]] for row in rows}
+    means = {kind: {"expected": v[:, 1].mean(), "found": v[:, 2].mean()} for kind, v in kinds_.items()}
+    within = np.mean((values[:, 2] < 2 * values[:, 1]) & (values[:, 2] > 0.5 * values[:, 1]))
+    return {
+        "paths": len(rows), "correlation of novelty": novelty, "correlation of expected error": expected,
+        "within a factor of two": float(within), "kinds": means,
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -388,7 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     points, more = impact(laws, polycrystal, o.history, folder) if o.history else ({}, [])
     summary: dict[str, Any] = {"law": o.law, "kinds": found, "holds": table, "impact": points}
     if pairs:
-        summary["novelty"] = {"correlation": correlation(pairs + more), "paths": len(pairs + more)}
+        summary["trust"] = trust(pairs + more)
     text = json.dumps(summary, indent=1, default=float)
     write_whole(folder / "summary.json", text + "\n")
     draw(folder / "law_study.png", curves, found, points)
