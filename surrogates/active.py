@@ -43,6 +43,7 @@ from surrogates.artifact import Law, load_law
 from surrogates.artifact.shipped import locate
 from surrogates.path.data import load_samples, mandel
 from surrogates.path.errors import follow, relative_errors
+from surrogates.path.trust import EXPECTED, NOVELTY
 from surrogates.tensors import deviator
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ CRYSTAL = ("texture", "grains", "grain_seed", "symmetry", "fibre_spread", "slip"
 KEPT = ("elements", "memory", "width", "mixed", "products", "basis", "limit")
 EVERY = 5  # steps between two looks at the novelty
 #: What the histories to add have the largest values of; "random" draws any.
-CHOICES = {"novel": "novelty", "uncertain": "expected_error", "random": ""}
+CHOICES = {"novel": NOVELTY, "uncertain": EXPECTED, "random": ""}
 
 
 @small_batches()
@@ -190,9 +191,9 @@ def solved(
         steps: Their stored steps.
     """
     F, time = read_history(history)
-    novelty = largest_along(law, F, time, "novelty")
+    novelty = largest_along(law, F, time, NOVELTY)
     field = CHOICES[choice]
-    values = novelty if field == "novelty" else largest_along(law, F, time, field) if field else None
+    values = novelty if field == NOVELTY else largest_along(law, F, time, field) if field else None
     rows, others = chosen(values, len(F), paths, held_out, seed)
     new = solve("new", F[rows], time, like, place, axes, steps)
     held = solve("held-out", F[others], time, like, place, axes + 1, steps)

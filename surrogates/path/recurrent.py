@@ -19,6 +19,7 @@ from torch import Tensor
 from surrogates.artifact import Observable
 from surrogates.path.corotated import first_piola, from_five, pieces, relative, strain, stretch
 from surrogates.path.overlay import Overlay
+from surrogates.path.trust import EXPECTED, NOVELTY, Trust
 from surrogates.tensors import PointLaw, determinant, inverse
 
 #: Strain of a piece of a step; a larger step is cut inside the law.
@@ -45,12 +46,7 @@ class RecurrentLaw(PointLaw):
         self.overlay = overlay
         self.bulk, self.shear, self.limit = bulk, shear, limit
         self.elements, self.memory = overlay.elements, overlay.memory
-        features = overlay.features + 2
-        # The distance of the features of a state from those of the training, see `novelty`.
-        self.centre = torch.nn.Buffer(torch.zeros(features, dtype=torch.float64))
-        self.whitening = torch.nn.Buffer(torch.zeros(features, features, dtype=torch.float64))
-        # The logarithm of the error that the training leads one to expect, see `expected_error`.
-        self.expectation = torch.nn.Buffer(torch.zeros(features + 2, dtype=torch.float64))
+        self.trust = Trust(overlay.features + 2)
 
     def describe(self) -> dict[str, Any]:
         """The entries of the manifest for the state, the observed fields and the window (there is none)."""
@@ -61,7 +57,7 @@ class RecurrentLaw(PointLaw):
             at += shape[0] * (shape[1] if len(shape) > 1 else 1) if shape else 1
         observed = [
             Observable("stored_energy", "stored_energy"), Observable("dissipation", "dissipation"),
-            Observable("plastic_length"), Observable("novelty"), Observable("expected_error"),
+            Observable("plastic_length"), Observable(NOVELTY), Observable(EXPECTED),
         ]  # fmt: skip
         layout = {"size": at, "fields": fields}
         return {"state": layout, "observe": observed, "time_window": None, "certified_strain": CERTIFIED}
@@ -120,32 +116,11 @@ class RecurrentLaw(PointLaw):
         return torch.cat([invariants, sizes], dim=1)
 
     @torch.jit.export
-    def trust(self, state: Tensor) -> Tensor:
-        """Where a state lies in the training (n, f + 2): whitened features, the novelty, and a one."""
-        x = torch.matmul(self.features(state) - self.centre, self.whitening)
-        return torch.cat([x, x.square().sum(1, keepdim=True).sqrt(), torch.ones_like(x[:, :1])], dim=1)
-
-    @torch.jit.export
-    def novelty(self, state: Tensor) -> Tensor:
-        """Mahalanobis distance (n,) of the features of a state from the training, 1 at the 99.9 % quantile of it."""
-        return self.trust(state)[:, -2]
-
-    @torch.jit.export
-    def expected_error(self, state: Tensor) -> Tensor:
-        """Error (n,) of the deviator that the training leads one to expect at a state, at most 1.
-
-        Relative to the root mean square of the deviator along a path. Its logarithm is linear in `trust`, and was
-        fitted to the errors on the training; 1 for a law that was not fitted.
-        """
-        return torch.matmul(self.trust(state), self.expectation).clamp(max=0.0).exp()
-
-    @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
         """(n, 5): stored energy and dissipated energy, J/m^3, plastic length, novelty, expected error."""
         G, e, _ = self.unpack(state)
         volume = determinant(G) - 1.0
         kind = self.overlay.share.dtype
         energy = 1e-4 * self.shear * self.overlay.energy(e.to(kind)).to(state.dtype) + 0.5 * self.bulk * volume * volume
-        trust = self.trust(state)
-        error = torch.matmul(trust, self.expectation).clamp(max=0.0).exp()
-        return torch.stack([energy, state[:, -1], state[:, -2], trust[:, -2], error], dim=1)
+        seen = torch.stack([energy, state[:, -1], state[:, -2]], dim=1)
+        return torch.cat([seen, self.trust(self.features(state))], dim=1)

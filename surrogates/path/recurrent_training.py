@@ -25,6 +25,7 @@ from surrogates.path.errors import follow, refined, report
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import LIMIT, RecurrentLaw
 from surrogates.path.sets import DATA, Sets, errors_of_kinds, load_sets
+from surrogates.path.trust import calibrate
 from surrogates.path.windows import GIVEN, Block, Rows, aligned, batches, block, prepare
 from surrogates.tensors import determinant, deviator, to_vector
 from surrogates.training.checkpoint import Checkpoint
@@ -37,9 +38,7 @@ SUFFIX = ".pt"
 #: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
 FEWEST = 0.5
 #: Paths that calibrate novelty and expected error, and the steps between two states taken from each.
-CALIBRATION, EVERY, QUANTILE = 256, 10, 0.999
-#: Smallest error that the fit of the expected error tells from none, and its ridge relative to the variance.
-LEAST, RIDGE = 1e-3, 0.01
+CALIBRATION, EVERY = 256, 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def build(config: RecurrentConfig, train: Sets) -> RecurrentLaw:
     law = RecurrentLaw(Overlay(config.sizes, config.seed), bulk=bulk, shear=shear, limit=config.limit)
     if config.initial:
         try:
-            law.load_state_dict(load_law(config.initial).module.state_dict())
+            law.overlay.load_state_dict(load_law(config.initial).module.overlay.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"initial must be an artifact with the same sizes ({config.sizes}), got {config.initial}."
@@ -287,8 +286,8 @@ def export(model: RecurrentLaw, train: Sets, config: RecurrentConfig) -> Recurre
         _states(law, part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)]) for part in train.parts
     ]
     states, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
-    calibrate(law, states)
-    expect(law, states, errors)
+    with torch.no_grad():
+        calibrate(law.trust, law.features(states), errors)
     return law
 
 
@@ -308,33 +307,6 @@ def _states(law: RecurrentLaw, samples: Samples) -> tuple[Tensor, Tensor]:
                 kept.append(state)
                 errors.append((deviator(to_vector(0.5 * (sigma + sigma.mT))) - truth[:, k]).norm(dim=1) / scale)
     return torch.cat(kept), torch.cat(errors)
-
-
-def calibrate(law: RecurrentLaw, states: Tensor) -> None:
-    """Set the novelty of a law so that the 99.9 % quantile of these states has the value one."""
-    with torch.no_grad():
-        law.centre.zero_()
-        law.whitening.copy_(torch.eye(len(law.centre), dtype=torch.float64))
-        features = law.features(states)
-        law.centre.copy_(features.mean(0))
-        covariance = torch.cov(features.T)
-        values, vectors = torch.linalg.eigh(covariance)
-        # Directions without spread in the data count as if they had a thousandth of the largest.
-        law.whitening.copy_(vectors / values.clamp_min(1e-6 * float(values.max())).sqrt())
-        law.whitening.div_(torch.quantile(law.novelty(states), QUANTILE).clamp_min(1e-12))
-
-
-def expect(law: RecurrentLaw, states: Tensor, errors: Tensor) -> None:
-    """Fit the expected error of a calibrated law to its errors (s,) at states (s, k).
-
-    Ridge regression of the logarithm; the mean over the states is then that of the errors.
-    """
-    with torch.no_grad():
-        A, b = law.trust(states), errors.clamp(LEAST, 1.0).log()
-        ridge = RIDGE * len(A) * torch.eye(A.shape[1], dtype=A.dtype)
-        ridge[-1, -1] = 0.0
-        law.expectation.copy_(torch.linalg.solve(A.T @ A + ridge * A.square().mean(), A.T @ b))
-        law.expectation[-1] += (errors.mean() / law.expected_error(states).mean()).clamp_min(LEAST).log()
 
 
 @small_batches()

@@ -1,0 +1,74 @@
+"""How far a learned law can be trusted at a state: a distance from its training, and the error that it expects there.
+
+Both come from features x of a state, with the mean c and the covariance of those along the paths of the training:
+
+    d = |W (x - c)| / q            Mahalanobis distance; q its 99.9 % quantile, so that 1 is the edge            (1)
+    log r = a . (W (x - c) / q, d, 1)                                                                            (2)
+
+(1) is the *novelty*. It says whether a law has seen a state, not whether it is right there. (2) is the *expected error*:
+a is fitted, by ridge regression, to the error of the deviator along the paths of the training, relative to the root
+mean square of the deviator of each path. It says where the law errs among the states that it has seen.
+"""
+
+import torch
+from torch import Tensor
+
+#: Quantile of the distances of the training that is set to one.
+QUANTILE = 0.999
+#: Directions without spread in the data count as if they had this part of the largest variance.
+SPREAD = 1e-6
+#: Smallest error that the fit tells from none, and its ridge relative to the mean square of the features.
+LEAST, RIDGE = 1e-3, 0.01
+#: Names of the two fields that a law observes.
+NOVELTY, EXPECTED = "novelty", "expected_error"
+
+
+class Trust(torch.nn.Module):
+    """Novelty and expected error of features; a new one gives 0 and 1.
+
+    Args:
+        features: Their number.
+    """
+
+    centre: Tensor
+    whitening: Tensor
+    weights: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        zeros = lambda *shape: torch.nn.Buffer(torch.zeros(*shape, dtype=torch.float64))
+        self.centre, self.whitening, self.weights = zeros(features), zeros(features, features), zeros(features + 2)
+
+    @torch.jit.export
+    def inputs(self, x: Tensor) -> Tensor:
+        """Whitened features, novelty and one (n, f + 2) of features (n, f), Eqs. (1) and (2)."""
+        y = torch.matmul(x - self.centre, self.whitening)
+        return torch.cat([y, y.square().sum(1, keepdim=True).sqrt(), torch.ones_like(y[:, :1])], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Novelty and expected error, at most 1, (n, 2) of features (n, f)."""
+        inputs = self.inputs(x)
+        return torch.stack([inputs[:, -2], torch.matmul(inputs, self.weights).clamp(max=0.0).exp()], dim=1)
+
+
+def calibrate(trust: Trust, features: Tensor, errors: Tensor) -> None:
+    """Set the centre, the whitening and the weights.
+
+    The 99.9 % quantile of the novelty of the features becomes one, and the mean of the expected errors that of the
+    errors.
+
+    Args:
+        trust: What is calibrated.
+        features: (s, f), of states along the paths of the training.
+        errors: (s,), of the law there, relative.
+    """
+    with torch.no_grad():
+        values, vectors = torch.linalg.eigh(torch.cov(features.T))
+        trust.centre.copy_(features.mean(0))
+        trust.whitening.copy_(vectors / values.clamp_min(SPREAD * float(values.max())).sqrt())
+        trust.whitening.div_(torch.quantile(trust.inputs(features)[:, -2], QUANTILE).clamp_min(1e-12))
+        A, b = trust.inputs(features), errors.clamp(LEAST, 1.0).log()
+        ridge = RIDGE * len(A) * A.square().mean() * torch.eye(A.shape[1], dtype=A.dtype)
+        ridge[-1, -1] = 0.0
+        trust.weights.copy_(torch.linalg.solve(A.T @ A + ridge, A.T @ b))
+        trust.weights[-1] += (errors.mean() / trust(features)[:, 1].mean()).clamp_min(LEAST).log()

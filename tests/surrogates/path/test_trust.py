@@ -1,0 +1,55 @@
+"""Novelty and expected error: the edge of the data, and errors that are known functions of the features."""
+
+import pytest
+import torch
+
+from surrogates.path.trust import Trust, calibrate
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    """Correlated features (4000, 3) of different sizes about a mean, the third a sum of the others."""
+    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x @ torch.tensor([[10.0, 1.0], [0.0, 0.1]], dtype=torch.float64) + 5.0
+    return torch.cat([x, x.sum(1, keepdim=True)], dim=1)
+
+
+def test_a_new_one_knows_nothing() -> None:
+    found = Trust(3)(torch.ones(2, 3, dtype=torch.float64))
+    assert torch.equal(found, torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64))
+
+
+def test_the_edge_of_the_data_has_the_novelty_one(features: torch.Tensor) -> None:
+    trust = Trust(3)
+    calibrate(trust, features, torch.full((4000,), 0.02, dtype=torch.float64))
+    novelty = trust(features)[:, 0]
+    assert float((novelty > 1).double().mean()) == pytest.approx(0.001, abs=5e-4)
+    middle = features.mean(0, keepdim=True)
+    assert float(trust(middle)[0, 0]) < 1e-6
+    along = middle + torch.tensor([[0.0, 5.0, 5.0]], dtype=torch.float64)
+    assert float(trust(along)[0, 0]) > 5, "far along a direction of small spread, near in the others"
+
+
+def test_the_expected_error_is_the_mean_and_the_order_of_the_errors(features: torch.Tensor) -> None:
+    errors = 0.02 * (0.08 * (features[:, 0] - 5)).exp()
+    trust = Trust(3)
+    calibrate(trust, features[::2], errors[::2])
+    found, true = trust(features[1::2])[:, 1], errors[1::2]
+    assert float(found.mean()) == pytest.approx(float(true.mean()), rel=0.05)
+    assert float(torch.corrcoef(torch.stack([found.log(), true.log()]))[0, 1]) > 0.99
+    calibrate(trust, features, torch.full_like(errors, 50.0).scatter(0, torch.tensor([0]), 0.0))
+    assert float(trust(features).max(0).values[1]) <= 1.0
+
+
+def test_errors_that_grow_with_the_distance_are_expected_far_away(features: torch.Tensor) -> None:
+    trust = Trust(3)
+    calibrate(trust, features, torch.full((4000,), 0.02, dtype=torch.float64))
+    calibrate(trust, features, 0.005 * (2 * trust(features)[:, 0]).exp())
+    far = features.mean(0, keepdim=True) + 3 * (features[:200] - features.mean(0, keepdim=True))
+    assert bool((trust(far)[:, 1] > trust(features[:200])[:, 1]).all())
+
+
+def test_it_can_be_scripted(features: torch.Tensor) -> None:
+    trust = Trust(3)
+    calibrate(trust, features, features[:, 1].abs() / 100)
+    torch.testing.assert_close(torch.jit.script(trust)(features), trust(features))
