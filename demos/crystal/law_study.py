@@ -227,7 +227,8 @@ def trusted(
     novelty, expected = (values[..., law.observed.index(name)] for name in ("novelty", "expected_error"))
     w = np.ones(expected.shape) if time is None else np.diff(time, axis=1)
     expected = np.sqrt((w * expected**2).sum(1) / w.sum(1))
-    return [(kind, *map(float, row)) for row in zip(novelty.max(axis=1), expected, found, strict=True)]
+    rows = zip(novelty.max(axis=1), expected, found, strict=True)
+    return [(kind, float(far), float(forecast), float(error)) for far, forecast, error in rows]
 
 
 def steps(law: Any, F: np.ndarray, time: np.ndarray, true: np.ndarray) -> dict[str, float]:
