@@ -20,14 +20,14 @@ from micro.threads import small_batches
 from surrogates.artifact.export import Material
 from surrogates.artifact.load import load_law, switch_fusion_off
 from surrogates.path.compiled_windows import CompiledWindows
-from surrogates.path.data import DENSITY, Samples, crystal_constant, mandel, matrices, moduli, trained_range
+from surrogates.path.data import DENSITY, Samples, crystal_constant, moduli, trained_range
 from surrogates.path.errors import follow, refined, report
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import LIMIT, RecurrentLaw
 from surrogates.path.sets import DATA, Sets, errors_of_kinds, load_sets
-from surrogates.path.trust import calibrate
+from surrogates.path.trust import calibrate, training_states
 from surrogates.path.windows import GIVEN, Block, Rows, aligned, batches, block, prepare
-from surrogates.tensors import determinant, deviator, to_vector
+from surrogates.tensors import deviator
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
@@ -37,8 +37,6 @@ from surrogates.training.soap import Soap
 SUFFIX = ".pt"
 #: Part of the paths of a batch below which its last windows are left out: few paths make a poor gradient.
 FEWEST = 0.5
-#: Paths that calibrate novelty and expected error, and the steps between two states taken from each.
-CALIBRATION, EVERY = 256, 10
 
 
 @dataclass(frozen=True)
@@ -281,32 +279,10 @@ def fit(
 def export(model: RecurrentLaw, train: Sets, config: RecurrentConfig) -> RecurrentLaw:
     """The law on the CPU, with novelty and expected error calibrated on states along training paths."""
     law = model.cpu()
-    share = max(1, CALIBRATION // len(train.parts))
-    found = [
-        _states(law, part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)]) for part in train.parts
-    ]
-    states, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
+    states, errors = training_states(law, train.parts)
     with torch.no_grad():
         calibrate(law.trust, law.features(states), errors)
     return law
-
-
-def _states(law: RecurrentLaw, samples: Samples) -> tuple[Tensor, Tensor]:
-    """States (s, k) along paths, and the error (s,) of the deviator there over its root mean square along the path."""
-    F = matrices(samples.U)
-    dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
-    truth = deviator(mandel(samples.stress))
-    scale = truth.square().sum(2).mean(1).sqrt().clamp_min(1.0)
-    state = law.initial_state(len(F))
-    kept, errors = [state], [torch.zeros_like(scale)]
-    with torch.no_grad():
-        for k in range(1, F.shape[1]):
-            P, state = law.step(F[:, k], state, dt[:, k - 1])
-            if k % EVERY == 0 or k == F.shape[1] - 1:
-                sigma = P @ F[:, k].mT / determinant(F[:, k]).reshape(-1, 1, 1)
-                kept.append(state)
-                errors.append((deviator(to_vector(0.5 * (sigma + sigma.mT))) - truth[:, k]).norm(dim=1) / scale)
-    return torch.cat(kept), torch.cat(errors)
 
 
 @small_batches()

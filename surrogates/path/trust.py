@@ -10,8 +10,15 @@ a is fitted, by ridge regression, to the error of the deviator along the paths o
 mean square of the deviator of each path. It says where the law errs among the states that it has seen.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from surrogates.path.data import Samples, mandel, matrices
+from surrogates.tensors import determinant, deviator, to_vector
 
 #: Quantile of the distances of the training that is set to one.
 QUANTILE = 0.999
@@ -19,6 +26,8 @@ QUANTILE = 0.999
 SPREAD = 1e-6
 #: Smallest error that the fit tells from none, and its ridge relative to the mean square of the features.
 LEAST, RIDGE = 1e-3, 0.01
+#: Paths that calibrate a law, and the steps between two states taken from each.
+CALIBRATION, EVERY = 256, 10
 #: Names of the two fields that a law observes.
 NOVELTY, EXPECTED = "novelty", "expected_error"
 
@@ -72,3 +81,34 @@ def calibrate(trust: Trust, features: Tensor, errors: Tensor) -> None:
         ridge[-1, -1] = 0.0
         trust.weights.copy_(torch.linalg.solve(A.T @ A + ridge, A.T @ b))
         trust.weights[-1] += (errors.mean() / trust(features)[:, 1].mean()).clamp_min(LEAST).log()
+
+
+def training_states(law: Any, parts: Sequence[Samples]) -> tuple[Tensor, Tensor]:
+    """States (s, k) of a law along paths of its training, evenly from all sets, and its errors (s,) there."""
+    share = max(1, CALIBRATION // len(parts))
+    rows = (part[np.linspace(0, len(part) - 1, min(share, len(part))).astype(int)] for part in parts)
+    states, errors = zip(*(states_along(law, part) for part in rows), strict=True)
+    return torch.cat(states), torch.cat(errors)
+
+
+def states_along(law: Any, samples: Samples) -> tuple[Tensor, Tensor]:
+    """States (s, k) along paths, and the error (s,) of the deviator there over its root mean square along the path.
+
+    Args:
+        law: A law with `initial_state(n)` and `step(F, state, dt)`.
+        samples: The paths.
+    """
+    F = matrices(samples.U)
+    dt = torch.from_numpy(np.diff(samples.time, axis=1) * samples.duration[:, None])
+    truth = deviator(mandel(samples.stress))
+    scale = truth.square().sum(2).mean(1).sqrt().clamp_min(1.0)
+    state = law.initial_state(len(F))
+    kept, errors = [state], [torch.zeros_like(scale)]
+    with torch.no_grad():
+        for k in range(1, F.shape[1]):
+            P, state = law.step(F[:, k], state, dt[:, k - 1])
+            if k % EVERY == 0 or k == F.shape[1] - 1:
+                sigma = P @ F[:, k].mT / determinant(F[:, k]).reshape(-1, 1, 1)
+                kept.append(state)
+                errors.append((deviator(to_vector(0.5 * (sigma + sigma.mT))) - truth[:, k]).norm(dim=1) / scale)
+    return torch.cat(kept), torch.cat(errors)

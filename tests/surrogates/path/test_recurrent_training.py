@@ -11,11 +11,12 @@ import torch
 from micro.build import BuildError
 from surrogates.path import recurrent_training as training
 from surrogates.path.compiled_windows import CompiledWindows
-from surrogates.path.data import Samples
+from surrogates.path.data import Samples, matrices
 from surrogates.path.errors import follow, refined, relative_errors
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import RecurrentLaw
 from surrogates.path.recurrent_training import RecurrentConfig, Sets, Trainer, build, fit, window_loss
+from surrogates.path.trust import states_along
 from surrogates.path.windows import COLUMNS, GIVEN, aligned, batches, block, prepare
 from surrogates.tensors import deviator
 from surrogates.training.checkpoint import Checkpoint
@@ -71,7 +72,7 @@ def test_rows_lead_the_step_to_the_stress_of_the_law(samples: Samples) -> None:
             if row[GIVEN] > 0:
                 found.append(law.overlay.stress(e)[0])
         norm = torch.stack(found).norm(dim=1) * 2 * G * 0.01
-        J = torch.linalg.det(training.matrices(samples.U[i]))[1:]
+        J = torch.linalg.det(matrices(samples.U[i]))[1:]
         torch.testing.assert_close(norm, J * sigma[i, 1:].norm(dim=1), rtol=1e-4, atol=1e3)
         truth = deviator(training_stress(samples, i)).norm(dim=1)[1:] * J
         stresses = path.values[path.values[:, GIVEN] > 0, 10:15]
@@ -236,16 +237,16 @@ def test_a_block_repeats_nothing(samples: Samples) -> None:
 
 def test_novelty_is_one_at_the_edge_of_the_training(sets: Sets) -> None:
     law = training.export(build(CONFIG, sets), sets, CONFIG)
-    states, _ = training._states(law, sets.parts[0])
+    states, _ = states_along(law, sets.parts[0])
     inside = law.observe(states)[:, 3]
     assert 0.9 < float(inside.max()) < 1.1 and float(inside.median()) < 0.8
     far = dataclasses.replace(sets.parts[0], U=sets.parts[0].U + 4 * (sets.parts[0].U - sets.parts[0].U[:, :1]))
-    assert float(law.observe(training._states(law, far)[0])[:, 3].max()) > 1.5
+    assert float(law.observe(states_along(law, far)[0])[:, 3].max()) > 1.5
 
 
 def test_expected_error_is_that_of_the_training(sets: Sets) -> None:
     law = training.export(build(CONFIG, sets), sets, CONFIG)
-    states, errors = training._states(law, sets.parts[0])
+    states, errors = states_along(law, sets.parts[0])
     assert errors.shape == (len(states),) and float(errors[: len(sets.parts[0])].abs().max()) == 0, "virgin states"
     expected = law.observe(states)[:, 4]
     assert float(expected.mean()) == pytest.approx(float(errors.mean()), rel=0.2)
@@ -256,7 +257,7 @@ def test_refined_paths_pass_through_the_given_instants(samples: Samples) -> None
     fine = refined(samples, 3)
     np.testing.assert_allclose(fine.U[:, ::3], samples.U, rtol=1e-12)
     np.testing.assert_allclose(fine.time[:, ::3], samples.time, rtol=1e-12)
-    C = training.matrices(fine.U) @ training.matrices(fine.U)
+    C = matrices(fine.U) @ matrices(fine.U)
     torch.testing.assert_close(C[:, 1], (2 * C[:, 0] + C[:, 3]) / 3, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="factor must be at least 1"):
         refined(samples, 0)
