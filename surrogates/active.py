@@ -6,9 +6,9 @@
 
 `paths.npz` holds the deformation of points of a run with the law (`demos/taylor_anvil.py --record 200`). The law is led
 along all of them. Some of them, drawn at random, are held out: they are solved and never trained on. Of the others,
-those with the largest novelty, or with the largest error that the law expects (`--choice uncertain`), are solved with the
-polycrystal that made the first data set, and the training continues from the weights of the law with all data; the new
-paths count several times, since they are few.
+those with the largest novelty, or with the largest error that the law expects (`--choice uncertain`), are solved with
+the polycrystal that made the first data set, and the training continues from the weights of the law with all data; the
+new paths count several times, since they are few.
 
 `--simulate` is the command of the run: `{law}` and `{folder}` in it are replaced by the law and by the folder into
 which the command writes `paths.npz`. Then every round makes a run of its own with the law of the round before. The
