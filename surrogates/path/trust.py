@@ -5,7 +5,7 @@ Both come from features x of a state, with the mean c and the covariance of thos
     d = |W (x - c)| / q            Mahalanobis distance; q its 99.9 % quantile, so that 1 is the edge            (1)
     log r = a . (W (x - c) / q, d, 1)                                                                            (2)
 
-(1) is the *novelty*: it says whether a law has seen a state, not whether it is right there. (2) is the *expected error*:
+(1) is the *novelty*: it tells whether a law has seen a state, not if it is right there. (2) is the *expected error*:
 a is fitted, by ridge regression, to the errors of the deviator along the paths of the training, each relative to the
 root mean square of the deviator of its path. It says where the law errs among the states that it has seen.
 """
