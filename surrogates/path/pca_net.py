@@ -43,7 +43,7 @@ from micro.threads import small_batches
 from surrogates import tensors
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli
 from surrogates.path.errors import report
-from surrogates.path.pca_law import PCALaw, Shifted
+from surrogates.path.pca_law import PCALaw, Shifted, reach
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
@@ -69,7 +69,9 @@ class PCANetConfig:
     stress: Literal["deviator", "full"] = option("deviator", "what the network learns")
     measure: Literal["stretch", "isochoric"] = option("stretch", "input of the network: U, or its isochoric part")
     augment: bool = option(False, "rotate paths at random in training")
-    continuation: Literal["hold", "linear"] = option("linear", "how the history is continued on-line", export=True)
+    continued: float = option(0.0, "share of the paths that are cut at random and continued as on-line, in training")
+    continuation: Literal["hold", "linear", "fading"] = option("linear", "how the history is continued", export=True)
+    horizon: float = option(0.1, "time, over the window, in which a fading rate falls by e", export=True)
     window: float = option(0.0, "time window of the exported law, s; 0: the longest path", export=True)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,10 @@ class PCANetConfig:
         check_integers(self, 1, "modes", "width", "depth", "epochs", "batch")
         check_rates(self)
         check_seed(self.seed)
+        if not 0 <= self.continued <= 1:
+            raise ValueError(f"continued must lie between 0 and 1, got {self.continued}.")
+        if not 0 < self.horizon < math.inf:
+            raise ValueError(f"horizon must be positive and finite, got {self.horizon}.")
         if not 0 <= self.window < math.inf:
             raise ValueError(f"window must be finite and not negative, got {self.window}.")
         if self.stress == "full" and self.measure == "isochoric":
@@ -104,6 +110,21 @@ def cauchy(sigma: Tensor, samples: Samples, stress: str, measure: str) -> Tensor
         sigma = sigma / J
     pressure = moduli(samples)[0] * (J - 1)
     return sigma + pressure * torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=sigma.dtype)
+
+
+def horizon_of(continuation: str, horizon: float) -> float:
+    """The horizon of a continuation as the law takes it: 0 holds the history, infinity continues it linearly."""
+    return {"hold": 0.0, "linear": math.inf, "fading": horizon}[continuation]
+
+
+def continued_history(V: Tensor, cut: Tensor, horizon: float) -> Tensor:
+    """Histories V (s, T, 6) at evenly spaced times as the on-line law continues them from the times `cut` (s,) on."""
+    T = V.shape[1]
+    rows = torch.arange(len(V), device=V.device)
+    last = V[rows, cut].unsqueeze(1)
+    rate = (last - V[rows, (cut - 1).clamp(min=0)].unsqueeze(1)) * (T - 1)
+    ahead = (torch.arange(T, device=V.device, dtype=V.dtype) - cut.unsqueeze(1)) / (T - 1)
+    return torch.where((ahead > 0).unsqueeze(2), last + rate * reach(ahead, horizon).unsqueeze(2), V)
 
 
 def principal_modes(history: Tensor, modes: int) -> Tensor:
@@ -162,6 +183,10 @@ class PCANet(torch.nn.Module):
     def encode(self, history: Tensor) -> Tensor:
         """Code (s, 6, d) of a history (s, T, 6)."""
         return encode(history, self.phi)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Stress history (s, T, 6) of a code (s, 6, d)."""
+        return torch.bmm(code.transpose(0, 1), self.psi.permute(1, 2, 0)).permute(1, 2, 0)
 
     def hidden(self, code: Tensor, duration: Tensor) -> Tensor:
         """Last hidden layer (s, width) for codes (s, 6, d) of V and durations (s,)."""
@@ -254,17 +279,50 @@ def relative_loss(found: Tensor, pairs: Pairs) -> Tensor:
     return (error / pairs.size).sqrt().mean()
 
 
-def batches(
+def loss_until(model: PCANet, found: Tensor, sigma: Tensor, cut: Tensor) -> Tensor:
+    """Mean error of the stress that codes `found` (s, 6, d) decode to, up to the times `cut` (s,) alone.
+
+    The root mean square up to the cut, relative to that of the stress sigma (s, T, 6) at all times: with the cut at the
+    last time the loss of `relative_loss`. Divided by the stress up to the cut, short histories would count the most.
+    """
+    T = sigma.shape[1]
+    error = (model.decode(found) - sigma).square().sum(dim=2)
+    until = torch.arange(T, device=cut.device) <= cut.unsqueeze(1)
+    part = (error * until).sum(dim=1) * T / (cut + 1)
+    return (part / sigma.square().sum(dim=(1, 2))).sqrt().mean()
+
+
+def cuts(n: int, T: int, share: float, generator: torch.Generator) -> Tensor:
+    """Times (n,) at which paths are cut: a share of them at random, the others not, at their last time T - 1."""
+    cut = torch.randint(1, T, (n,), generator=generator)
+    return torch.where(torch.rand(n, generator=generator) < share, cut, torch.full_like(cut, T - 1))
+
+
+def losses(
     model: PCANet, V: Tensor, sigma: Tensor, known: Pairs, config: PCANetConfig, generator: torch.Generator
-) -> Iterator[Pairs]:
-    """One epoch: the pairs in random order, encoded anew where each path is turned at random."""
+) -> Iterator[tuple[int, Tensor]]:
+    """One epoch in random order: for each batch the number of its paths and its loss.
+
+    Paths are encoded anew where each is turned at random, or cut and continued.
+    """
+    horizon = horizon_of(config.continuation, config.horizon)
     for rows in torch.randperm(len(V), generator=generator).split(config.batch):
         rows = rows.to(V.device)
-        if not config.augment:
-            yield known[rows]
+        duration = known.duration[rows]
+        if not config.augment and not config.continued:
+            yield len(rows), relative_loss(model(known.strain[rows], duration), known[rows])
             continue
-        turn = turns(len(rows), generator).to(V.device).transpose(1, 2)
-        yield pair(model, torch.bmm(V[rows], turn), torch.bmm(sigma[rows], turn), known.duration[rows])
+        some, stress = V[rows], sigma[rows]
+        if config.augment:
+            turn = turns(len(rows), generator).to(V.device).transpose(1, 2)
+            some, stress = torch.bmm(some, turn), torch.bmm(stress, turn)
+        if not config.continued:
+            pairs = pair(model, some, stress, duration)
+            yield len(rows), relative_loss(model(pairs.strain, duration), pairs)
+            continue
+        cut = cuts(len(rows), V.shape[1], config.continued, generator).to(V.device)
+        code = model.encode(continued_history(some, cut, horizon))
+        yield len(rows), loss_until(model, model(code, duration), stress, cut)
 
 
 @small_batches()
@@ -294,12 +352,11 @@ def fit(
 
     def epoch(number: int) -> dict[str, float]:
         total = 0.0
-        for pairs in batches(model, V, sigma, known, config, generator):
-            loss = relative_loss(model(pairs.strain, pairs.duration), pairs)
+        for count, loss in losses(model, V, sigma, known, config, generator):
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            total += loss.item() * len(pairs.size)
+            total += loss.item() * count
         shown = {"train": total / len(V)}
         if progress and (number % 10 == 9 or number + 1 == config.epochs):
             shown["held out"] = evaluate(model, held_out, config, "whole")["deviatoric"]
@@ -319,8 +376,8 @@ def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation
         model: the network.
         samples: the paths.
         config: its configuration.
-        continuation: "whole" gives the network the whole path, future included, as in training; "hold" and "linear"
-            only the path so far at each time, as on-line; none for that of the configuration.
+        continuation: "whole" gives the network the whole path, future included; "hold", "linear" and "fading" only
+            the path so far at each time, as on-line; none for that of the configuration.
     """
     continuation = continuation or config.continuation
     device = model.phi.device
@@ -330,14 +387,12 @@ def evaluate(model: PCANet, samples: Samples, config: PCANetConfig, continuation
     stress = torch.zeros(n, T, 6)
     with torch.no_grad():
         if continuation == "whole":
-            code = model(model.encode(V), duration)
-            stress = torch.einsum("scd,tcd->stc", code, model.psi).cpu()
+            stress = model.decode(model(model.encode(V), duration)).cpu()
         else:
+            horizon = horizon_of(continuation, config.horizon)
             for k in range(1, T):
-                past = V[:, : k + 1]
-                steps = torch.arange(1, T - k, device=device).reshape(1, -1, 1)
-                rate = past[:, k:] - past[:, k - 1 : k] if continuation == "linear" else torch.zeros_like(past[:, k:])
-                code = model(model.encode(torch.cat([past, past[:, k:] + steps * rate], dim=1)), duration)
+                past = continued_history(V, torch.full((n,), k, device=device), horizon)
+                code = model(model.encode(past), duration)
                 stress[:, k] = torch.einsum("scd,cd->sc", code, model.psi[k]).cpu()
     return report(cauchy(stress.double() * GPA, samples, config.stress, config.measure), samples)
 
@@ -380,7 +435,7 @@ def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
         stress_scale=GPA,
         bulk=moduli(train)[0],
         strain_max=float(V.norm(dim=-1).max()),
-        linear=config.continuation == "linear",
+        horizon=horizon_of(config.continuation, config.horizon),
         isochoric_measure=config.measure == "isochoric",
         full_stress=config.stress == "full",
     ).eval()

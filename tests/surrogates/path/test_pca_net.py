@@ -103,6 +103,65 @@ def test_loss_of_codes_is_the_error_of_the_decoded_stress(samples, stress):
     assert torch.allclose(best, errors.relative_errors(kept, sigma).mean(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("continuation", ["hold", "linear", "fading"])
+def test_training_continues_a_history_as_the_law_on_line_does(samples, continuation):
+    config = dataclasses.replace(SMALL, continuation=continuation)
+    model = pca_net.build(config, samples).double()
+    law = pca_net.export(model, samples, config)
+    V = histories(samples, config.stress, config.measure)[0]
+    cut = torch.tensor([1, 7, 20, 39, 40]).repeat(12)
+    continued = pca_net.continued_history(V, cut, law.horizon)
+    code = pca_net.encode(continued, model.phi)
+    expected = code.flatten(1) @ model.layers[0].weight.t() / model.scales[0]
+    state, found = law.initial_state(60), torch.zeros(60, config.width, dtype=torch.float64)
+    for k in range(1, 41):
+        now = state[:, -2] + 1e-6 / 40
+        first, padded = law.encode(V[:, k], state, now)
+        state = torch.cat([first, V[:, k], now[:, None], now[:, None]], dim=1)
+        found[cut == k] = padded[cut == k]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(continued[cut == 40], V[cut == 40])
+
+
+def test_loss_of_a_cut_path_sees_the_stress_up_to_the_cut_alone(samples):
+    model = pca_net.build(SMALL, samples)
+    V, sigma = (x.float() for x in histories(samples, SMALL.stress, SMALL.measure))
+    code = model(model.encode(V), torch.full((60,), 1e-6))
+    cut = torch.arange(60) % 40 + 1
+    later = (torch.arange(41) > cut[:, None])[..., None]
+
+    def loss(wrong: torch.Tensor) -> torch.Tensor:  # the stress decoded is changed, not that of the data
+        model.decode = lambda code: type(model).decode(model, code) + wrong
+        return pca_net.loss_until(model, code, sigma, cut)
+
+    same = loss(torch.zeros(()))
+    assert torch.equal(loss(5.0 * later), same)
+    assert loss(5.0 * ~later) > 2 * same
+    error = errors.relative_errors(model.decode(code), sigma).mean()
+    assert torch.allclose(pca_net.loss_until(model, code, sigma, torch.full((60,), 40)), error, rtol=1e-5)
+
+
+def test_a_share_of_the_paths_is_cut_anywhere():
+    cut = pca_net.cuts(4000, 41, 0.25, torch.Generator().manual_seed(0))
+    assert 0.2 < float((cut < 40).float().mean()) < 0.3
+    inner = cut[cut < 40]
+    assert inner.min() == 1 and inner.max() == 39 and 18 < float(inner.float().mean()) < 22
+
+
+def test_training_on_continued_histories_lowers_the_error_on_line(samples):
+    """The same updates from the same weights: with the future known in training, it is missed on-line."""
+    train, held_out = split(samples)
+    found = {}
+    for share in (0.0, 0.7):
+        config = dataclasses.replace(
+            SMALL, epochs=80, learning_rate=2e-2, final_rate=1e-3, optimiser="muon", continued=share, measure="isochoric"
+        )
+        model = pca_net.build(config, train)
+        pca_net.fit(model, train, held_out, config)
+        found[share] = pca_net.evaluate(model, held_out, config)["deviatoric"]
+    assert found[0.7] < 0.8 * found[0.0]
+
+
 def test_same_seed_gives_the_same_network_and_another_does_not(samples):
     train, held_out = split(samples)
     weights = []
@@ -141,7 +200,7 @@ def test_interrupted_training_resumes_to_the_same_network(samples, tmp_path, mon
 
 
 @pytest.mark.parametrize("measure", ["stretch", "isochoric"])
-@pytest.mark.parametrize("continuation", ["hold", "linear"])
+@pytest.mark.parametrize("continuation", ["hold", "linear", "fading"])
 def test_exported_law_gives_the_errors_reported(samples, measure, continuation):
     train, held_out = split(samples)
     config = dataclasses.replace(SMALL, measure=measure, continuation=continuation)
@@ -178,6 +237,8 @@ def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
     [
         ({"modes": 0}, "modes must be an integer from 1"),
         ({"final_rate": 1.0}, "final_rate must lie between"),
+        ({"continued": 1.5}, "continued must lie between 0 and 1, got 1.5"),
+        ({"horizon": 0.0}, "horizon must be positive and finite, got 0.0"),
         ({"window": -1.0}, "window must be finite and not negative"),
         ({"stress": "full", "measure": "isochoric"}, "needs measure stretch"),
     ],
