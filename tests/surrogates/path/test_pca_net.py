@@ -123,29 +123,31 @@ def test_training_continues_a_history_as_the_law_on_line_does(samples, continuat
     assert torch.equal(continued[cut == 40], V[cut == 40])
 
 
-def test_loss_of_a_cut_path_sees_the_stress_up_to_the_cut_alone(samples):
+def test_loss_of_a_cut_path_is_the_error_of_the_stress_at_the_cut(samples):
     model = pca_net.build(SMALL, samples)
     V, sigma = (x.float() for x in histories(samples, SMALL.stress, SMALL.measure))
     code = model(model.encode(V), torch.full((60,), 1e-6))
     cut = torch.arange(60) % 40 + 1
-    later = (torch.arange(41) > cut[:, None])[..., None]
-
-    def loss(wrong: torch.Tensor) -> torch.Tensor:  # the stress decoded is changed, not that of the data
-        model.decode = lambda code: type(model).decode(model, code) + wrong
-        return pca_net.loss_until(model, code, sigma, cut)
-
-    same = loss(torch.zeros(()))
-    assert torch.equal(loss(5.0 * later), same)
-    assert loss(5.0 * ~later) > 2 * same
-    error = errors.relative_errors(model.decode(code), sigma).mean()
-    assert torch.allclose(pca_net.loss_until(model, code, sigma, torch.full((60,), 40)), error, rtol=1e-5)
+    now = (torch.arange(41) == cut[:, None])[..., None]
+    wrong = torch.where(now, model.decode(code), 1e3)  # at all other times the stress may be anything
+    expected = (wrong - sigma).mul(now).flatten(1).norm(dim=1) / sigma.flatten(1).norm(dim=1) * 41**0.5
+    assert torch.allclose(pca_net.loss_now(model, code, sigma, cut), expected.mean(), rtol=1e-5)
 
 
-def test_a_share_of_the_paths_is_cut_anywhere():
-    cut = pca_net.cuts(4000, 41, 0.25, torch.Generator().manual_seed(0))
-    assert 0.2 < float((cut < 40).float().mean()) < 0.3
-    inner = cut[cut < 40]
-    assert inner.min() == 1 and inner.max() == 39 and 18 < float(inner.float().mean()) < 22
+def test_a_share_of_each_batch_is_cut_anywhere(samples, monkeypatch):
+    config = dataclasses.replace(SMALL, continued=0.25, batch=60, stress="full")
+    model = pca_net.build(config, samples)
+    V, sigma = (x.float() for x in histories(samples, config.stress, config.measure))
+    known = pca_net.pair(model, V, sigma, torch.full((60,), 1e-6))
+    found = []
+    original = pca_net.loss_now
+    monkeypatch.setattr(pca_net, "loss_now", lambda *args: found.append(args[3]) or original(*args))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(80):
+        assert [n for n, _ in pca_net.losses(model, V, sigma, known, config, generator)] == [60]
+    assert {len(cut) for cut in found} == {15}
+    times = torch.cat(found)
+    assert times.min() == 1 and times.max() == 40 and 19 < float(times.float().mean()) < 22
 
 
 def test_training_on_continued_histories_lowers_the_error_on_line(samples):
