@@ -53,8 +53,8 @@ class CellConfig:
 class CellSource(Source):
     """Paths of the mean stretch, solved with random periodic polycrystals (2DFFT).
 
-    Every sample has a polycrystal of its own, or all have one in common. In two dimensions the components 11, 22, 12 of the stretch walk and the
-    others stay those of the identity: plane strain.
+    Every sample has a polycrystal of its own, or all have one in common. In two dimensions the components 11, 22, 12 of
+    the stretch walk and the others stay those of the identity: plane strain.
 
     Args:
         seed: seed of paths and cells.

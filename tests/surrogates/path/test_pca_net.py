@@ -156,8 +156,9 @@ def test_training_on_continued_histories_lowers_the_error_on_line(samples):
     found = {}
     for share in (0.0, 0.7):
         config = dataclasses.replace(
-            SMALL, epochs=80, learning_rate=2e-2, final_rate=1e-3, optimiser="muon", continued=share, measure="isochoric"
-        )
+            SMALL, epochs=80, learning_rate=2e-2, final_rate=1e-3, optimiser="muon", measure="isochoric",
+            continued=share,
+        )  # fmt: skip
         model = pca_net.build(config, train)
         pca_net.fit(model, train, held_out, config)
         found[share] = pca_net.evaluate(model, held_out, config)["deviatoric"]
