@@ -3,7 +3,8 @@
 #
 # **Problem.** The paper's 2DFFT: 16 grains, periodic Voronoi, two orthogonal slip systems, random walks of the mean
 # stretch in the plane within one second. Second, the same cell on finer grids, and the time of one evaluation. Third,
-# with `--tolerances`, the error of the mean stress by the tolerance of equilibrium and by the steps.
+# with `--tolerances`, the error of the mean stress by the tolerance of equilibrium and by the steps. Fourth, with
+# `--coarse`, the error of coarser grids.
 #
 # **Check.** Every path ends. The errors are those against the same cells with the smallest tolerance of all and with
 # four times the most steps of all: L2 norms over a path relative to the norm of the stress. Seconds are those of the
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import math
@@ -55,12 +57,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--grids", type=int, nargs="*", default=[32, 64, 128], help="voxels per side of the second part")
     p.add_argument("--tolerances", type=float, nargs="*", default=[], help="tolerances of the third part")
     p.add_argument("--substeps", type=int, nargs="+", default=[1], help="steps per stored step of the third part")
+    p.add_argument("--coarse", type=int, nargs="*", default=[], help="voxels per side, for errors against --voxels")
     p.add_argument("--output", default="results/bench_spectral", help="folder for the results")
     o = p.parse_args(arguments)
     for name in ("paths", "voxels", "steps"):
         check_count(f"--{name}", getattr(o, name))
-    for n in o.grids:
-        check_count("--grids", n)
+    for n in (*o.grids, *o.coarse):
+        check_count("--grids and --coarse", n)
     for n in o.substeps:
         check_count("--substeps", n)
     for tolerance in o.tolerances:
@@ -152,6 +155,23 @@ def errors(o: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def resolution(o: argparse.Namespace) -> list[dict]:
+    """Errors of the mean stress on coarser grids against the same cells with the voxels asked for, per path."""
+    if not o.coarse:
+        return []
+    best, rows = CellSource(0, config(o)).respond(np.arange(o.paths)), []
+    for n in o.coarse:
+        start = time.process_time()
+        result = CellSource(0, dataclasses.replace(config(o), shape=(n, n))).respond(np.arange(o.paths))
+        found, exact = from_components(result.stress), from_components(best.stress)
+        rows.append({
+            "voxels": n, "seconds_per_path": (time.process_time() - start) / o.paths, "error": change(found, exact),
+            "error_of_deviator": change(deviator(found), deviator(exact)),
+        })  # fmt: skip
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 # %% [markdown]
 # ## Report
 
@@ -163,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_memory()
     use_threads(1)
     summary: dict[str, Any] = {"options": vars(o), "paths": paths(o), "grids": grids(o), "errors": errors(o)}
+    summary["resolution"] = resolution(o)
     folder = Path(o.output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "summary.json", json.dumps(summary, indent=1))

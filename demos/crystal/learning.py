@@ -34,12 +34,20 @@ from surrogates.path.properties import (
 )
 from surrogates.training.checkpoint import Checkpoint
 
-#: Sets of the protocols of table 1: random and fixed intervals, uniaxial, loading and unloading, cavity; and random
-#: intervals of the periodic cell in 2-D, another material.
+#: Sets of the protocols of table 1: random and fixed intervals, uniaxial, loading and unloading, cavity; random
+#: intervals in a larger set, and with the rate exponent 5. In 2-D the same in one periodic cell of 16 x 16 points, and
+#: 2D-64, random intervals in cells of 64 x 64 points, one for each path.
 PROTOCOLS = {
     "R": "taylor-{}", "F": "taylor-{}-fixed", "U": "taylor-{}-uniaxial", "L-U": "taylor-{}-load-unload",
-    "C": "taylor-{}-cavity", "2D-R": "cell-{}",
+    "C": "taylor-{}-cavity", "R+": "taylor-{}-large", "m5": "taylor-{}-exponent-5",
+    "2D-R": "cell-{}-coarse", "2D-F": "cell-{}-coarse-fixed", "2D-U": "cell-{}-coarse-uniaxial",
+    "2D-L-U": "cell-{}-coarse-load-unload", "2D-C": "cell-{}-coarse-cavity", "2D-m5": "cell-{}-coarse-exponent-5",
+    "2D-64": "cell-{}",
 }  # fmt: skip
+#: Sets that networks are trained on; a fifth of their paths is held out.
+TRAINED = ("R", "F", "R+", "m5", "2D-R", "2D-F", "2D-L-U", "2D-m5", "2D-64")
+#: Sets whose material or cell is no other set's.
+ALONE = ("m5", "2D-m5", "2D-64")
 #: Training paths of the paper by strain, the smallest number of several.
 PAPER_PATHS = {10: 3200, 50: 4000}
 #: What is learned: fields of the configuration.
@@ -48,6 +56,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "turned": {"stress": "full", "measure": "stretch", "augment": True},
     "isochoric": {"stress": "deviator", "measure": "isochoric", "augment": True},
 }
+SETS = Path(__file__).with_name("sets")
 ONLINE = 100  # test paths that are followed on-line, which costs 200 evaluations each
 STRIDES = (1, 2, 4, 8, 20)
 PARTING = 5  # histories of figure 2
@@ -80,6 +89,8 @@ def set_name(protocol: str, strain: int) -> str:
 
 def alike(one: str, other: str) -> bool:
     """Whether two protocols are of the same material."""
+    if one in ALONE or other in ALONE:
+        return one == other
     return one.startswith("2D") == other.startswith("2D")
 
 
@@ -110,11 +121,12 @@ class Study:
     def _load(self, protocol: str, strain: int) -> None:
         path = self.options.data / set_name(protocol, strain)
         if not (path / "dataset.json").is_file():
-            self.missing.append(path.name)
+            if (SETS / f"{path.name}.toml").is_file():
+                self.missing.append(path.name)
             return
         partial = self.options.allow_partial
         count = sum(len(part) for part in load_samples([path], 1, allow_partial=partial))
-        held = min(self.options.tests, count // 5) if protocol in ("R", "F", "2D-R") else count - 1
+        held = min(self.options.tests, count // 5) if protocol in TRAINED else count - 1
         self.sets[protocol, strain] = load_samples([path], max(1, held), allow_partial=partial)
 
     def tests(self, protocol: str, strain: int) -> Samples:
@@ -124,7 +136,8 @@ class Study:
     def protocols(self, network: Network) -> list[str]:
         """The protocols that a network can be tested on: of its strain and material."""
         strain, own = network.strain, network.protocol
-        return [p for p in PROTOCOLS if (p, strain) in self.sets and alike(p, own)]
+        found = [p for p in PROTOCOLS if (p, strain) in self.sets and alike(p, own)]
+        return [p for p in found if p != "R+" or own == "R+"]
 
     def config(self, network: Network, paths: int) -> PCANetConfig:
         """The configuration of a network."""

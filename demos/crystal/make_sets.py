@@ -7,7 +7,9 @@ Each file of `sets` is the configuration of one set, which ``micro.generate`` ma
     taylor-10, -50      5000 random walks each of the paper's 3DTaylor at 10 % and 50 %, random intervals
     taylor-*-fixed, -uniaxial, -load-unload, -cavity    the test protocols of table 1
     protocols, holds    axisymmetric, plane strain, simple shear, cyclic, proportional; ramps that stop
-    cell-10, -50        400 random walks each of the paper's 2DFFT at 10 % and 50 %
+    taylor-50-large     32 000 random walks at 50 %; taylor-10-exponent-5: 4200 at 10 % with the rate exponent 5
+    cell-10, -50        400 random walks each of the paper's 2DFFT at 10 % and 50 %, each in a cell of its own
+    cell-10-coarse*     the protocols of table 1 in one cell on a coarser grid
 
 The script may be stopped at any moment; the same command continues it, and skips what is finished. ``--samples N``
 makes at most N samples of each set, for a trial; without it the trial grows to the full set. Options that the script

@@ -56,25 +56,46 @@ from micro.data.files import write_whole
 #: the modes (input, output) and total error (training, test) in %. None: not legible in our copy of the paper.
 ROWS = [
     (1, 10, "2D-R", "2D-R", 3200, 32, 0.08, 0.13, 5, 5),
+    (2, 10, "2D-R", "2D-F", 3200, 32, 0.08, 0.13, 5, 5),
+    (3, 10, "2D-R", "2D-U", 3200, 32, 0.08, 0.13, 5, 9),
+    (4, 10, "2D-R", "2D-L-U", 3200, 32, 0.08, 0.13, 5, 10),
+    (5, 10, "2D-R", "2D-C", 3200, 32, 0.08, 0.13, 5, 8),
+    (6, 10, "2D-F", "2D-F", 3200, 32, 0.0013, 0.02, 5, 5),
+    (7, 10, "2D-F", "2D-R", 3200, 32, 0.0013, 0.02, 5, 33),
+    (8, 10, "2D-F", "2D-U", 3200, 32, 0.0013, 0.02, 5, 30),
+    (9, 10, "2D-L-U", "2D-R", 900, 32, 0.0013, 0.07, 1.2, 90),
+    (10, 10, "2D-m5", "2D-m5", 3200, 32, 0.0013, 0.02, 5, 5),
     (11, 10, "R", "R", 3200, 100, 0.18, 0.46, 5, 5),
     (12, 10, "R", "F", 3200, 100, 0.18, 0.46, 5, 4),
     (13, 10, "R", "U", 3200, 100, 0.18, 0.46, 5, 8),
     (14, 10, "F", "F", 3200, 100, 0.011, 0.05, 4, 4),
     (15, 10, "F", "R", 3200, 100, 0.011, 0.05, 4, 30),
     (16, 50, "R", "R", 4000, 100, 1.2, 1.1, 3.7, 17),
-    (17, 50, "R", "R", 8000, 100, 1.2, 1.1, 3.1, 15),
-    (18, 50, "R", "R", 16000, 100, 1.2, 1.1, 2.8, 13),
-    (19, 50, "R", "R", 30000, 100, 1.2, 1.1, 2.5, 10),
-    (24, 50, "R", "C", 30000, 100, 1.2, 1.1, 2.5, 12),
+    (17, 50, "R+", "R+", 8000, 100, 1.2, 1.1, 3.1, 15),
+    (18, 50, "R+", "R+", 16000, 100, 1.2, 1.1, 2.8, 13),
+    (19, 50, "R+", "R+", 30000, 100, 1.2, 1.1, 2.5, 10),
+    (20, 50, "R+", "R+", 30000, 60, None, None, None, None),
+    (24, 50, "R+", "C", 30000, 100, 1.2, 1.1, 2.5, 12),
+    (25, 10, "m5", "m5", 3200, 100, 0.18, 0.45, 4, None),
 ]
 CELL_MODES = 32  # per component, of the rows in 2-D
+#: Training paths of a set where the paper does not have those of `PAPER_PATHS`.
+OTHER_PATHS = {"2D-L-U": 900}
 #: Rows that the paper does not have, or that cannot be read: the other protocols.
-OWN = [(10, "R", "L-U"), (10, "R", "C"), (50, "R", "F"), (50, "R", "U"), (50, "R", "L-U")]
+OWN = [
+    (10, "2D-64", "2D-64"), (10, "R", "L-U"), (10, "R", "C"), (50, "R", "F"), (50, "R", "U"), (50, "R", "L-U"),
+    (50, "R", "C"),
+]  # fmt: skip
 NOT_RUN = """
-Rows 2 to 10 (2DFFT) need other sets of the periodic cell, which `make_sets.py` does not make, and row 1 has 400 paths.
-Row 25 (rate exponent 5) needs a set with another material. Rows 17 to 19 and 24 have 8000 to 30 000 paths, more than
-the sets: they stand beside our largest number. Rows 20 to 23 cannot be read in our copy of the paper.
+Rows 21 to 23 cannot be read in our copy of the paper, nor the errors of row 20 and the test error of row 25.
 """
+
+
+#: Other networks at 10 %: training protocol and route.
+OTHERS = [
+    ("F", "paper"), ("m5", "paper"), ("m5", "isochoric"), ("2D-R", "paper"), ("2D-R", "isochoric"), ("2D-F", "paper"),
+    ("2D-L-U", "paper"), ("2D-m5", "paper"), ("2D-64", "paper"),
+]  # fmt: skip
 
 
 # %% [markdown]
@@ -96,7 +117,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--width", type=int, default=256, help="width of the hidden layers; the paper's is 1000")
     p.add_argument("--modes", type=int, default=100, help="modes per component")
     p.add_argument("--paths", type=int, default=0, help="at most so many training paths; 0: all that the paper has")
-    p.add_argument("--tests", type=int, default=1000, help="at most so many test paths of a protocol")
+    p.add_argument("--tests", type=int, default=2000, help="at most so many test paths of a protocol")
+    p.add_argument("--large", type=int, nargs="*", default=[], help="numbers of training paths of the large set, 50 %%")
     p.add_argument("--sizes", type=int, nargs="*", default=[], help="other numbers of training paths, largest strain")
     p.add_argument("--widths", type=int, nargs="*", default=[], help="other widths, largest strain")
     p.add_argument("--dimensions", type=int, nargs="*", default=[], help="other numbers of modes, largest strain")
@@ -110,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         check_count(f"--{name}", getattr(o, name), 10**6)
     o.extra_updates = o.extra_updates or o.updates
     check_count("--extra-updates", o.extra_updates, 10**6)
-    for name in ("sizes", "widths", "dimensions", "lengths"):
+    for name in ("sizes", "widths", "dimensions", "lengths", "large"):
         for value in getattr(o, name):
             check_count(f"--{name}", value, 10**6)
     if o.paths < 0:
@@ -125,7 +147,7 @@ def trial(o: argparse.Namespace) -> None:
     """Make small sets, and shorten everything."""
     o.data, o.updates, o.width, o.modes, o.batch = Path(o.output) / "data", min(o.updates, 40), 32, 30, 32
     o.sizes, o.widths, o.dimensions, o.extra_updates = [12], [16], [10], o.updates
-    kinds = [c for c in learning.PROTOCOLS if learning.alike(c, "R")]  # a periodic cell takes minutes
+    kinds = [c for c in learning.PROTOCOLS if learning.alike(c, "R") and c != "R+"]  # a periodic cell takes minutes
     names = [learning.set_name(c, strain) for strain in o.strains for c in kinds]
     status = make_sets.main(["--output", str(o.data), "--samples", "24", "--only", *names])
     if status:
@@ -144,8 +166,11 @@ def networks(o: argparse.Namespace) -> list[Network]:
         for strain in o.strains:
             found.append(standard(o, strain, "R", route))
     if 10 in o.strains:
-        found += [standard(o, 10, "F", "paper"), standard(o, 10, "2D-R", "paper")]
+        found += [standard(o, 10, train, route) for train, route in OTHERS]
     base = replace(standard(o, max(o.strains), "R", o.extra), steps=o.extra_updates)
+    if o.large:
+        found += [replace(standard(o, 50, "R+", route), paths=n) for n in o.large for route in o.routes]
+        base = replace(standard(o, 50, "R+", o.extra), paths=max(o.large), steps=o.extra_updates)
     for field, values in (("paths", o.sizes), ("width", o.widths), ("modes", o.dimensions), ("steps", o.lengths)):
         found += [replace(base, **{field: value}) for value in values] + ([base] if values else [])
     return list(dict.fromkeys(found))
@@ -153,8 +178,9 @@ def networks(o: argparse.Namespace) -> list[Network]:
 
 def standard(o: argparse.Namespace, strain: int, train: str, route: str) -> Network:
     """The network of a row of the table; in 2-D the paper has 32 modes."""
-    modes = o.modes if learning.alike(train, "R") else min(o.modes, CELL_MODES)
-    return Network(strain, train, o.paths or learning.PAPER_PATHS[strain], modes, o.width, route, o.updates)
+    modes = min(o.modes, CELL_MODES) if train.startswith("2D") else o.modes
+    paths = o.paths or OTHER_PATHS.get(train, learning.PAPER_PATHS[strain])
+    return Network(strain, train, paths, modes, o.width, route, o.updates)
 
 
 def per_cent(value: Any) -> str:
@@ -171,8 +197,8 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
     heads += [f"deviator, {r}" for r in o.routes]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     rows: list[tuple[Any, ...]] = [*ROWS, *(("-", s, a, b, *[None] * 6) for s, a, b in OWN)]
-    for case, strain, train, test, paths, _, error_in, error_out, e_train, e_test in rows:
-        nets = {route: find(results, strain, train, o, route) for route in o.routes}
+    for case, strain, train, test, paths, modes, error_in, error_out, e_train, e_test in rows:
+        nets = {route: find(results, strain, train, o, route, paths, modes) for route in o.routes}
         first = next((net for net in nets.values() if net and test in net["tests"]), None)
         if first is None:
             continue
@@ -188,9 +214,14 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
     return "All numbers but the first five columns in per cent.\n\n" + "\n".join(lines) + "\n"
 
 
-def find(results: dict[str, Any], strain: int, train: str, o: argparse.Namespace, route: str) -> dict[str, Any] | None:
+def find(
+    results: dict[str, Any], strain: int, train: str, o: argparse.Namespace, route: str, paths: int, modes: int
+) -> dict[str, Any] | None:
     """The results of the network of a row, None where there is none."""
-    found = results["networks"].get(named(standard(o, strain, train, route)))
+    network = standard(o, strain, train, route)
+    if train == "R+":
+        network = replace(network, paths=paths, modes=modes if modes != 100 else o.modes)
+    found = results["networks"].get(named(network))
     return found if found is None else dict(found)
 
 

@@ -46,7 +46,7 @@ def draw_against(axis: Axes, results: dict[str, Any], key: str, label: str) -> N
     """Test errors against a field of the networks, the others of which are equal; nothing where there is but one."""
     groups: dict[tuple[Any, ...], list[tuple[float, float, float]]] = {}
     for net in results["networks"].values():
-        if net["protocol"] == "R":
+        if net["protocol"] in ("R", "R+"):
             rest = tuple(net[name] for name in FIELDS if name != key)
             test = net["tests"]["R"]
             groups.setdefault(rest, []).append((net[key], 100 * test["full"], 100 * test["deviatoric"]))

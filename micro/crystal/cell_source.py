@@ -6,14 +6,14 @@ References:
 
 import argparse
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
 
 from micro.crystal.cell import polycrystal_cells, random_cell
 from micro.crystal.materials import load_material
-from micro.crystal.paths import random_walk
+from micro.crystal.paths import PROTOCOLS, PathOptions, Paths, draw_paths
+from micro.crystal.source import json_ready
 from micro.data.cli import check_memory
 from micro.data.config import add_options, make_config, option
 from micro.data.source import Block, Field, Source
@@ -23,6 +23,8 @@ from micro.tensors import PATH_ORDER
 COMPONENTS = f"component {PATH_ORDER.names}"
 #: Memory in bytes per point of a cell: states, stresses and the history of the acceleration.
 POINT_BYTES = 6000
+#: Protocols whose paths stay in the plane 1-2; of a walk in two dimensions, its components in the plane are taken.
+PLANE = ("walk", "uniaxial", "load-unload", "cavity", "plane-strain", "simple-shear", "cyclic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,10 @@ class CellConfig:
 
     shape: tuple[int, ...] = option((64, 64), "voxels along each axis, two or three numbers", low=1, shape="list")
     grains: int = option(16, "grains of a cell", low=1)
+    cell_seed: int = option(-1, "seed of the one cell of all samples; -1: each has a cell of its own", low=-1)
     material: str = option("two-slip-2d", "name of a material, or path of its file")
+    protocols: tuple[str, ...] = option(("walk",), "protocols of the paths", choices=PLANE, shape="list")
+    intervals: str = option("random", "lengths of the intervals of a walk", choices=("random", "fixed"))
     strain: tuple[float, float] = option((0.1, 0.1), "largest strain", low=1e-9, high=100.0, shape="range")
     duration: tuple[float, float] = option((1.0, 1.0), "duration", unit="s", low=1e-12, high=1e9, shape="range")
     steps: int = option(200, "stored steps per path", low=1)
@@ -39,16 +44,17 @@ class CellConfig:
     margin: float = option(0.2, "smallest principal stretch allowed", low=0.0, high=1.0)
     tolerance: float = option(1e-4, "residual of equilibrium relative to the stress", low=1e-12, high=1.0)
 
-    def walk(self) -> dict[str, Any]:
-        """Return the arguments of `random_walk`."""
-        return {name: getattr(self, name) for name in ("strain", "steps", "duration", "margin")}
+    def path_options(self) -> PathOptions:
+        """Return what the paths are; ValueError names the field that does not fit."""
+        names = ("protocols", "strain", "steps", "intervals", "duration", "margin")
+        return PathOptions(**{name: getattr(self, name) for name in names})
 
 
 class CellSource(Source):
-    """Random walks of the mean stretch, solved with random periodic polycrystals (2DFFT).
+    """Paths of the mean stretch, solved with random periodic polycrystals (2DFFT).
 
-    Every sample has a polycrystal of its own. In two dimensions the components 11, 22, 12 of the stretch walk and the
-    others stay those of the identity: plane strain.
+    Every sample has a polycrystal of its own, or all have one in common. In two dimensions the components 11, 22, 12 of
+    the stretch walk and the others stay those of the identity: plane strain.
 
     Args:
         seed: seed of paths and cells.
@@ -67,11 +73,11 @@ class CellSource(Source):
             raise ValueError(f"shape must be two or three numbers of voxels, got {list(config.shape)}.")
         torch.set_num_threads(threads)
         self.seed, self.config, self.device = seed, config, device
-        walk = config.walk()
-        random_walk([], seed, **walk)  # checks the arguments before any work begins
+        self.path_options = config.path_options()  # checks them before any work begins
         self.crystal = load_material(config.material)
         self.parameters = {
-            "paths": {key: list(value) if isinstance(value, tuple) else value for key, value in walk.items()},
+            "paths": json_ready(dataclasses.asdict(self.path_options)),
+            "cell_seed": config.cell_seed,
             "shape": list(config.shape),
             "grains": config.grains,
             "substeps": config.substeps,
@@ -84,6 +90,7 @@ class CellSource(Source):
             "stress": Field("Pa", (T, 6), f"time, {COMPONENTS} of the mean Cauchy stress"),
             "time": Field("1", (T,), "time relative to the duration"),
             "duration": Field("s", (), "duration of the path"),
+            "protocol": Field("1", (), "protocol of the path", PROTOCOLS),
         }
 
     @staticmethod
@@ -99,13 +106,13 @@ class CellSource(Source):
         check_memory(f"blocks of {arguments.block} cells", count * POINT_BYTES, arguments.device)
         return cls(arguments.seed, config, device=arguments.device, threads=arguments.threads)
 
-    def paths(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mean stretch (s, T, 6), the relative times (s, T), and the durations (s,), s, of samples."""
-        walk = random_walk([int(sample) for sample in ids], self.seed, **self.config.walk())
-        U = walk.U.copy()
+    def paths(self, ids: np.ndarray) -> Paths:
+        """Return the paths of samples; in two dimensions those of the plane."""
+        found = draw_paths([int(sample) for sample in ids], self.seed, self.path_options)
         if len(self.config.shape) == 2:
-            U[..., 2], U[..., 4:] = 1.0, 0.0  # the smallest principal stretch in the plane is not below that in space
-        return U, walk.time, walk.duration
+            # The smallest principal stretch in the plane is not below that in space.
+            found.U[..., 2], found.U[..., 4:] = 1.0, 0.0
+        return found
 
     def respond(self, ids: np.ndarray, store: tuple[int, ...] = ()) -> CellResult:
         """Solve the cells of the samples `ids` (s,), at all solver steps.
@@ -114,8 +121,11 @@ class CellSource(Source):
             ids: Sample ids.
             store: Numbers of the stored times whose local fields are kept; `CellResult` says which.
         """
-        U, _, duration = self.paths(ids)
-        cells = [random_cell(self.config.grains, self.config.shape, self.seed, int(sample)) for sample in ids]
+        paths = self.paths(ids)
+        U, duration = paths.U, paths.duration
+        common = self.config.cell_seed
+        streams = [(self.seed, int(sample)) if common < 0 else (common, 0) for sample in ids]
+        cells = [random_cell(self.config.grains, self.config.shape, *stream) for stream in streams]
         orientations = torch.stack([turn for _, turn in cells])
         problem = polycrystal_cells(
             np.stack([grain for grain, _ in cells]),
@@ -135,8 +145,9 @@ class CellSource(Source):
 
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""
-        U, time, duration = self.paths(ids)
+        paths = self.paths(ids)
         result = self.respond(ids)
         stress = result.stress[:, :: self.config.substeps].cpu().numpy()
         stress[[bool(text) for text in result.reason]] = np.nan  # a failed sample has no stress at all
-        return Block({"U": U, "stress": stress, "time": time, "duration": duration}, result.reason)
+        arrays = {"U": paths.U, "stress": stress, "time": paths.time, "duration": paths.duration}
+        return Block(arrays | {"protocol": paths.protocol}, result.reason)

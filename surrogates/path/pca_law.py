@@ -7,7 +7,8 @@ accumulated step by step, and two sums over the times to come:
 
     h = h_n + sum_{t_n < t_j <= t} W_j (U_n + r (t_j - t_n)),    r = (U - U_n)/(t - t_n)
     x = h + sum_{t_j > t} W_j U                                  held, or
-    x = h + sum_{t_j > t} W_j (U + r (t_j - t))                  continued linearly
+    x = h + sum_{t_j > t} W_j (U + r (t_j - t))                  continued linearly, or
+    x = h + sum_{t_j > t} W_j (U + r a (1 - e^(-(t_j - t)/a)))   with a rate that fades in a time a
 
 This is exact for the history that is linear between the solver's steps, sampled at the times of the data, for any
 steps. The state is h, one number per neuron of the first layer, whatever the number of modes. All points of a host have
@@ -24,12 +25,25 @@ References:
     Algorithm 1 and Eq. (25), (26) of doi:10.1016/j.jmps.2021.104668.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from surrogates.tensors import PointLaw, determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
+
+
+def reach(ahead: Tensor, horizon: float) -> Tensor:
+    """Change of a history a time `ahead` after now, for unit rate now: linear for an infinite horizon, none for zero.
+
+    In between the rate falls by e in each horizon.
+    """
+    if horizon == 0.0:
+        return torch.zeros_like(ahead)
+    if math.isinf(horizon):
+        return ahead
+    return -horizon * torch.expm1(-ahead / horizon)
 
 
 class Shifted(torch.nn.Module):
@@ -70,7 +84,8 @@ class PCALaw(PointLaw):
         stress_scale: Pa per unit of the network's stress.
         bulk: K, Pa.
         strain_max: largest |V| of the training data.
-        linear: continue the history linearly rather than hold it.
+        horizon: time, relative to the window, in which the rate of the continued history fades; 0 holds the history,
+            infinity continues it linearly.
         isochoric_measure: V is of the isochoric stretch and the stress a Kirchhoff one, else of U and Cauchy.
         full_stress: the network gives the full stress, pressure and all, as the paper's.
     """
@@ -86,7 +101,7 @@ class PCALaw(PointLaw):
         stress_scale: float,
         bulk: float,
         strain_max: float,
-        linear: bool,
+        horizon: float,
         isochoric_measure: bool,
         full_stress: bool,
     ) -> None:
@@ -98,7 +113,7 @@ class PCALaw(PointLaw):
         self.hidden = torch.nn.ModuleList(hidden)
         self.output = torch.nn.Parameter(output.clone(), requires_grad=False)
         self.window, self.stress_scale, self.bulk, self.strain_max = window, stress_scale, bulk, strain_max
-        self.linear, self.isochoric_measure, self.full_stress = linear, isochoric_measure, full_stress
+        self.horizon, self.isochoric_measure, self.full_stress = horizon, isochoric_measure, full_stress
 
     def describe(self) -> dict[str, Any]:
         """The entries of the manifest for the state, the observed fields and the window."""
@@ -158,8 +173,8 @@ class PCALaw(PointLaw):
             first = first + change.to(first.dtype)
         ahead = future.to(V.dtype)
         padded = first.to(self.phi.dtype) + self.first_layer(ahead, V)
-        if self.linear:
-            padded = padded + self.first_layer(ahead * (j / last - s), rate)
+        if self.horizon > 0.0:
+            padded = padded + self.first_layer(ahead * reach((j / last - s).clamp(min=0.0), self.horizon), rate)
         return first, padded
 
     @torch.jit.export

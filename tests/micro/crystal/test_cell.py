@@ -10,6 +10,7 @@ from micro.crystal.cell import CrystalPoints, grain_orientations, polycrystal_ce
 from micro.crystal.cell_source import CellConfig, CellSource
 from micro.crystal.compiled import available
 from micro.crystal.materials import load_material
+from micro.crystal.paths import random_walk
 from micro.data.dataset import read_arrays, read_dataset
 from micro.generate import run
 from micro.tensors import determinant, from_components
@@ -109,7 +110,26 @@ def test_local_fields_on_request_average_to_the_stress() -> None:
     config = CellConfig(shape=(8, 8), grains=4, strain=(0.02, 0.02), steps=4, substeps=2, tolerance=1e-5)
     source = CellSource(0, config)
     ids = np.array([1])
-    result, U = source.respond(ids, store=(-1,)), torch.from_numpy(source.paths(ids)[0])
+    result, U = source.respond(ids, store=(-1,)), torch.from_numpy(source.paths(ids).U)
     mean = from_components(U[:, -1])
     sigma = result.P[:, 0].mean((1, 2)) @ mean / determinant(mean)[:, None, None]
     assert torch.allclose(from_components(result.stress[:, -1]), sigma, rtol=1e-3, atol=1e-4 * float(sigma.abs().max()))
+
+
+def test_paths_of_a_protocol_stay_in_the_plane_and_walks_are_those_of_space() -> None:
+    ids = np.arange(3)
+    fixed = CellSource(4, CellConfig(shape=(4, 4), intervals="fixed", steps=20)).paths(ids)
+    walk = random_walk(ids, 4, strain=0.1, steps=20, intervals="fixed", duration=(1.0, 1.0))
+    assert np.array_equal(fixed.U[..., (0, 1, 3)], walk.U[..., (0, 1, 3)]) and (fixed.U[..., 2] == 1).all()
+    stretch = CellSource(4, CellConfig(shape=(4, 4), protocols=("uniaxial",), steps=20)).paths(ids).U
+    assert np.allclose(stretch[..., 0] * stretch[..., 1], 1, atol=1e-12) and np.allclose(stretch[:, -1, 0], 1.1)
+
+
+def test_samples_with_one_cell_differ_by_their_paths_alone() -> None:
+    options = {"shape": (6, 6), "grains": 3, "steps": 3, "strain": (0.02, 0.02), "protocols": ("uniaxial",)}
+    ids = np.array([0, 1])
+    common = CellSource(1, CellConfig(cell_seed=5, **options)).solve(ids).arrays["stress"]
+    other = CellSource(2, CellConfig(cell_seed=5, **options)).solve(ids[:1]).arrays["stress"]
+    own = CellSource(1, CellConfig(**options)).solve(ids).arrays["stress"]
+    assert np.allclose(common[0], common[1], rtol=1e-9, atol=1.0) and np.allclose(other[0], common[0], atol=1.0)
+    assert np.abs(own[0] - own[1]).max() > 1e6  # the same path in two cells

@@ -103,6 +103,68 @@ def test_loss_of_codes_is_the_error_of_the_decoded_stress(samples, stress):
     assert torch.allclose(best, errors.relative_errors(kept, sigma).mean(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("continuation", ["hold", "linear", "fading"])
+def test_training_continues_a_history_as_the_law_on_line_does(samples, continuation):
+    config = dataclasses.replace(SMALL, continuation=continuation)
+    model = pca_net.build(config, samples).double()
+    law = pca_net.export(model, samples, config)
+    V = histories(samples, config.stress, config.measure)[0]
+    cut = torch.tensor([1, 7, 20, 39, 40]).repeat(12)
+    continued = pca_net.continued_history(V, cut, law.horizon)
+    code = pca_net.encode(continued, model.phi)
+    expected = code.flatten(1) @ model.layers[0].weight.t() / model.scales[0]
+    state, found = law.initial_state(60), torch.zeros(60, config.width, dtype=torch.float64)
+    for k in range(1, 41):
+        now = state[:, -2] + 1e-6 / 40
+        first, padded = law.encode(V[:, k], state, now)
+        state = torch.cat([first, V[:, k], now[:, None], now[:, None]], dim=1)
+        found[cut == k] = padded[cut == k]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert torch.equal(continued[cut == 40], V[cut == 40])
+
+
+def test_loss_of_a_cut_path_is_the_error_of_the_stress_at_the_cut(samples):
+    model = pca_net.build(SMALL, samples)
+    V, sigma = (x.float() for x in histories(samples, SMALL.stress, SMALL.measure))
+    code = model(model.encode(V), torch.full((60,), 1e-6))
+    cut = torch.arange(60) % 40 + 1
+    now = (torch.arange(41) == cut[:, None])[..., None]
+    wrong = torch.where(now, model.decode(code), 1e3)  # at all other times the stress may be anything
+    expected = (wrong - sigma).mul(now).flatten(1).norm(dim=1) / sigma.flatten(1).norm(dim=1) * 41**0.5
+    assert torch.allclose(pca_net.loss_now(model, code, sigma, cut), expected.mean(), rtol=1e-5)
+
+
+def test_a_share_of_each_batch_is_cut_anywhere(samples, monkeypatch):
+    config = dataclasses.replace(SMALL, continued=0.25, batch=60, stress="full")
+    model = pca_net.build(config, samples)
+    V, sigma = (x.float() for x in histories(samples, config.stress, config.measure))
+    known = pca_net.pair(model, V, sigma, torch.full((60,), 1e-6))
+    found = []
+    original = pca_net.loss_now
+    monkeypatch.setattr(pca_net, "loss_now", lambda *args: found.append(args[3]) or original(*args))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(80):
+        assert [n for n, _ in pca_net.losses(model, V, sigma, known, config, generator)] == [60]
+    assert {len(cut) for cut in found} == {15}
+    times = torch.cat(found)
+    assert times.min() == 1 and times.max() == 40 and 19 < float(times.float().mean()) < 22
+
+
+def test_training_on_continued_histories_lowers_the_error_on_line(samples):
+    """The same updates from the same weights: with the future known in training, it is missed on-line."""
+    train, held_out = split(samples)
+    found = {}
+    for share in (0.0, 0.7):
+        config = dataclasses.replace(
+            SMALL, epochs=80, learning_rate=2e-2, final_rate=1e-3, optimiser="muon", measure="isochoric",
+            continued=share,
+        )  # fmt: skip
+        model = pca_net.build(config, train)
+        pca_net.fit(model, train, held_out, config)
+        found[share] = pca_net.evaluate(model, held_out, config)["deviatoric"]
+    assert found[0.7] < 0.8 * found[0.0]
+
+
 def test_same_seed_gives_the_same_network_and_another_does_not(samples):
     train, held_out = split(samples)
     weights = []
@@ -141,7 +203,7 @@ def test_interrupted_training_resumes_to_the_same_network(samples, tmp_path, mon
 
 
 @pytest.mark.parametrize("measure", ["stretch", "isochoric"])
-@pytest.mark.parametrize("continuation", ["hold", "linear"])
+@pytest.mark.parametrize("continuation", ["hold", "linear", "fading"])
 def test_exported_law_gives_the_errors_reported(samples, measure, continuation):
     train, held_out = split(samples)
     config = dataclasses.replace(SMALL, measure=measure, continuation=continuation)
@@ -178,6 +240,8 @@ def test_full_stress_as_in_the_paper_learns_the_pressure_too(samples):
     [
         ({"modes": 0}, "modes must be an integer from 1"),
         ({"final_rate": 1.0}, "final_rate must lie between"),
+        ({"continued": 1.5}, "continued must lie between 0 and 1, got 1.5"),
+        ({"horizon": 0.0}, "horizon must be positive and finite, got 0.0"),
         ({"window": -1.0}, "window must be finite and not negative"),
         ({"stress": "full", "measure": "isochoric"}, "needs measure stretch"),
     ],
