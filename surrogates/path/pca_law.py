@@ -31,7 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surrogates.path.trust import EXPECTED, NOVELTY, Trust
 from surrogates.tensors import PointLaw, determinant, deviator, first_piola, isochoric, rotation, to_matrix, to_vector
+
+#: Principal components of the first layer among the features of a state.
+COMPONENTS = 32
 
 
 def reach(ahead: Tensor, horizon: float) -> Tensor:
@@ -114,6 +118,9 @@ class PCALaw(PointLaw):
         self.output = torch.nn.Parameter(output.clone(), requires_grad=False)
         self.window, self.stress_scale, self.bulk, self.strain_max = window, stress_scale, bulk, strain_max
         self.horizon, self.isochoric_measure, self.full_stress = horizon, isochoric_measure, full_stress
+        components = min(self.width, COMPONENTS)
+        self.projection = torch.nn.Buffer(torch.zeros(self.width, components, dtype=torch.float64))
+        self.trust = Trust(components + 8)
 
     def describe(self) -> dict[str, Any]:
         """The entries of the manifest for the state, the observed fields and the window."""
@@ -126,7 +133,7 @@ class PCALaw(PointLaw):
         ]
         return {
             "state": {"size": size + 8, "fields": [{"name": n, "offset": o, "shape": s} for n, o, s in fields]},
-            "observe": ["window_used", "strain_used"],
+            "observe": ["window_used", "strain_used", NOVELTY, EXPECTED],
             "time_window": self.window,
         }
 
@@ -220,6 +227,18 @@ class PCALaw(PointLaw):
 
     @torch.jit.export
     def observe(self, state: Tensor) -> Tensor:
-        """Trust (n, 2): part of the window used and part of the trained strain used; above 1 is out of range."""
+        """Trust (n, 4): part of the window used and part of the trained strain used; novelty and expected error.
+
+        Above 1 the first three are out of range; see `surrogates.path.trust`.
+        """
         m = self.width
-        return torch.stack([state[:, m + 6] / self.window, state[:, m + 7] / self.strain_max], dim=1)
+        used = torch.stack([state[:, m + 6] / self.window, state[:, m + 7] / self.strain_max], dim=1)
+        return torch.cat([used, self.trust(self.features(state))], dim=1)
+
+    @torch.jit.export
+    def features(self, state: Tensor) -> Tensor:
+        """Where a state lies (n, f): components of the first layer, V, |V|, and the part of the window used."""
+        m = self.width
+        V = state[:, m : m + 6]
+        sizes = torch.stack([V.square().sum(1).sqrt(), state[:, m + 6] / self.window], dim=1)
+        return torch.cat([torch.matmul(state[:, :m], self.projection.to(state.dtype)), V, sizes], dim=1)

@@ -44,6 +44,7 @@ from surrogates import tensors
 from surrogates.path.data import DATA, Samples, load_samples, mandel, material, matrices, moduli
 from surrogates.path.errors import report
 from surrogates.path.pca_law import PCALaw, Shifted, reach
+from surrogates.path.trust import calibrate, training_states
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.config import check_integers, check_network_size, check_rates, check_seed, option
 from surrogates.training.epochs import run_epochs
@@ -401,7 +402,10 @@ def errors(model: PCANet, law: PCALaw, held_out: Samples, config: PCANetConfig) 
 
 
 def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
-    """The on-line law of a trained network: the identity's code and the duration go into the first layer's base."""
+    """The on-line law of a trained network: the identity's code and the duration go into the first layer's base.
+
+    Its novelty and expected error are calibrated on states along training paths.
+    """
     window = config.window or float(train.duration.max())
     model = model.cpu()
     single = model.output.weight.dtype
@@ -417,7 +421,7 @@ def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
             hidden.append(Shifted(weight.detach().clone(), base.to(single)))
             x = torch.selu(base)
     V = histories(train, config.stress, config.measure)[0]
-    return PCALaw(
+    law = PCALaw(
         model.phi.detach(),
         model.psi.detach(),
         hidden,
@@ -430,6 +434,12 @@ def export(model: PCANet, train: Samples, config: PCANetConfig) -> PCALaw:
         isochoric_measure=config.measure == "isochoric",
         full_stress=config.stress == "full",
     ).eval()
+    states, found = training_states(law, [train])
+    with torch.no_grad():
+        directions = torch.linalg.svd(states[:, : law.width], full_matrices=False)[2]
+        law.projection.copy_(directions[: law.projection.shape[1]].T)
+        calibrate(law.trust, law.features(states), found)
+    return law
 
 
 def write(output: Path, law: PCALaw, train: Samples, config: PCANetConfig, record: Record) -> dict[str, Any]:

@@ -51,13 +51,13 @@ class Trust(torch.nn.Module):
     @torch.jit.export
     def inputs(self, x: Tensor) -> Tensor:
         """Whitened features, novelty and one (n, f + 2) of features (n, f), Eqs. (1) and (2)."""
-        y = torch.matmul(x - self.centre, self.whitening)
+        y = torch.matmul(x - self.centre.to(x.dtype), self.whitening.to(x.dtype))
         return torch.cat([y, y.square().sum(1, keepdim=True).sqrt(), torch.ones_like(y[:, :1])], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Novelty and expected error, at most 1, (n, 2) of features (n, f)."""
         inputs = self.inputs(x)
-        return torch.stack([inputs[:, -2], torch.matmul(inputs, self.weights).clamp(max=0.0).exp()], dim=1)
+        return torch.stack([inputs[:, -2], torch.matmul(inputs, self.weights.to(x.dtype)).clamp(max=0.0).exp()], dim=1)
 
 
 def calibrate(trust: Trust, features: Tensor, errors: Tensor) -> None:

@@ -10,6 +10,7 @@ from surrogates import tensors
 from surrogates.path import errors, pca_net
 from surrogates.path.data import mandel
 from surrogates.path.pca_net import GPA, PCANetConfig, cauchy, histories, principal_modes, turns
+from surrogates.path.trust import states_along
 from surrogates.training.checkpoint import Checkpoint
 from surrogates.training.split import split
 
@@ -257,3 +258,13 @@ def test_data_that_does_not_fit_is_refused(samples):
     uneven = dataclasses.replace(samples, time=samples.time**2)
     with pytest.raises(ValueError, match="evenly spaced"):
         pca_net.build(SMALL, uneven)
+
+
+def test_export_calibrates_novelty_and_expected_error(samples):
+    law = pca_net.export(pca_net.build(SMALL, samples), samples, SMALL)
+    states, found = states_along(law, samples)
+    novelty, expected = law.observe(states)[:, 2:].T
+    assert 0.9 < novelty.max() < 1.1 and novelty.median() < 0.8
+    assert float(expected.mean()) == pytest.approx(float(found.mean()), rel=0.2)
+    far = dataclasses.replace(samples, U=samples.U + 4 * (samples.U - samples.U[:, :1]))
+    assert law.observe(states_along(law, far)[0])[:, 2].max() > 1.5

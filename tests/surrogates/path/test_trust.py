@@ -53,3 +53,10 @@ def test_it_can_be_scripted(features: torch.Tensor) -> None:
     trust = Trust(3)
     calibrate(trust, features, features[:, 1].abs() / 100)
     torch.testing.assert_close(torch.jit.script(trust)(features), trust(features))
+
+
+def test_a_law_in_single_precision_still_observes(features: torch.Tensor) -> None:
+    trust = Trust(3)
+    calibrate(trust, features, features[:, 1].abs() / 100)
+    expected = trust(features)
+    torch.testing.assert_close(trust.float()(features), expected, rtol=1e-3, atol=1e-3)
