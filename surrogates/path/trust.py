@@ -69,18 +69,19 @@ def calibrate(trust: Trust, features: Tensor, errors: Tensor) -> None:
     Args:
         trust: What is calibrated.
         features: (s, f), of states along the paths of the training.
-        errors: (s,), of the law there, relative.
+        errors: (s,), of the law there, relative; larger ones count as 1.
     """
     with torch.no_grad():
         values, vectors = torch.linalg.eigh(torch.cov(features.T))
         trust.centre.copy_(features.mean(0))
         trust.whitening.copy_(vectors / values.clamp_min(SPREAD * float(values.max())).sqrt())
         trust.whitening.div_(torch.quantile(trust.inputs(features)[:, -2], QUANTILE).clamp_min(1e-12))
-        A, b = trust.inputs(features), errors.clamp(LEAST, 1.0).log()
+        errors = errors.clamp(LEAST, 1.0)
+        A, b = trust.inputs(features), errors.log()
         ridge = RIDGE * len(A) * A.square().mean() * torch.eye(A.shape[1], dtype=A.dtype)
         ridge[-1, -1] = 0.0
         trust.weights.copy_(torch.linalg.solve(A.T @ A + ridge, A.T @ b))
-        trust.weights[-1] += (errors.mean() / trust(features)[:, 1].mean()).clamp_min(LEAST).log()
+        trust.weights[-1] += (errors.mean() / trust(features)[:, 1].mean()).log()
 
 
 def training_states(law: Any, parts: Sequence[Samples]) -> tuple[Tensor, Tensor]:
