@@ -266,5 +266,5 @@ def test_export_calibrates_novelty_and_expected_error(samples):
     novelty, expected = law.observe(states)[:, 2:].T
     assert 0.9 < novelty.max() < 1.1 and novelty.median() < 0.8
     assert float(expected.mean()) == pytest.approx(float(found.clamp(max=1).mean()), rel=0.3)  # untrained: large
-    far = dataclasses.replace(samples, U=2 * samples.U - samples.U[:, :1])
-    assert law.observe(states_along(law, far)[0])[:, 2].max() > 1.5
+    far = dataclasses.replace(samples, U=1.5 * samples.U - 0.5 * samples.U[:, :1])
+    assert law.observe(states_along(law, far)[0])[:, 2].max() > 1.2
