@@ -267,4 +267,5 @@ def test_export_calibrates_novelty_and_expected_error(samples):
     assert 0.9 < novelty.max() < 1.1 and novelty.median() < 0.8
     assert float(expected.mean()) == pytest.approx(float(found.clamp(max=1).mean()), rel=0.3)  # untrained: large
     far = dataclasses.replace(samples, U=1.5 * samples.U - 0.5 * samples.U[:, :1])
-    assert law.observe(states_along(law, far)[0])[:, 2].max() > 1.2
+    beyond = law.observe(states_along(law, far)[0])[:, 2]
+    assert beyond[beyond.isfinite()].max() > 1.2  # some are stretched beyond what a stretch can be
