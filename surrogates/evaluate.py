@@ -29,6 +29,7 @@ from surrogates.cells.networks.file import load_network
 from surrogates.path.data import join as join_samples
 from surrogates.path.data import load_samples
 from surrogates.path.errors import resolution_report
+from surrogates.path.trust import forecast
 from surrogates.tann.data import join as join_paths
 from surrogates.tann.data import load_paths
 from surrogates.tann.errors import recall_errors
@@ -101,7 +102,8 @@ def law_errors(
             raise ValueError(f"{law.path} must be a law of 3 dimensions for strain paths of crystals, got {dimension}.")
         train, samples = load_samples([folder], held_out, allow_partial=allow_partial)
         samples = join_samples([train, samples]) if all_samples else samples
-        return {**resolution_report(law.module, samples), "samples": len(samples)}
+        trust = forecast(law.module, [entry.name for entry in law.manifest.observables], samples)
+        return {**resolution_report(law.module, samples), **trust, "samples": len(samples)}
     train_paths, paths = load_paths([folder], held_out, allow_partial=allow_partial)
     paths = join_paths([train_paths, paths]) if all_samples else paths
     if paths.dimension != dimension:

@@ -47,6 +47,7 @@ from micro.data.config import read_config
 from micro.data.files import write_whole
 from micro.tensors import from_components, to_components
 from surrogates.artifact.tangent import smallest_eigenvalue
+from surrogates.path.trust import rank_correlation
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -378,8 +379,7 @@ def draw(path: Path, curves: dict[str, Any], kinds_: Table, points: Table) -> No
 def trust(rows: Trusted) -> dict[str, Any]:
     """Rank correlations (Spearman) of novelty and expected error with the error; means of the last two per kind."""
     values = np.array([row[1:] for row in rows])
-    ranks = np.argsort(np.argsort(values, axis=0), axis=0)
-    novelty, expected = (float(np.corrcoef(ranks[:, k], ranks[:, 2])[0, 1]) for k in (0, 1))
+    novelty, expected = (rank_correlation(values[:, k], values[:, 2]) for k in (0, 1))
     kinds_ = {row[0]: values[[k for k, other in enumerate(rows) if other[0] == row[0]]] for row in rows}
     means = {kind: {"expected": v[:, 1].mean(), "found": v[:, 2].mean()} for kind, v in kinds_.items()}
     within = np.mean((values[:, 2] < 2 * values[:, 1]) & (values[:, 2] > 0.5 * values[:, 1]))

@@ -113,3 +113,37 @@ def states_along(law: Any, samples: Samples) -> tuple[Tensor, Tensor]:
                 kept.append(state)
                 errors.append((deviator(to_vector(0.5 * (sigma + sigma.mT))) - truth[:, k]).norm(dim=1) / scale)
     return torch.cat(kept), torch.cat(errors)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of a (n,) and b (n,)."""
+    ranks = np.argsort(np.argsort(np.stack([a, b]), axis=1), axis=1)
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def forecast(law: Any, fields: Sequence[str], samples: Samples) -> dict[str, float]:
+    """What novelty and expected error of a law say of its errors along paths.
+
+    Args:
+        law: A law as for `states_along`, with `observe`.
+        fields: Names of what it observes.
+        samples: The paths.
+
+    Returns:
+        Mean over the paths of the expected error, as root mean square along each; median of the largest novelty; and,
+        for more than two paths, the rank correlation of each of the two with the error. Nothing for a law that does
+        not observe them.
+    """
+    if not {NOVELTY, EXPECTED} <= set(fields):
+        return {}
+    states, errors = states_along(law, samples)
+    with torch.no_grad():
+        seen = law.observe(states).reshape(-1, len(samples), len(fields)).numpy()
+    error, expected = (np.sqrt(np.mean(x**2, axis=0)) for x in (
+        errors.reshape(-1, len(samples)).numpy(), seen[..., list(fields).index(EXPECTED)]))  # fmt: skip
+    novelty = seen[..., list(fields).index(NOVELTY)].max(axis=0)
+    found = {EXPECTED: float(expected.mean()), NOVELTY: float(np.median(novelty))}
+    if len(samples) > 2:
+        found |= {f"{name}_correlation": rank_correlation(values, error)
+                  for name, values in ((EXPECTED, expected), (NOVELTY, novelty))}  # fmt: skip
+    return found

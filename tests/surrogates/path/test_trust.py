@@ -1,9 +1,11 @@
 """Novelty and expected error: the edge of the data, and errors that are known functions of the features."""
 
+import numpy as np
 import pytest
 import torch
 
-from surrogates.path.trust import Trust, calibrate
+from surrogates.path.data import Samples
+from surrogates.path.trust import Trust, calibrate, forecast, rank_correlation
 
 
 @pytest.fixture
@@ -60,3 +62,40 @@ def test_a_law_in_single_precision_still_observes(features: torch.Tensor) -> Non
     calibrate(trust, features, features[:, 1].abs() / 100)
     expected = trust(features)
     torch.testing.assert_close(trust.float()(features), expected, rtol=1e-3, atol=1e-3)
+
+
+class Known:
+    """A law with F as its state and stress, one of whose fields is its error."""
+
+    def initial_state(self, n: int) -> torch.Tensor:
+        return torch.eye(3, dtype=torch.float64).repeat(n, 1, 1).flatten(1)
+
+    def step(self, F: torch.Tensor, state: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return F - torch.eye(3, dtype=F.dtype), F.flatten(1)
+
+    def observe(self, state: torch.Tensor) -> torch.Tensor:
+        strain = (state - self.initial_state(len(state))).norm(dim=1)
+        return torch.stack([strain, 2 * strain, 0.5 - strain], dim=1)
+
+
+def test_a_forecast_is_compared_with_the_errors_of_each_path() -> None:
+    """The data have no stress but a unit one at first, so that the law errs by its stress."""
+    size = np.array([0.01, 0.04, 0.02, 0.03])
+    t = np.linspace(0, 1, 21)
+    U = np.zeros((4, 21, 6)) + np.array([1.0, 1, 1, 0, 0, 0])
+    U[..., 3] += size[:, None] * t
+    stress = np.zeros_like(U)
+    stress[:, 0, 3] = 21**0.5
+    samples = Samples(U, stress, np.ones(4), np.tile(t, (4, 1)), np.arange(4))
+    found = forecast(Known(), ["novelty", "expected_error", "else"], samples)
+    assert found["expected_error_correlation"] == pytest.approx(1) == found["novelty_correlation"]
+    wrong = forecast(Known(), ["novelty", "else", "expected_error"], samples)
+    assert wrong["expected_error_correlation"] == pytest.approx(-1)
+    kept = np.array([0.0, 0.5, 1.0])  # every tenth step
+    assert found["expected_error"] == pytest.approx(2 * 2**0.5 * size.mean() * np.sqrt((kept**2).mean()))
+    assert forecast(Known(), ["novelty"], samples) == {}
+
+
+def test_rank_correlation_does_not_depend_on_scales() -> None:
+    a = np.array([3.0, 1.0, 2.0, 10.0])
+    assert rank_correlation(a, a**3) == pytest.approx(1) == -rank_correlation(a, -np.log(a))
