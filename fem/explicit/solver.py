@@ -287,10 +287,10 @@ class ExplicitSolver:
             raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
         for former, now in zip(self._before, self._arrays(), strict=True):
             np.copyto(former, now)
-        u_n, _, F_n, P_n, _ = self._before
+        u_n, v_n, F_n, P_n, _ = self._before
         obstacles_n, internal_n, external_n = self.contact.state, self._internal_force, self._external_force
         with self.clock("contact"):
-            first = self.motion.first_half(internal_n, external_n, self.time, dt)
+            first = self.motion.first_half(internal_n, external_n, v_n, self.time, dt)
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
