@@ -218,17 +218,16 @@ def models(o: argparse.Namespace, U: Tensor, t: Tensor, mine: Sequence[int], bar
     threshold: list[float] = []
     for row in [row for row, walk in enumerate(mine) if walk < 2]:
         cases: dict[str, dict[str, Any]] = {n: {"slip": "common", "signs": v} for n, v in sign_choices().items()}
-        path = U[row].numpy(), t[row].numpy()
-        ref = None
-        for name, options in (cases | {"domains": {}}).items():
-            s = deviators(solved_before(o, MAGNESIUM, o.sign_grains, *path, **options)[None])
-            ref = s if ref is None else ref
-            signs[name]["change"] += change(s, ref)
-            signs[name]["level"] += level(s, ref)
+        cases |= {"domains": {}, "late": {"threshold": constants.SLIPPING_FRACTION}}
+        found = {}
+        for name, options in cases.items():
+            stress = solved_before(o, MAGNESIUM, o.sign_grains, U[row].numpy(), t[row].numpy(), **options)
+            found[name] = deviators(stress[None])
             bar.update()
-        late = solved_before(o, MAGNESIUM, o.sign_grains, *path, threshold=constants.SLIPPING_FRACTION)
-        threshold += change(deviators(late[None]), s)  # s: "domains", the last
-        bar.update()
+        for name, entry in signs.items():
+            entry["change"] += change(found[name], found[SIGNS[0]])
+            entry["level"] += level(found[name], found[SIGNS[0]])
+        threshold += change(found["late"], found["domains"])
     return {
         "threshold": threshold,
         "slip": {name: {"change": change(s, base), "level": level(s, base)} for name, s in slips.items()},
@@ -404,13 +403,11 @@ def draw(summary: dict[str, Any], first: dict[str, Any], folder: Path) -> None:
         spread = [[100 * (r["mean"] - r["min"]) for r in table], [100 * (r["max"] - r["mean"]) for r in table]]
         a.errorbar([row["solves"] for row in table], mean, spread, fmt="o-", color=colour, capsize=3, label=case)
     a.set(xscale="log", yscale="log", xlabel="implicit stages per grain and walk", ylabel="error of the deviator, %")
-    a.legend(frameon=False, fontsize=8)
     t = np.linspace(0, 1e6 * summary["parameters"]["duration"], len(first["law"]))
     b.plot(t, 1e-6 * np.array(first["with twins"]), color="#023047", label="reference")
     b.plot(t, 1e-6 * np.array(first["law"]), "--", color="#fb8500", label=f"law, tolerance {summary['tolerance']:g}")
     b.plot(t, 1e-6 * np.array(first["without twins"]), ":", color="#8ecae6", label="reference without twins")
     b.set(xlabel="time, us", ylabel="von Mises stress of the first walk, MPa", ylim=(0, None))
-    b.legend(frameon=False, fontsize=8)
     bars = {f"slip: {name}": row["change"] for name, row in summary["slip_models"].items()}
     bars |= {f"signs: {name}": summary["signs_of_common"][name]["change"] for name in SIGNS[1:]}
     bars |= {f"{f} tau_0 x {x:g}": row for f, table in summary["sensitivity_to_tau_0"].items()
@@ -424,7 +421,8 @@ def draw(summary: dict[str, Any], first: dict[str, Any], folder: Path) -> None:
         d.plot(grains, mean, "o-", color=colour, label=f"{name} orientations")
         d.plot(grains, mean[0] * (grains[0] / grains) ** 0.5, "--", color="#adb5bd")
     d.set(xscale="log", yscale="log", xlabel="grains", ylabel="anisotropy of the deviator, %")
-    d.legend(frameon=False, fontsize=8)
+    for axis in (a, b, d):
+        axis.legend(frameon=False, fontsize=8)
     for axis in (a, b, c, d):
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "crystal_study.png", dpi=110)
@@ -469,13 +467,9 @@ def run(o: argparse.Namespace, ranks: Ranks) -> None:
     use_threads(o.threads)
     keep_memory()
     try:
-        mine: dict[str, Any] | ValueError | RuntimeError = measure(o, ranks)
-    except (ValueError, RuntimeError) as error:  # one rank's; the others must hear of it
-        mine = error
-    parts = ranks.allgather(mine)
-    for part in parts:
-        if isinstance(part, Exception):
-            raise ValueError(str(part)) from part
+        parts = ranks.allgather(ranks.together(lambda: measure(o, ranks)))
+    except RuntimeError as error:  # raised on all ranks together
+        raise ValueError(str(error)) from error
     summary = collect(parts, o, ranks)
     if ranks.rank == 0:
         folder = Path(o.output)

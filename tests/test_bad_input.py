@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import importlib.util
 import io
 import logging
 import os
@@ -21,10 +20,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60  # a watchdog against hangs, far above what any refusal needs: no assertion on time
@@ -53,27 +52,13 @@ class Case:
     own_process: bool = False
 
 
-def load(path: Path, name: str) -> ModuleType:
-    """Import a file that lies in no package."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))  # a study imports what it shares from its own folder
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
 sys.modules.setdefault("bad_input", sys.modules[__name__])  # the tables say `from bad_input import Case`
 
 
 def cases() -> Iterator[Any]:
     """All cases of all tables, as pytest shows them."""
     for path in sorted((ROOT / "tests" / "bad_input").glob("cases_*.py")):
-        table = load(path, f"bad_input_{path.stem}").CASES
+        table = load_file(path).CASES
         for case in table:
             label = f"{path.stem.removeprefix('cases_')}: {case.entry} {' '.join(case.arguments)}"[:120]
             yield pytest.param(case, id=label)
@@ -104,9 +89,8 @@ def run_here(case: Case, arguments: list[str]) -> tuple[int, str]:
     logging.getLogger().addHandler(handler)
     try:
         with watchdog(SECONDS), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            name = "demo_" + Path(case.entry).stem
-            path = ROOT / case.entry
-            module = load(path, name) if case.entry.endswith(".py") else importlib.import_module(case.entry)
+            file = case.entry.endswith(".py")
+            module = load_file(ROOT / case.entry) if file else importlib.import_module(case.entry)
             try:
                 code = module.main(arguments)
             except SystemExit as stop:

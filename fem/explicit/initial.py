@@ -1,4 +1,4 @@
-"""Checks of what a user gives: initial values of a vector field, and numbers."""
+"""Checks of what a user gives: initial values of a vector field, numbers, and the end of a run."""
 
 from __future__ import annotations
 
@@ -57,6 +57,27 @@ def check_numbers(
         raise ValueError(f"mass_scaling must be a positive step, got {mass_scaling}.")
     if len(viscosity) != 2 or not all(np.isfinite(b) and b >= 0.0 for b in viscosity):
         raise ValueError(f"viscosity must be two numbers of at least 0, linear and quadratic, got {viscosity}.")
+
+
+def end_of_run(until: float | str, limit: float | None, time: float, transit: float | None) -> float:
+    """The latest time of a run to `until`, s.
+
+    Args:
+        until: A time, s, or "rebound".
+        limit: Latest time of a run to the rebound, s; None is 1000 transit times from now.
+        time: Now, s.
+        transit: Transit time of a wave through the body, s; None where there is no plane to rebound from.
+
+    Raises:
+        ValueError: If it is no time, or there can be no rebound.
+    """
+    if until == "rebound":
+        if transit is None:
+            raise ValueError("A rebound needs a rigid plane that does not move as the first obstacle.")
+        return time + 1000.0 * transit if limit is None else float(limit)
+    if isinstance(until, str):
+        raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
+    return float(until)
 
 
 def check_end(time: float, end: float, next_step: float) -> None:

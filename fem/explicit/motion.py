@@ -36,18 +36,20 @@ class Motion:
     ) -> None:  # fmt: skip
         self._X, self._u, self._v, self._mass = X, u, v, mass
         self._supports, self._contact = supports, contact
-        self._rates = np.zeros(0)
+        self._rates = self._v_half = np.zeros(0)
 
-    def first_half(self, internal: np.ndarray, external: np.ndarray, time: float, dt: float) -> Impulses:
+    def first_half(
+        self, internal: np.ndarray, external: np.ndarray, v_n: np.ndarray, time: float, dt: float
+    ) -> Impulses:
         """First half of the step dt from a time, s, and the displacement of the step; collective.
 
         Args:
             internal: Internal force at its start, (n, 3), N; ghosts may follow.
             external: External force.
+            v_n: What the velocities are at its start, kept until the step has ended, (n, 3), m/s.
             time: s.
             dt: s.
         """
-        v_n = self._v.copy()
         self._rates = self._supports.rates(self._u, time, dt)
         kick(self._v, self._mass, internal, external, 0.5 * dt)
         reaction = self._drive()
@@ -55,17 +57,17 @@ class Motion:
         if shares:
             reaction = reaction + self._drive()
         drift(self._u, self._v, dt)
-        return Impulses(shares, self._supports.rows, reaction, v_n, self._v.copy())
+        self._v_half = self._v.copy()
+        return Impulses(shares, self._supports.rows, reaction, v_n, self._v_half)
 
     def second_half(self, internal: np.ndarray, external: np.ndarray, dt: float) -> Impulses:
         """Second half of a step, with the forces at its end; the other arguments are those of `first_half`."""
-        v_half = self._v.copy()
         kick(self._v, self._mass, internal, external, 0.5 * dt)
         reaction = self._drive()
         shares = self._contact.second_half(self._X, self._u, self._v, dt)
         if shares:
             reaction = reaction + self._drive()
-        return Impulses(shares, self._supports.rows, reaction, v_half, self._v)
+        return Impulses(shares, self._supports.rows, reaction, self._v_half, self._v)
 
     def _drive(self) -> np.ndarray:
         """Set prescribed components; returns the impulses of the supports on them, (p,), N s."""

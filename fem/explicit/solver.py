@@ -36,10 +36,10 @@ from fem.explicit.contact import ContactSystem, Obstacle, rigid_obstacles
 from fem.explicit.contact.system import left_for_good, transit_time
 from fem.explicit.energy_balance import EnergyBalance, Sums
 from fem.explicit.forces import Forces
-from fem.explicit.initial import Field, check_end, check_numbers, fill
+from fem.explicit.initial import Field, check_end, check_numbers, end_of_run, fill
 from fem.explicit.motion import Motion
 from fem.explicit.supports import Supports
-from fem.explicit.time_step import MARGIN, StableStep
+from fem.explicit.time_step import StableStep, step_towards
 from fem.laws import Law, check_fit
 from fem.laws.composite import cell_constants
 from fem.mesh import Domain, as_domain
@@ -157,16 +157,13 @@ class ExplicitSolver:
     def _start(self, *, strained: bool) -> None:
         """Stable step, stress and state at time zero."""
         self.motion = Motion(self._x[: self.n_nodes], self._u, self._v, self.mass, self.supports, self.contact)
-        plane, rest = self.contact.plane(), self.stable.rest
-        wave = self.stable.slowest_wave()
+        plane, wave = self.contact.plane(), self.stable.slowest_wave()
         self._transit = transit_time(self.comm, self._x, plane, wave) if plane is not None else np.inf
-        # Penalty springs add penalty / rest^2 to the square of the highest frequency.
-        self.contact.set_rest_step(rest)
-        penalty = self.contact.penalty
-        self._spring_step = MARGIN * rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
+        self.contact.set_rest_step(self.stable.rest)
+        self.stable.stiffen(self.contact.penalty)
         F = self.points.gather(self.u)
         bound, bad, _ = self.stable.bound(F, F, 1.0)
-        dt = self._stable_step(float(self.comm.allreduce(bound, op=MPI.MIN)))
+        dt = self.stable.allowed(float(self.comm.allreduce(bound, op=MPI.MIN)))
         state = self._evaluate(F, dt if np.isfinite(dt) and dt > 0.0 else 1.0, F, bound, bad)
         # Without an initial strain nothing happened: the law must not count the time of this call.
         self.state = state if strained else self.state
@@ -279,18 +276,13 @@ class ExplicitSolver:
                 The solver is then back at the start of the step.
         """
         self._prepare()
-        dt = self.next_step
-        if limit is not None and self.time + 2.0 * dt > limit:
-            remaining = limit - self.time
-            dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
-        if not (np.isfinite(dt) and dt > 0.0):
-            raise ValueError(f"The step must be positive, got {dt} s at time {self.time} s.")
+        dt = step_towards(limit, self.time, self.next_step)
         for former, now in zip(self._before, self._arrays(), strict=True):
             np.copyto(former, now)
-        u_n, _, F_n, P_n, _ = self._before
+        u_n, v_n, F_n, P_n, _ = self._before
         obstacles_n, internal_n, external_n = self.contact.state, self._internal_force, self._external_force
         with self.clock("contact"):
-            first = self.motion.first_half(internal_n, external_n, self.time, dt)
+            first = self.motion.first_half(internal_n, external_n, v_n, self.time, dt)
         with self.clock("gather"):
             self.u.x.scatter_forward()
             F = self.points.gather(self.u)
@@ -319,12 +311,6 @@ class ExplicitSolver:
         self.last_contact = self.time if self.in_contact else self.last_contact
         return dt
 
-    def _stable_step(self, bound: float) -> float:
-        """Step to take where the cells allow `bound`, s."""
-        if not np.isfinite(self._spring_step):
-            return self.stable.factor * bound
-        return min(self.stable.factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring_step) ** 2))
-
     def _evaluate(self, F_n: np.ndarray, dt: float, F: np.ndarray, bound: float, bad: int) -> np.ndarray:
         """The law at all points, then one reduction: next step, contact, failure, wishes. Returns the new state."""
         problem: failure.Problem | None = None
@@ -351,7 +337,7 @@ class ExplicitSolver:
         for monitor in self.monitors:
             monitor.accept()
         self.agreed = int(-total[3])
-        self.next_step = self._stable_step(float(total[0]))
+        self.next_step = self.stable.allowed(float(total[0]))
         self.in_contact = bool(total[1] < 0.0)
         return state
 
@@ -383,14 +369,7 @@ class ExplicitSolver:
         Raises:
             ValueError: On all ranks, if it cannot end there, or would take more than 1e9 steps.
         """
-        if until == "rebound":
-            if self.contact.plane() is None:
-                raise ValueError("A rebound needs a rigid plane that does not move as the first obstacle.")
-            end = self.time + 1000.0 * self._transit if limit is None else float(limit)
-        elif isinstance(until, str):
-            raise ValueError(f'until must be a time in s or "rebound", got "{until}".')
-        else:
-            end = float(until)
+        end = end_of_run(until, limit, self.time, None if self.contact.plane() is None else self._transit)
         self.check_end(end)
         return Run(self._run(end, rebound=until == "rebound"), f"run to {until}")
 

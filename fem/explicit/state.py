@@ -70,7 +70,7 @@ def restore(solver: Any, path: str | PathLike[str], *, same_law: bool = True) ->
     lowest = solver.comm.allreduce(bound if bad < 0 else 0.0, op=MPI.MIN)
     if lowest <= 0.0:
         raise ValueError(f"The checkpoint {path} is damaged: a cell is inverted.")
-    solver.next_step = min(solver.next_step, solver._stable_step(float(lowest)))
+    solver.next_step = min(solver.next_step, solver.stable.allowed(float(lowest)))
     solver.time_constant.value = solver.time
     solver.prescribed.set_time(solver.time)
 

@@ -44,6 +44,21 @@ TETRAHEDRON = 4  # nodes
 MARGIN = 0.97  # of the step that `highest_frequency` allows: the power iteration comes from below
 
 
+def step_towards(limit: float | None, time: float, stable: float) -> float:
+    """Step to take at a time, s, where `stable` is allowed, s; it does not go past a limit, s.
+
+    Raises:
+        ValueError: If it is not positive and finite.
+    """
+    dt = stable
+    if limit is not None and time + 2.0 * dt > limit:
+        remaining = limit - time
+        dt = remaining if remaining <= dt else 0.5 * remaining  # two equal steps, not one full and one tiny step
+    if not (np.isfinite(dt) and dt > 0.0):
+        raise ValueError(f"The step must be positive, got {dt} s at time {time} s.")
+    return dt
+
+
 def cell_metric(B: np.ndarray, volume: np.ndarray, node_volume: np.ndarray) -> np.ndarray:
     """V sum_a B_a B_a^T / N_a of each cell in the reference configuration.
 
@@ -116,6 +131,7 @@ class StableStep:
     ) -> None:  # fmt: skip
         self.constants, self.viscosity = constants, viscosity
         self._points, self._comm, self._safety = points, points.V.mesh.comm, safety
+        self._spring = np.inf
         self._measure(forces)
         self._choose(forces, u)
         self.added = AddedMass(0.0, 0.0, 0, 1.0)
@@ -132,6 +148,16 @@ class StableStep:
             F, F_n, p.F_cell, dt, p.per_cell, self._metric, c.bulk_modulus, c.shear_modulus, c.density,
             *self.viscosity, p.volume, p.viscous,
         )  # fmt: skip
+
+    def stiffen(self, penalty: float) -> None:
+        """Take account of contact springs, which add penalty / rest^2 to the square of the highest frequency."""
+        self._spring = MARGIN * self.rest / np.sqrt(penalty) if penalty > 0.0 else np.inf
+
+    def allowed(self, bound: float) -> float:
+        """Step to take where the cells of all ranks allow `bound`, s."""
+        if not np.isfinite(self._spring):
+            return self.factor * bound
+        return min(self.factor * bound, bound / np.sqrt(1.0 + 0.25 * (bound / self._spring) ** 2))
 
     def slowest_wave(self) -> float:
         """Slowest longitudinal wave of all cells, m/s; collective."""

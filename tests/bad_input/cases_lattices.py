@@ -1,15 +1,14 @@
 """Bad input at the studies of lattices and at the benchmark of the explicit solver."""
 
 import functools
-import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bad_input import ROOT, Case
+from loading import load_file
 from mpi4py import MPI
 
 FOLDER = "demos/lattices"
@@ -24,18 +23,11 @@ THREADS = r"--threads must be at most \d+ on this machine, got 100000\."
 @functools.cache
 def written() -> dict[str, bytes]:
     """The checkpoints of a small run, name -> content."""
-    sys.path.insert(0, str(ROOT / FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("lattice_compression", ROOT / COMPRESSION)
-        assert spec is not None and spec.loader is not None
-        study = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(study)
-        with tempfile.TemporaryDirectory() as folder:
-            words = [*SMALL, "--case", "lcC1", "--checkpoint", "--output", folder]
-            assert study.main(words, MPI.COMM_SELF) == 0
-            return {path.name: path.read_bytes() for path in (Path(folder) / "checkpoint").iterdir()}
-    finally:
-        sys.path.remove(str(ROOT / FOLDER))
+    study = load_file(ROOT / COMPRESSION)
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*SMALL, "--case", "lcC1", "--checkpoint", "--output", folder]
+        assert study.main(words, MPI.COMM_SELF) == 0
+        return {path.name: path.read_bytes() for path in (Path(folder) / "checkpoint").iterdir()}
 
 
 def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -1,7 +1,6 @@
 """Bad input at the Taylor anvil: absurd numbers, sizes that cannot fit, damaged checkpoints."""
 
 import functools
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 from bad_input import ROOT, Case
+from loading import load_file
 from mpi4py import MPI
 
 from fem.io import checkpoint
@@ -22,11 +22,7 @@ MEMORY = r"The mesh would have about \S+ cells and need about \S+ GB of memory"
 @functools.cache
 def written() -> bytes:
     """A checkpoint of the small bar."""
-    spec = importlib.util.spec_from_file_location("taylor_anvil", ROOT / DEMO)
-    assert spec is not None
-    assert spec.loader is not None
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+    demo = load_file(ROOT / DEMO)
     with tempfile.TemporaryDirectory() as folder:
         assert demo.main([*SMALL, "--until", "2e-7", "--output", folder], MPI.COMM_SELF) == 0
         return (Path(folder) / "checkpoint.h5").read_bytes()

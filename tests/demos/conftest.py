@@ -1,28 +1,19 @@
 """The studies import what they share from their own folder, as Python does for a script that is run; running one."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from loading import DEMOS, load_demo
 from mpi4py import MPI
 
-DEMOS = Path(__file__).resolve().parents[2] / "demos"
 sys.path[:0] = [str(DEMOS / "lattices"), str(DEMOS / "crystal"), str(DEMOS / "anvil")]
-
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(Path(name).stem, DEMOS / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def demo(request):
     """The module of the file in `demos` that a module of tests names as DEMO."""
-    return _load(request.module.DEMO)
+    return load_demo(request.module.DEMO)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,18 @@
 """The sets of paper 1: each configuration fits its source, and no two share a random stream."""
 
-import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from loading import DEMOS
 
 from micro.crystal.source import TaylorSource
 from micro.data.config import read_config
 from micro.data.ranks import Ranks
 from micro.generate import prepare, standard_sources
 
-SCRIPT = Path(__file__).resolve().parents[2] / "demos" / "crystal" / "make_sets.py"
-SETS = sorted((SCRIPT.parent / "sets").glob("*.toml"))
+DEMO = "crystal/make_sets.py"
+SETS = sorted((DEMOS / "crystal" / "sets").glob("*.toml"))
 KNOWN = {source.name for source in standard_sources()}
 
 
@@ -30,12 +31,8 @@ def test_seeds_differ() -> None:
     assert len(set(seeds)) == len(seeds) > 10
 
 
-def test_the_list_names_every_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("make_sets", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(["--output", str(tmp_path / "sets"), "--samples", "3", "--list"]) == 0
+def test_the_list_names_every_set(demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--output", str(tmp_path / "sets"), "--samples", "3", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split(":")[0] for line in lines} == {path.stem for path in SETS}
     assert all(" 3 samples of " in line for line in lines)

@@ -1,31 +1,21 @@
 """The study of two Taylor bars, small: what it writes, and what it refuses; slow: the copper bar of other codes."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from mpi4py import MPI
 
-ROOT = Path(__file__).resolve().parents[2]
+DEMO = "taylor_bars.py"
 
 
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("taylor_bars", ROOT / "demos" / "taylor_bars.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(study, folder, *arguments):
-    assert study.main([*arguments, "--output", str(folder)], MPI.COMM_SELF) == 0
+def run(demo, folder, *arguments):
+    assert demo.main([*arguments, "--output", str(folder)], MPI.COMM_SELF) == 0
     return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.mark.parametrize("case", ["copper", "steel"])
-def test_a_short_run_writes_its_table_and_picture(study, tmp_path, capsys, case):
-    summary = run(study, tmp_path, "--case", case, "--cells", "4", "--until", "10e-6")
+def test_a_short_run_writes_its_table_and_picture(demo, tmp_path, capsys, case):
+    summary = run(demo, tmp_path, "--case", case, "--cells", "4", "--until", "10e-6")
     assert "foot radius" in capsys.readouterr().out
     assert (tmp_path / f"{case}.png").stat().st_size > 10_000
     (only,) = summary["runs"]
@@ -41,15 +31,15 @@ def test_a_short_run_writes_its_table_and_picture(study, tmp_path, capsys, case)
         assert abs(only["deviations"]["length"]["10"]) < 0.01
 
 
-def test_bad_options_are_one_sentence(study, tmp_path, capsys):
-    assert study.main(["--cells", "5", "--output", str(tmp_path)], MPI.COMM_SELF) == 2
+def test_bad_options_are_one_sentence(demo, tmp_path, capsys):
+    assert demo.main(["--cells", "5", "--output", str(tmp_path)], MPI.COMM_SELF) == 2
     assert "--cells must be even numbers of at least 4, got [5]." in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_copper_bar_of_other_codes(study, tmp_path):
+def test_the_copper_bar_of_other_codes(demo, tmp_path):
     """The whole history within 2 % in radius and 0.5 % in length with five cells per radius."""
-    summary = run(study, tmp_path, "--case", "copper", "--cells", "10", "--viscosity", "0", "0")
+    summary = run(demo, tmp_path, "--case", "copper", "--cells", "10", "--viscosity", "0", "0")
     found = summary["runs"][0]["deviations"]
     assert max(abs(value) for value in found["radius"].values()) < 0.02
     assert max(abs(value) for value in found["length"].values()) < 0.005

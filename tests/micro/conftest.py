@@ -1,12 +1,11 @@
 """Fixtures of the tests of the microscale: threads, data sets."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from loading import load_file
 from threadpoolctl import threadpool_limits
 
 from micro import generate
@@ -33,10 +32,7 @@ def fake_job() -> Path:
 @pytest.fixture(scope="session")
 def make_set() -> Callable[..., int]:
     """A function that makes a set of the fake source in this process and returns the job's exit code."""
-    spec = importlib.util.spec_from_file_location("fake_job", FAKE_JOB)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_job"] = module  # the job asks for the file of the source's class
-    spec.loader.exec_module(module)
+    module = load_file(FAKE_JOB, "fake_job")
 
     def make(output: Path, **options: object) -> int:
         chosen = {"samples": 20, "seed": 3, "block": 4} | options

@@ -1,29 +1,19 @@
 """The benchmark of the bounds, small: it measures every phase, holds the bounds against the tensor, and refuses."""
 
-import importlib.util
 import itertools
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "benchmarks/bench_bounds.py"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_bounds", ROOT / "demos" / "benchmarks" / "bench_bounds.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
+def test_every_cell_accuracy_and_start(demo, tmp_path, monkeypatch):
     """By a clock that moves on by a second whenever it is read: a phase takes as many seconds as it has been begun."""
     ticks = itertools.count()
-    monkeypatch.setattr(bench, "time", SimpleNamespace(process_time=lambda: float(next(ticks))))
-    assert bench.main(["--n", "8", "--runs", "1", "--output", str(tmp_path)]) == 0
+    monkeypatch.setattr(demo, "time", SimpleNamespace(process_time=lambda: float(next(ticks))))
+    assert demo.main(["--n", "8", "--runs", "1", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert len(rows) == 3 * 2 * 2
     assert all(0 < row["gap"] <= row["accuracy"] for row in rows)
@@ -42,9 +32,9 @@ def test_every_cell_accuracy_and_start(bench, tmp_path, monkeypatch):
         (["--network", "none"], "none does not exist."),
     ],
 )
-def test_bad_input_is_one_sentence(bench, tmp_path, monkeypatch, capsys, words, sentence):
+def test_bad_input_is_one_sentence(demo, tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert bench.main(["--output", "out", *words]) == 2
+    assert demo.main(["--output", "out", *words]) == 2
     assert capsys.readouterr().err == f"{sentence}\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

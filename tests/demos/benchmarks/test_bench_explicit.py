@@ -1,6 +1,5 @@
 """The benchmark of the explicit solver, small: its table adds up, and it refuses what is not there."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -16,24 +15,17 @@ from fem import steps
 from surrogates.artifact.shipped import law_names
 
 ROOT = Path(__file__).resolve().parents[3]
+DEMO = "benchmarks/bench_explicit.py"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_explicit", ROOT / "demos" / "benchmarks" / "bench_explicit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_table_adds_up(bench, tmp_path, monkeypatch):
+def test_table_adds_up(demo, tmp_path, monkeypatch):
     """By a clock that moves on by a second whenever it is read: a phase takes as many seconds as it has been begun."""
     ticks = itertools.count()
     monkeypatch.setattr(steps, "perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=steps.perf_counter))
+    monkeypatch.setattr(demo, "time", SimpleNamespace(perf_counter=steps.perf_counter))
     laws = ["--laws", "magnesium-neo-hookean", "magnesium-johnson-cook"]
     size = ["--cells", "4", "--length", "1e-3", "--steps", "4", "--warm", "1"]
-    assert bench.main([*laws, *size, "--output", str(tmp_path)]) == 0
+    assert demo.main([*laws, *size, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert [(row["law"], row["ranks"]) for row in rows] == [("magnesium-neo-hookean", 1), ("magnesium-johnson-cook", 1)]
     for row in rows:
@@ -50,19 +42,19 @@ def test_table_adds_up(bench, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [["--laws", "hooke"], ["--steps", "0"], ["--cells", "3"], ["--output", "file"], ["--laws", "file"]]
 )
-def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
+def test_bad_input_is_one_sentence_and_no_file(demo, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert bench.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
+    assert demo.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert said.err.endswith(".\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_shipped_laws_of_other_solvers_are_left_out_in_one_line(bench, capsys):
+def test_shipped_laws_of_other_solvers_are_left_out_in_one_line(demo, capsys):
     """Of all that is shipped, those of finite strain in three dimensions are measured; the others are named once."""
-    names = [name for name, _ in bench.load_laws(MPI.COMM_WORLD, bench.parse([]))]
+    names = [name for name, _ in demo.load_laws(MPI.COMM_WORLD, demo.parse([]))]
     assert {"magnesium-j2", "magnesium-johnson-cook", "magnesium-recurrent", "magnesium-pca-net"} <= set(names)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
@@ -79,9 +71,9 @@ def test_shipped_laws_of_other_solvers_are_left_out_in_one_line(bench, capsys):
         (["--layouts", "--threads", "2"], "leave out mpirun and --threads."),
     ],
 )
-def test_what_does_not_fit_is_refused(bench, tmp_path, monkeypatch, capsys, arguments, sentence):
+def test_what_does_not_fit_is_refused(demo, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
-    assert bench.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
+    assert demo.main(["--output", "out", "--laws", "magnesium-j2", *arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert sentence in said.err
@@ -106,16 +98,16 @@ def test_a_file_that_is_no_artifact_ends_all_ranks(tmp_path):
 @pytest.mark.parametrize(
     ("cores", "layouts"), [(1, [(1, 1)]), (2, [(1, 1), (1, 2), (2, 1)]), (4, [(1, 1), (1, 4), (2, 2), (4, 1)])]
 )
-def test_layouts_fill_the_cores(bench, cores, layouts):
-    assert bench.layouts_of(cores) == layouts
+def test_layouts_fill_the_cores(demo, cores, layouts):
+    assert demo.layouts_of(cores) == layouts
 
 
-def test_layouts_are_compared(bench, tmp_path, monkeypatch, capsys):
+def test_layouts_are_compared(demo, tmp_path, monkeypatch, capsys):
     """Each layout is a run of its own, with the ranks and threads that its row says; their numbers agree."""
-    monkeypatch.setattr(bench, "layouts_of", lambda cores: [(1, 1), (1, 2), (2, 1)])
+    monkeypatch.setattr(demo, "layouts_of", lambda cores: [(1, 1), (1, 2), (2, 1)])
     size = ["--cells", "4", "--length", "1e-3", "--steps", "2", "--warm", "1"]
     law = ["--laws", "magnesium-recurrent"]
-    assert bench.main(["--layouts", *law, *size, "--output", str(tmp_path)]) == 0
+    assert demo.main(["--layouts", *law, *size, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["layouts"]
     assert [(row["ranks"], row["threads"]) for row in rows] == [(1, 1), (1, 2), (2, 1)]
     assert [row["plan"].split(" of BLAS")[0] for row in rows] == [

@@ -1,30 +1,19 @@
 """The benchmark of the homogeniser, small: it counts, compares and refuses what it cannot do."""
 
-import importlib.util
 import itertools
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "benchmarks/bench_homogeniser.py"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    path = ROOT / "demos" / "benchmarks" / "bench_homogeniser.py"
-    spec = importlib.util.spec_from_file_location("bench_homogeniser", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def call(demo, *arguments):
+    return demo.main(["--threads", "1", *arguments])
 
 
-def call(bench, *arguments):
-    return bench.main(["--threads", "1", *arguments])
-
-
-def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
+def test_numbers_are_those_of_the_cells(demo, tmp_path, monkeypatch):
     options = [
         "--n",
         "8",
@@ -44,8 +33,8 @@ def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
         "8",
     ]
     ticks = itertools.count()  # a clock that moves on by a second whenever it is read
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-    assert call(bench, *options, "--runs", "1", "--once", "12", "--output", str(tmp_path)) == 0
+    monkeypatch.setattr(demo, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    assert call(demo, *options, "--runs", "1", "--once", "12", "--output", str(tmp_path)) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     rows = summary["rows"]
     assert len(rows) == 2 * 2 * 3 * 2
@@ -70,10 +59,10 @@ def test_numbers_are_those_of_the_cells(bench, tmp_path, monkeypatch):
     "arguments",
     [["--n", "2"], ["--n", "8", "8"], ["--tolerance", "1"], ["--cells", "ball"], ["--runs", "0"], ["--output", "file"]],
 )
-def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
+def test_bad_input_is_one_sentence_and_no_file(demo, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert call(bench, "--output", "out", *arguments) == 2
+    assert call(demo, "--output", "out", *arguments) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and said.err.endswith(".\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -1,30 +1,20 @@
 """The benchmark of finite lattices, small: what it counts is right, and it refuses what it cannot do."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "benchmarks/bench_lattice.py"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_lattice", ROOT / "demos" / "benchmarks" / "bench_lattice.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def call(bench, *arguments):
-    return bench.main(arguments)
+def call(demo, *arguments):
+    return demo.main(arguments)
 
 
 @pytest.mark.parametrize("case", ["lcU", "lcC", "lcT"])
-def test_counts_are_those_of_the_lattice(bench, tmp_path, case):
+def test_counts_are_those_of_the_lattice(demo, tmp_path, case):
     options = ["--n", "2", "3", "--steps", "2", "--direct-to", "2", "--case", case]
-    assert call(bench, *options, "--output", str(tmp_path)) == 0
+    assert call(demo, *options, "--output", str(tmp_path)) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     rows = summary["rows"]
     assert [(row["n"], row["linear"]) for row in rows] == [(2, "iterative"), (2, "direct"), (3, "iterative")]
@@ -43,10 +33,10 @@ def test_counts_are_those_of_the_lattice(bench, tmp_path, case):
     "arguments",
     [["--n", "0"], ["--n", "2", "2"], ["--steps", "0"], ["--case", "lcX"], ["--cell", "ball"], ["--output", "file"]],
 )
-def test_bad_input_is_one_sentence_and_no_file(bench, tmp_path, monkeypatch, capsys, arguments):
+def test_bad_input_is_one_sentence_and_no_file(demo, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    assert call(bench, "--output", "out", *arguments) == 2
+    assert call(demo, "--output", "out", *arguments) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert said.err.endswith(".\n")

@@ -1,6 +1,5 @@
 """The graded part, small: what it writes, its checks, the network's derivative, ranks."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,18 +9,8 @@ from mpi4py import MPI
 
 from surrogates.cells.networks.file import Shape, make_network, save_network
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "cells/graded_lattice.py"
 SMALL = ["--cells", "1", "1", "2", "--resolution", "8", "--elements", "1", "--resolved", "0", "--steps", "1"]
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("graded_lattice", ROOT / "demos" / "cells" / "graded_lattice.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "demos" / "cells")  # what the studies fraction
-        spec.loader.exec_module(module)
-    return module
 
 
 def run(demo, folder, *arguments, comm=MPI.COMM_SELF):

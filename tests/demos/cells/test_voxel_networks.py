@@ -1,8 +1,6 @@
 """The race of networks and solver, small: table, times, figure, and the bound that is checked."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,15 +9,7 @@ from micro.voxel.source import FAMILIES
 from surrogates.cells import evaluate
 from surrogates.cells.networks.file import Shape, make_network, save_network
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("voxel_networks", ROOT / "demos" / "cells" / "voxel_networks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+DEMO = "cells/voxel_networks.py"
 
 
 @pytest.fixture

@@ -1,21 +1,17 @@
 """The channel-die study: its table and picture are there, and its closed form holds."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "crystal/channel_die.py"
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("channel_die", ROOT / "demos" / "crystal" / "channel_die.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "OUTPUT", tmp_path)
-    return module
+def study(demo, tmp_path, monkeypatch):
+    """The demo, which writes into a folder of the test."""
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path)
+    return demo
 
 
 def test_seven_tests_at_two_rates(study, tmp_path):

@@ -1,19 +1,15 @@
 """The study of reduced polycrystals, small."""
 
-import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
-SOURCE = Path(__file__).parents[3] / "demos" / "crystal" / "reduced_curve.py"
+DEMO = "crystal/reduced_curve.py"
 
 
-def test_the_curve_is_drawn_and_written(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("reduced_curve", SOURCE)
-    assert spec is not None and spec.loader is not None
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
+def test_the_curve_is_drawn_and_written(demo: ModuleType, tmp_path: Path) -> None:
     words = ["--keep", "2", "4", "--walks", "2", "--isotropic", "16", "--isotropic-walks", "2"]
-    assert study.main([*words, "--output", str(tmp_path)]) == 0
+    assert demo.main([*words, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "reduced_curve.png").is_file()
     results = json.loads((tmp_path / "summary.json").read_text())["results"]
     assert list(results) == ["128 random grains", "isotropic limit"]

@@ -1,6 +1,5 @@
 """The compression demo, small: closed forms, what it writes, ranks, restart, and what it refuses."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from surrogates.artifact import replace_manifest
 from surrogates.artifact.load import read_json
 from surrogates.tann.exact import write_lattice_law
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "lattices/compression.py"
 SMALL = ["--n", "2", "--size", "5", "--steps", "2", "--threads", "1"]
 KEYS = {
     "law", "ranks", "cells", "n", "newton_iterations_max", "newton_residuals", "cost_ratio_calls", "cost_ratio_seconds",
@@ -26,14 +25,6 @@ KEYS = {
 ENDS = ("displacement", "psi", "dissipation")
 EXACT = lattice_parameters(make_cell("cube-1"), KinematicBar(), perturbation=0.0, seed=0)
 SOFT = lattice_parameters(make_cell("cube-1"), KinematicBar(modulus=0.98), perturbation=0.0, seed=0)
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("lattice_compression", ROOT / "demos" / "lattices" / "compression.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The cyclic demo, small: its path, what it writes, its checks, ranks, and a restart."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,16 +7,8 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "lattices/cyclic.py"
 SMALL = ["--n", "2", "--size", "5", "--degree", "1", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("lattice_cyclic", ROOT / "demos" / "lattices" / "cyclic.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(demo, law, folder, *arguments, comm=MPI.COMM_SELF):

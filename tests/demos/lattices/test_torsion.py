@@ -1,22 +1,13 @@
 """The torsion demo, small: what it writes, its checks, ranks."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from mpi4py import MPI
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "lattices/torsion.py"
 SMALL = ["--n", "3", "--size", "3.4", "--steps", "4", "--degree", "1", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("lattice_torsion", ROOT / "demos" / "lattices" / "torsion.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(demo, law, folder, *arguments, comm=MPI.COMM_SELF):

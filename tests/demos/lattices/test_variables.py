@@ -1,31 +1,21 @@
 """The study of the internal variables, small: table, figure, checks that can fail, and bad input in one sentence."""
 
 import copy
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+DEMO = "lattices/variables.py"
 
 
 @pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("lattice_variables", ROOT / "demos" / "lattices" / "variables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def result(study, tmp_path_factory):
+def result(demo, tmp_path_factory):
     """Exit code and folder of a run on a small cell."""
     folder = tmp_path_factory.mktemp("study")
     size = ["--variables", "8", "--samples", "110", "--steps", "100", "--held-out", "8", "--epochs", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["lattice_variables.py", *size, "--output", str(folder)])
-        return study.main(), folder
+        return demo.main(), folder
 
 
 def test_the_table_is_whole(result):
@@ -39,20 +29,20 @@ def test_the_table_is_whole(result):
     assert summary["singular_values"][15] > 1e3 * summary["singular_values"][16]
 
 
-def test_checks_can_fail(study, result):
+def test_checks_can_fail(demo, result):
     summary = json.loads((result[1] / "summary.json").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["lattice_variables.py"])
-        o = study.parse()
-    study.check(summary, o)
+        o = demo.parse()
+    demo.check(summary, o)
     wrong = copy.deepcopy(summary)
     wrong["rank"] = 15
     with pytest.raises(AssertionError, match="15 variables were found"):
-        study.check(wrong, o)
+        demo.check(wrong, o)
     wrong = copy.deepcopy(summary)
     wrong["rows"][-1]["psi"] = 1e-3
     with pytest.raises(AssertionError, match="not rounding"):
-        study.check(wrong, o)
+        demo.check(wrong, o)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +56,9 @@ def test_checks_can_fail(study, result):
         (["--steps", "many"], "invalid int value"),
     ],
 )
-def test_bad_input_is_one_sentence(study, tmp_path, monkeypatch, capsys, arguments, sentence):
+def test_bad_input_is_one_sentence(demo, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.setattr("sys.argv", ["lattice_variables.py", "--output", str(tmp_path / "o"), *arguments])
-    assert study.main() == 1
+    assert demo.main() == 1
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert "\n" not in said

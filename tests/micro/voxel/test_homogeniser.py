@@ -1,19 +1,17 @@
 """The homogeniser: closed forms, bounds, symmetries, an independent solver, gradients."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loading import load_file
 
 from micro.voxel.cells.frames import make_frame
 from micro.voxel.cells.tpms import make_tpms
 from micro.voxel.solver.element import from_lame, isotropic
 from micro.voxel.solver.homogeniser import PRECONDITIONERS, Homogeniser, homogenise
 
-spec = importlib.util.spec_from_file_location("voxel_reference", Path(__file__).with_name("voxel_reference.py"))
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
+reference = load_file(Path(__file__).with_name("voxel_reference.py"))
 
 
 def tpms(name, n):

@@ -2,15 +2,14 @@
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import shlex
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from loading import load_file
 
 from surrogates.artifact import shipped
 
@@ -47,15 +46,6 @@ COMMANDS = sorted({
 })  # fmt: skip
 
 
-def script(path: str) -> ModuleType:
-    """The module of a demo."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, FOLDER.parents[1] / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def accepts(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand a command line to its command, which must take it; it ends once its options are read."""
     python, flag, module, *words = shlex.split(command)
@@ -74,7 +64,7 @@ def accepts(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     today, *kind = TODAY.get(module, [module])
-    main = (script(today) if today.endswith(".py") else importlib.import_module(today)).main
+    main = (load_file(FOLDER.parents[1] / today) if today.endswith(".py") else importlib.import_module(today)).main
     with pytest.raises(Parsed):
         main([*kind, *words])
 
