@@ -243,8 +243,7 @@ def run(
         rounds: Number of rounds; more than one need a simulation.
         paths: Number of histories that are added in a round.
         held_out: Number of other histories on which the error is measured.
-        choice: "novel" adds the most novel histories, "uncertain" those with the largest expected error, "random"
-            any, to compare.
+        choice: "novel", "uncertain" (those with the largest expected error) or "random" (any, to compare).
         copies: How often the new paths count in the training.
         epochs: Passes over all data.
         learning_rate: First learning rate.
