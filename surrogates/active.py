@@ -200,6 +200,18 @@ def solved(
     return novelty, rows, new, held
 
 
+def recurrent(path: Path) -> Law:
+    """The law of an artifact that can be trained on.
+
+    Raises:
+        ValueError: It is no recurrent law.
+    """
+    law = load_law(path)
+    if law.manifest.kind != "recurrent":
+        raise ValueError(f"law must be a recurrent law, and {law.manifest.name} is of the kind {law.manifest.kind}.")
+    return law
+
+
 def continued(law: Path, data: Sequence[Path], output: Path, **options: Any) -> None:
     """Train a law on from its weights, of the same sizes and under the same name."""
     old = load_law(law)
@@ -262,7 +274,7 @@ def run(
     counts = {"paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds}
     check(counts | {"copies": copies}, choice, history, simulation)
     current, added = Path(locate(law)), [Path(each) for each in data]
-    now = load_law(current)
+    now = recurrent(current)
     errors: list[float] = []
     entries: list[dict[str, Any]] = []
     for k in range(rounds):

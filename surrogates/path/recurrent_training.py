@@ -88,7 +88,7 @@ def build(config: RecurrentConfig, train: Sets) -> RecurrentLaw:
     if config.initial:
         try:
             law.overlay.load_state_dict(load_law(config.initial).module.overlay.state_dict())
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
             raise ValueError(
                 f"initial must be an artifact with the same sizes ({config.sizes}), got {config.initial}."
             ) from error

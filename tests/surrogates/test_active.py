@@ -13,6 +13,7 @@ import surrogates.train
 from micro.data.dataset import read_arrays
 from surrogates import active
 from surrogates.artifact import load_law
+from surrogates.artifact.shipped import locate
 
 TINY = {"elements": 2, "memory": 1, "width": 6, "mixed": 3, "products": 2, "basis": 3}
 
@@ -112,5 +113,7 @@ def test_bad_input_is_refused(folder: Path) -> None:
         active.run(folder / "law.pt", **options, rounds=2)
     with pytest.raises(ValueError, match="choice must be one of novel, uncertain, random, got any"):
         active.run(folder / "law.pt", **options, choice="any")
-    with pytest.raises(ValueError, match="law must observe novelty, and pca_net observes"):
+    with pytest.raises(ValueError, match="law must be a recurrent law, and pca_net is of the kind pca"):
         active.run("magnesium-pca-net", **options, paths=2, held_out=2)
+    with pytest.raises(ValueError, match=r"law must observe novelty, and lattice_square_1 observes \w+"):
+        active.largest_along(load_law(locate("lattice-square-1")), np.zeros((1, 2, 3, 3)), np.zeros(2), "novelty")

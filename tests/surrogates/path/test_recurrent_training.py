@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from micro.build import BuildError
+from surrogates.artifact.shipped import locate
 from surrogates.path import recurrent_training as training
 from surrogates.path.compiled_windows import CompiledWindows
 from surrogates.path.data import Samples, matrices
@@ -261,6 +262,13 @@ def test_refined_paths_pass_through_the_given_instants(samples: Samples) -> None
     torch.testing.assert_close(C[:, 1], (2 * C[:, 0] + C[:, 3]) / 3, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="factor must be at least 1"):
         refined(samples, 0)
+
+
+@pytest.mark.parametrize("name", ["magnesium-pca-net", "magnesium-recurrent"], ids=["another kind", "other sizes"])
+def test_a_training_starts_from_a_law_of_the_same_sizes(name: str, sets: Sets) -> None:
+    config = dataclasses.replace(CONFIG, initial=str(locate(name)))
+    with pytest.raises(ValueError, match="initial must be an artifact with the same sizes"):
+        build(config, sets)
 
 
 def test_sets_of_different_materials_are_refused(samples: Samples) -> None:
