@@ -1,8 +1,8 @@
 """Trust in a learned law during a run: how far the states of its points are from those of its training, and where.
 
 A law may observe its novelty, a distance from the training data that is 1 at the edge of these (the 99.9 % quantile;
-see `surrogates.path.recurrent.RecurrentLaw.novelty`). The monitor keeps the largest value of every point. A law may
-also observe the error that its training leads one to expect (`RecurrentLaw.expected_error`); the report has its mean.
+see `surrogates.path.trust`). The monitor keeps the largest value of every point. A law may also observe the error that
+its training leads one to expect; the report has its mean.
 """
 
 from __future__ import annotations

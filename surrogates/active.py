@@ -58,29 +58,31 @@ CHOICES = {"novel": NOVELTY, "uncertain": EXPECTED, "random": ""}
 
 
 @small_batches()
-def largest_along(law: Law, F: np.ndarray, time: np.ndarray, name: str) -> np.ndarray:
-    """Largest value (n,) of a field that a law observes along histories.
+def largest_along(law: Law, F: np.ndarray, time: np.ndarray, *fields: str) -> np.ndarray:
+    """Largest values (n, m) of some fields that a law observes along histories.
 
     Args:
         law: The law.
         F: (n, T, 3, 3), the identity at first.
         time: (T,), s.
-        name: Of the field.
+        *fields: Their names.
 
     Raises:
-        ValueError: The law does not observe the field.
+        ValueError: The law does not observe a field.
     """
     names = [entry.name for entry in law.manifest.observables]
-    if name not in names:
-        raise ValueError(f"law must observe {name}, and {law.manifest.name} observes {', '.join(names) or 'nothing'}.")
-    column, steps = names.index(name), np.diff(time)
+    for name in fields:
+        if name not in names:
+            seen = ", ".join(names) or "nothing"
+            raise ValueError(f"law must observe {name}, and {law.manifest.name} observes {seen}.")
+    columns, steps = [names.index(name) for name in fields], np.diff(time)
     history = torch.from_numpy(np.ascontiguousarray(F))
-    state, largest = law.module.initial_state(len(F)), torch.zeros(len(F), dtype=torch.float64)
+    state, largest = law.module.initial_state(len(F)), torch.zeros(len(F), len(fields), dtype=torch.float64)
     with torch.no_grad():
         for k, dt in enumerate(steps, start=1):
             _, state = law.module.forward(history[:, k], state, float(dt))
             if k % EVERY == 0 or k == len(steps):
-                largest = torch.maximum(largest, law.module.observe(state)[:, column])
+                largest = torch.maximum(largest, law.module.observe(state)[:, columns])
     return largest.numpy()
 
 
@@ -191,10 +193,9 @@ def solved(
         steps: Their stored steps.
     """
     F, time = read_history(history)
-    novelty = largest_along(law, F, time, NOVELTY)
     field = CHOICES[choice]
-    values = novelty if field == NOVELTY else largest_along(law, F, time, field) if field else None
-    rows, others = chosen(values, len(F), paths, held_out, seed)
+    novelty, values = largest_along(law, F, time, NOVELTY, field or NOVELTY).T
+    rows, others = chosen(values if field else None, len(F), paths, held_out, seed)
     new = solve("new", F[rows], time, like, place, axes, steps)
     held = solve("held-out", F[others], time, like, place, axes + 1, steps)
     return novelty, rows, new, held
@@ -212,15 +213,15 @@ def recurrent(path: Path) -> Law:
     return law
 
 
-def continued(law: Path, data: Sequence[Path], output: Path, **options: Any) -> None:
-    """Train a law on from its weights, of the same sizes and under the same name."""
-    old = load_law(law)
-    config = old.manifest.training.details.get("config", {})
+def continued(law: Law, data: Sequence[Path], output: Path, **options: Any) -> Law:
+    """Train a law on from its weights, of the same sizes and under the same name; returns the new one."""
+    config = law.manifest.training.details.get("config", {})
     kept = {name: config[name] for name in KEPT if name in config}
     surrogates.train.run(
-        "recurrent", data=list(data), output=output, name=old.manifest.name, initial=str(law),
-        command=f"surrogates.active.run({str(law)!r})", **kept, **options,
+        "recurrent", data=list(data), output=output, name=law.manifest.name, initial=str(law.path),
+        command=f"surrogates.active.run({str(law.path)!r})", **kept, **options,
     )  # fmt: skip
+    return load_law(output)
 
 
 def check(counts: dict[str, int], choice: str, history: str | Path | None, simulation: str) -> None:
@@ -273,21 +274,19 @@ def run(
     """
     counts = {"paths": paths, "held_out": held_out, "epochs": epochs, "steps": steps, "rounds": rounds}
     check(counts | {"copies": copies}, choice, history, simulation)
-    current, added = Path(locate(law)), [Path(each) for each in data]
-    now = recurrent(current)
+    now, added = recurrent(Path(locate(law))), [Path(each) for each in data]
     errors: list[float] = []
     entries: list[dict[str, Any]] = []
     for k in range(rounds):
         place = Path(store) / f"round-{k + 1}"
-        file = simulate(simulation, current, place / "run") if simulation else Path(history or "")
+        file = simulate(simulation, now.path, place / "run") if simulation else Path(history or "")
         novelty, rows, new, held = solved(
             now, file, added[0], place, paths, held_out, choice, seed, seed + 2 * k, steps
         )
         before = error_on(now, held)
         added += copies * [new]
         target = Path(output) if k == rounds - 1 else place / "law.pt"
-        continued(current, added, target, epochs=epochs, learning_rate=learning_rate, seed=seed + k)
-        current, now = target, load_law(target)
+        now = continued(now, added, target, epochs=epochs, learning_rate=learning_rate, seed=seed + k)
         after = error_on(now, held)
         errors += [before, after] if k == 0 else [error_on(now, Path(entries[0]["held_out"]))]
         entries.append({

@@ -109,7 +109,7 @@ class Kept(Overlay):
 def law_with(module: Any, overlay: Overlay) -> RecurrentLaw:
     """The recurrent law of an artifact with another form of its learned step."""
     law = RecurrentLaw(overlay, bulk=module.bulk, shear=module.shear, limit=ONE_PIECE)
-    law.load_state_dict(module.state_dict())
+    law.overlay.load_state_dict(module.overlay.state_dict())
     return law.eval()
 
 
@@ -117,14 +117,14 @@ def study(module: Any, samples: Samples, factor: int) -> list[dict[str, Any]]:
     """One row per length and criterion: errors, differences from the law itself, evaluations that are left."""
     fine, sizes = refined(samples, factor), Sizes.of(module.overlay.state_dict())
     truth = deviator(mandel(samples.stress))
-    plain = deviator(follow(law_with(module, _filled(Overlay(sizes), module)), fine))[:, ::factor]
+    plain = deviator(follow(law_with(module, Overlay(sizes)), fine))[:, ::factor]
     rows = [
         {"length": 0.0, "criteria": "", "error": _mean(plain, truth), "difference": 0.0, "points": 1.0, "blocks": 1.0}
     ]
     for length in (0.0, *LENGTHS):
         for criteria in CRITERIA if length else ((),):
             kept = Kept(sizes, length, criteria)
-            found = deviator(follow(law_with(module, _filled(kept, module)), fine))[:, ::factor]
+            found = deviator(follow(law_with(module, kept), fine))[:, ::factor]
             row = {
                 "length": length, "criteria": "+".join(criteria), "error": _mean(found, truth),
                 "difference": _mean(found, plain), "points": kept.points / kept.steps,
@@ -135,11 +135,6 @@ def study(module: Any, samples: Samples, factor: int) -> list[dict[str, Any]]:
             elif row["difference"] != 0.0:
                 raise AssertionError(f"Constants that are never kept must give the law, got {row['difference']:.1e}.")
     return rows
-
-
-def _filled(overlay: Overlay, module: Any) -> Overlay:
-    overlay.load_state_dict(module.overlay.state_dict())
-    return overlay
 
 
 def _mean(found: Tensor, truth: Tensor) -> float:

@@ -5,6 +5,7 @@ is the mean over its paths. Pressure is exact in most laws and much larger than 
 reported.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,29 @@ def coarsen(samples: Samples, stride: int) -> Samples:
 
 
 @small_batches()
+def walk(law: Any, F: Tensor, dt: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Lead a law along paths step by step; gives the number of each step, P (s, 3, 3), Pa, and the state after it.
+
+    Args:
+        law: One with `step(F, state, dt (s,))`, or with `forward`, which takes the dt of the first path for all.
+        F: (s, T, 3, 3), on the device of the law.
+        dt: (s, T - 1), s.
+    """
+    state = law.initial_state(len(F))
+    for k in range(1, F.shape[1]):
+        if hasattr(law, "step"):
+            P, state = law.step(F[:, k], state, dt[:, k - 1])
+        else:
+            P, state = law.forward(F[:, k], state, float(dt[0, k - 1]))
+        yield k, P, state
+
+
+def cauchy(P: Tensor, F: Tensor) -> Tensor:
+    """Mandel vectors (s, 6) of the Cauchy stress of P and F (s, 3, 3)."""
+    sigma = torch.matmul(P, F.transpose(1, 2)) / tensors.determinant(F)[:, None, None]
+    return tensors.to_vector(0.5 * (sigma + sigma.transpose(1, 2)))
+
+
 def follow(law: Any, samples: Samples) -> Tensor:
     """Cauchy stress (s, T, 6) (Mandel, Pa) of a law driven with F = U along the paths, step by step as a host does.
 
@@ -92,15 +116,9 @@ def follow(law: Any, samples: Samples) -> Tensor:
         groups = [torch.nonzero(inverse == group).flatten() for group in range(int(inverse.max()) + 1)]
     with torch.no_grad():
         for rows in groups:
-            state = law.initial_state(len(rows))
-            for k in range(1, F.shape[1]):
-                F_k = F[rows, k].to(device)
-                if hasattr(law, "step"):
-                    P, state = law.step(F_k, state, dt[:, k - 1].to(device))
-                else:
-                    P, state = law.forward(F_k, state, float(dt[rows[0], k - 1]))
-                sigma = torch.matmul(P, F_k.transpose(1, 2)) / tensors.determinant(F_k)[:, None, None]
-                stress[rows, k] = tensors.to_vector(0.5 * (sigma + sigma.transpose(1, 2))).cpu()
+            path = F[rows].to(device)
+            for k, P, _ in walk(law, path, dt[rows].to(device)):
+                stress[rows, k] = cauchy(P, path[:, k]).cpu()
     return stress
 
 

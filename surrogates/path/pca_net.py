@@ -302,7 +302,7 @@ def losses(
     horizon = horizon_of(config.continuation, config.horizon)
     for rows in torch.randperm(len(V), generator=generator).split(config.batch):
         rows = rows.to(V.device)
-        n, pairs, some, stress = len(rows), known[rows], V[rows], sigma[rows]
+        n, duration, some, stress = len(rows), known.duration[rows], V[rows], sigma[rows]
         if config.augment:
             turn = turns(n, generator).to(V.device).transpose(1, 2)
             some, stress = torch.bmm(some, turn), torch.bmm(stress, turn)
@@ -311,10 +311,9 @@ def losses(
         if m > 0:
             cut = torch.randint(1, V.shape[1], (m,), generator=generator).to(V.device)
             code = model.encode(continued_history(some[:m], cut, horizon))
-            total = total + m * loss_now(model, model(code, pairs.duration[:m]), stress[:m], cut)
+            total = total + m * loss_now(model, model(code, duration[:m]), stress[:m], cut)
         if m < n:
-            rest = torch.arange(m, n, device=V.device)
-            part = pair(model, some[m:], stress[m:], pairs.duration[m:]) if config.augment else pairs[rest]
+            part = pair(model, some[m:], stress[m:], duration[m:]) if config.augment else known[rows[m:]]
             total = total + (n - m) * relative_loss(model(part.strain, part.duration), part)
         yield n, total / n
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_novelty_grows_beyond_the_data(folder: Path) -> None:
     with np.load(folder / "paths.npz") as run:
-        found = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")
+        found = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")[:, 0]
     assert found.shape == (12,)
     assert found[-1] == found.max() > 1.0 > found[0]
 
@@ -48,7 +48,7 @@ def test_a_round_adds_the_most_novel_histories(folder: Path, capsys: pytest.Capt
     assert active.main([*words, "--epochs", "2", "--steps", "25"]) == 0
     found = json.loads(capsys.readouterr().out)
     with np.load(folder / "paths.npz") as run, np.load(folder / "round" / "round-1" / "new.npz") as chosen:
-        novelty = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")
+        novelty = active.largest_along(load_law(folder / "law.pt"), run["F"], run["time"], "novelty")[:, 0]
         rows, held = active.chosen(novelty, 12, 4, 3, 0)
         np.testing.assert_array_equal(chosen["F"], run["F"][rows])
     with np.load(folder / "round" / "round-1" / "held-out.npz") as others:

@@ -50,11 +50,11 @@ def test_the_shorter_they_are_kept_the_nearer_is_the_law(module: RecurrentLaw, s
 
 def test_constants_change_only_where_they_are_stale(module: RecurrentLaw, samples: Samples) -> None:
     kept = kept_rates.Kept(SIZES, 1e9, ())
-    law = kept_rates.law_with(module, kept_rates._filled(kept, module))
+    law = kept_rates.law_with(module, kept)
     follow(law, samples)
     assert kept.points == 1.0 < kept.steps  # in the first step alone
     always = kept_rates.Kept(SIZES, 0.0, ())
-    found = follow(kept_rates.law_with(module, kept_rates._filled(always, module)), samples)
+    found = follow(kept_rates.law_with(module, always), samples)
     assert always.points == always.steps
     assert torch.equal(deviator(found), deviator(follow(module, samples)))
     assert float((deviator(found) - deviator(mandel(samples.stress))).abs().max()) < 1.0  # Pa
