@@ -8,6 +8,10 @@ export OMPI_MCA_rmaps_base_oversubscribe=${OMPI_MCA_rmaps_base_oversubscribe-1}
 # One machine: ranks communicate through shared memory. Open MPI would try TCP too and warn about pairs it cannot reach.
 export OMPI_MCA_btl=${OMPI_MCA_btl-self,sm}
 
+# mpirun keeps a folder named by its process number, in /tmp if not told otherwise, and does not start where a killed one
+# or another container has left that folder. This one is new for every call of docker/run and goes with it.
+if [ -w /run/anvilx/mpi ]; then export PRTE_MCA_prte_tmpdir_base=${PRTE_MCA_prte_tmpdir_base-/run/anvilx/mpi}; fi
+
 # Threads of OpenMP that wait sleep (see micro/threads.py): also where a command loads PyTorch before our packages.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY-passive}
 # MPI does not start without a home; the image can be run by a user without one.

@@ -22,7 +22,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """An environment without DOLFINx or a container engine, with a cache folder of its own."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
-    left_out = ("ANVILX_ENVIRONMENT", "ANVILX_PROJECT", "PYTHONPATH", "OMPI_MCA_btl")
+    left_out = ("ANVILX_ENVIRONMENT", "ANVILX_PROJECT", "PYTHONPATH", "OMPI_MCA_btl", "PRTE_MCA_prte_tmpdir_base")
     env = {name: value for name, value in os.environ.items() if name not in left_out}
     env |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{stubs}:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"ANVILX_DISPLAY": "no", "STUBS": str(stubs)}

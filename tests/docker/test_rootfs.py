@@ -58,6 +58,17 @@ def test_command_passes_through(run: Runner, bootstrapped: Path, tmp_path: Path)
     assert run("--engine", "rootfs", "no-such-command").returncode == 127
 
 
+def test_mpirun_has_a_folder_of_its_own_that_goes(run: Runner, bootstrapped: Path) -> None:
+    assert run("--engine", "rootfs", "true").returncode == 0
+    script = 'cd "$PRTE_MCA_prte_tmpdir_base" && echo "$PWD" * && touch left'
+    for _ in range(2):
+        done = run("bash", "-c", script)
+        assert (done.returncode, done.stdout) == (0, "/run/anvilx/mpi *\n"), done.stderr
+    assert not Path("/run/anvilx/mpi/left").exists()
+    done = run("bash", "-c", 'echo "$PRTE_MCA_prte_tmpdir_base"', PRTE_MCA_prte_tmpdir_base="/of/the/user")
+    assert done.stdout == "/of/the/user\n"
+
+
 def test_names_of_the_host_are_known(run: Runner, bootstrapped: Path) -> None:
     done = run("--engine", "rootfs", "cat", "/etc/hosts", "/etc/resolv.conf")
     assert done.returncode == 0

@@ -1,7 +1,9 @@
 """docker/run: which environment it takes, and that the command notices nothing of it."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +142,7 @@ def test_container_of_the_engine_that_answers(
     for path in (PROJECT, project, "/tmp"):
         assert f"type=bind,source={path},target={path}" in lines
     assert lines[lines.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
+    assert lines[lines.index("--tmpfs") + 1] == "/run/anvilx/mpi:mode=1777"
     assert "NOTE" in lines
     assert "PATH" not in lines
     build = (Path(project) / "build").read_text()
@@ -157,6 +160,25 @@ def test_image_that_cannot_be_built(run: Runner, environment: dict[str, str], st
     assert "docker could not build the image" in done.stderr
     done = run("true")
     assert "making a root filesystem instead" in done.stderr
+
+
+@pytest.mark.skipif(
+    "PRTE_MCA_prte_tmpdir_base" not in os.environ or any(name.startswith("OMPI_COMM_WORLD") for name in os.environ),
+    reason="needs the mpirun of docker/run, and not to be inside of it",
+)
+def test_mpirun_starts_where_a_killed_one_left_its_folder() -> None:
+    """Open MPI 5 names the folder by its process number and does not start if it is there (PMIX_ERR_EXISTS)."""
+    start = subprocess.Popen(
+        ["bash", "-c", "read -r && exec mpirun -n 1 echo started"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    left = Path(f"/tmp/prterun.{socket.gethostname().split('.')[0]}.{start.pid}.{os.getuid()}")
+    left.mkdir(exist_ok=True)
+    try:
+        said, complaint = start.communicate("go\n", timeout=60)
+    finally:
+        shutil.rmtree(left)
+    assert (start.returncode, said) == (0, "started\n"), complaint
 
 
 @pytest.mark.slow
