@@ -40,7 +40,8 @@ from torch import Tensor
 from micro.data.cli import Parser, check_count, check_folder
 from micro.data.files import write_whole
 from surrogates.artifact import load_law
-from surrogates.artifact.compiled import CompiledLaw
+from surrogates.artifact.compiled import update
+from surrogates.artifact.compiled_recurrent import CompiledRecurrentLaw
 from surrogates.artifact.shipped import locate
 from surrogates.path.data import Samples, load_samples, mandel
 from surrogates.path.errors import follow, refined, relative_errors
@@ -143,14 +144,14 @@ def _mean(found: Tensor, truth: Tensor) -> float:
 
 def cost(sizes: Sizes, points: int = 4096, repeats: int = 15) -> float:
     """Microseconds of a point-step of the compiled law with random weights, the least of some."""
-    law = CompiledLaw(RecurrentLaw(Overlay(sizes).float(), bulk=48e9, shear=25e9))
+    law = CompiledRecurrentLaw(RecurrentLaw(Overlay(sizes).float(), bulk=48e9, shear=25e9))
     rng = np.random.default_rng(0)
     L = 2e-4 * rng.standard_normal((points, 3, 3))
     F, state, least = np.tile(np.eye(3), (points, 1, 1)), np.zeros((points, 11 + sizes.state)), np.inf
     for _ in range(repeats):
         F = F + L @ F
         start = time.perf_counter()
-        _, state = law.update(F, state, 1e-8)
+        _, state = update(law, F, state, 1e-8)
         least = min(least, time.perf_counter() - start)
     return 1e6 * least / points
 

@@ -161,7 +161,7 @@ def read_law(
         path: The `.pt` file.
         dtype: None keeps the precision the law was exported with; "float64" evaluates it in double precision.
         chunk: Points evaluated at once; None takes all at once.
-        compiled: Evaluate a recurrent law in single precision by its compiled form, if there is a compiler here.
+        compiled: Evaluate a recurrent law or PCA-Net in single precision in compiled form, if there is a compiler here.
 
     Raises:
         ValueError: If the loader refuses the artifact.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from micro.build import build
-from surrogates.artifact.compiled import MAIN as EVALUATE
+from surrogates.artifact.compiled_recurrent import MAIN as EVALUATE
 from surrogates.path.overlay import Sizes
 from surrogates.path.windows import aligned
 

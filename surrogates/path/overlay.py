@@ -38,6 +38,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from surrogates.artifact.compiled_recurrent import COUNTED
+
 
 class Sizes(NamedTuple):
     """Sizes of a law: elements, memory tensors; mixed tensors, products and basis tensors of the network; its width."""
@@ -52,7 +54,7 @@ class Sizes(NamedTuple):
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> "Sizes":
         """The sizes of the law that has these weights, by name; see `shapes`."""
-        return cls(*(len(weights[name]) for name in ("strength", "rate", "mix", "left", "basis", "b1")))
+        return cls(**{size.lower(): len(weights[name]) for size, name in COUNTED.items()})
 
     @property
     def tensors(self) -> int:

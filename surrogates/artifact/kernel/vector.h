@@ -2,6 +2,7 @@
  *
  * The reals are single precision; with -DDOUBLE they are double, for tests of the derivatives. */
 
+#pragma once
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -3,17 +3,21 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from micro.build import BuildError
 from surrogates import tensors
 from surrogates.artifact import switch_fusion_off
+from surrogates.artifact.compiled import AGREEMENT, compile_law, disagreement, update
+from surrogates.artifact.compiled_pca import CompiledPCALaw
 from surrogates.path.pca_law import PCALaw, Shifted
 
 TIMES, MODES, WINDOW = 21, 5, 2e-6
 
 
-def make_law(*, horizon: float = 0.0, dtype: torch.dtype = torch.float64, **options) -> PCALaw:
+def make_law(*, horizon: float = 0.0, dtype: torch.dtype = torch.float64, width: int = 16, **options) -> PCALaw:
     """A law with random orthonormal modes and random weights."""
     generator = torch.Generator().manual_seed(7)
 
@@ -23,11 +27,11 @@ def make_law(*, horizon: float = 0.0, dtype: torch.dtype = torch.float64, **opti
     phi, psi = (
         torch.stack([torch.linalg.qr(random(TIMES, MODES))[0] for _ in range(6)], dim=1) for _ in range(2)
     )
-    sizes = [6 * MODES, 16, 16]
+    sizes = [6 * MODES, width, width]
     hidden = [Shifted((random(b, a) / a**0.5).to(dtype), random(b).to(dtype)) for a, b in zip(sizes[:-1], sizes[1:])]
     settings = {"isochoric_measure": False, "full_stress": False, **options}
     return PCALaw(
-        phi.to(dtype), psi.to(dtype), hidden, (random(6 * MODES, 16) / 4).to(dtype), window=WINDOW,
+        phi.to(dtype), psi.to(dtype), hidden, (random(6 * MODES, width) / 4).to(dtype), window=WINDOW,
         stress_scale=1e9, bulk=48e9, strain_max=0.5, horizon=horizon, **settings,
     ).eval()  # fmt: skip
 
@@ -250,3 +254,76 @@ def test_observe_flags_what_leaves_window_and_range():
     trust = law.observe(state)[0]
     assert trust[0] == pytest.approx(2.0) and trust[1] == pytest.approx(2.0)  # the peak is not forgotten
     assert torch.isfinite(P).all()
+
+
+def compiled_or_skip(law: torch.nn.Module) -> CompiledPCALaw:
+    """The compiled form."""
+    try:
+        return CompiledPCALaw(law)
+    except BuildError as error:
+        pytest.skip(str(error))
+
+
+def deformed(n: int, seed: int = 3) -> np.ndarray:
+    """F (n, 3, 3) up to some ten per cent, with rotation and change of volume."""
+    generator = torch.Generator().manual_seed(seed)
+    L = 0.1 * torch.randn(n, 3, 3, generator=generator, dtype=torch.float64)
+    return torch.matrix_exp(L).numpy()
+
+
+@pytest.mark.parametrize("horizon", [0.0, 0.1, 0.001, math.inf])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"isochoric_measure": True}, {"full_stress": True}, {"width": 1}, {"width": 37}, {"width": 80}],
+    ids=str,
+)
+def test_compiled_form_agrees(horizon: float, options: dict) -> None:
+    law = make_law(horizon=horizon, dtype=torch.float32, **options)
+    compiled = compiled_or_skip(law)
+    assert disagreement(compiled, law, points=50, steps=20) < AGREEMENT
+    compiled._sums.plain[:] *= 1.001
+    compiled._last = None
+    assert disagreement(compiled, law, points=50, steps=20) > AGREEMENT, "the comparison sees a thousandth"
+
+
+def test_compiled_form_is_taken_for_single_precision() -> None:
+    compiled_or_skip(make_law(dtype=torch.float32))
+    switch_fusion_off()
+    assert compile_law(torch.jit.script(make_law(dtype=torch.float32))) is not None
+    assert compile_law(make_law()) is None
+
+
+def test_compiled_points_do_not_depend_on_their_batch() -> None:
+    law = compiled_or_skip(make_law(horizon=0.1, dtype=torch.float32))
+    F, state = deformed(101), np.zeros((101, 24))
+    for _ in range(2):  # the second step starts from a state
+        P, new = update(law, F, state, 0.3 * WINDOW)
+        for part in (slice(0, 1), slice(3, 20), slice(40, 90), slice(100, 101), slice(0, 0)):
+            alone, own = update(law, np.ascontiguousarray(F[part]), np.ascontiguousarray(state[part]), 0.3 * WINDOW)
+            np.testing.assert_array_equal(alone, P[part])
+            np.testing.assert_array_equal(own, new[part])
+        state = new
+
+
+def test_compiled_points_of_different_times_are_those_of_pytorch() -> None:
+    law = make_law(horizon=0.1, dtype=torch.float32)
+    F, state = deformed(4), law.initial_state(4).numpy().copy()
+    state[:, -2] = [0.0, 0.1 * WINDOW, 0.5 * WINDOW, 2 * WINDOW]
+    P, new = update(compiled_or_skip(law), F, state, 1e-2 * WINDOW)
+    with torch.no_grad():
+        expected = law(torch.from_numpy(F), torch.from_numpy(state), 1e-2 * WINDOW)
+    np.testing.assert_array_equal(P, expected[0].numpy())
+    np.testing.assert_array_equal(new, expected[1].numpy())
+
+
+def test_compiled_virgin_points_have_no_stress_and_nan_stays() -> None:
+    law = compiled_or_skip(make_law(horizon=0.1, dtype=torch.float32))
+    F, state = np.tile(np.eye(3), (3, 1, 1)), np.zeros((3, 24))
+    for _ in range(3):
+        P, state = update(law, F, state, 0.4 * WINDOW)
+        np.testing.assert_array_equal(P, 0.0)
+        np.testing.assert_array_equal(state[:, :22], 0.0)
+    F[1, 0, 2], state[2, 0] = np.nan, np.nan
+    P, state = update(law, F, state, 0.1 * WINDOW)
+    assert np.isfinite(P[0]).all()
+    assert np.isnan(P[1]).any() and np.isnan(P[2]).any()

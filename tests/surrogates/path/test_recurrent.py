@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from micro.build import BuildError
-from surrogates.artifact import compiled, switch_fusion_off
-from surrogates.artifact.compiled import AGREEMENT, CompiledLaw, compile_law, disagreement
+from surrogates.artifact import compiled, compiled_recurrent, switch_fusion_off
+from surrogates.artifact.compiled import AGREEMENT, compile_law, disagreement, update
+from surrogates.artifact.compiled_recurrent import CompiledRecurrentLaw
 from surrogates.path.corotated import first_piola, five, from_five, pieces, relative, strain, stretch
 from surrogates.path.overlay import Overlay, Sizes
 from surrogates.path.recurrent import RecurrentLaw
@@ -180,9 +181,9 @@ def scripted() -> torch.jit.ScriptModule:
     return torch.jit.script(make())
 
 
-def compiled_or_skip(module: torch.nn.Module) -> CompiledLaw:
+def compiled_or_skip(module: torch.nn.Module) -> CompiledRecurrentLaw:
     try:
-        return CompiledLaw(module)
+        return CompiledRecurrentLaw(module)
     except BuildError as error:
         pytest.skip(str(error))
 
@@ -199,10 +200,10 @@ def test_compiled_form_agrees_for_other_sizes(sizes: Sizes) -> None:
 
 def test_compiled_points_do_not_depend_on_their_batch(scripted: torch.jit.ScriptModule) -> None:
     law, F = compiled_or_skip(scripted), path_of_F(n=41)[-1].numpy()
-    P, state = law.update(F, np.zeros((41, 36)), 1e-6)
+    P, state = update(law, F, np.zeros((41, 36)), 1e-6)
     for part in (slice(0, 1), slice(3, 20), slice(40, 41), slice(0, 0)):
         cut = np.ascontiguousarray(F[part])
-        alone, own = law.update(cut, np.zeros((len(cut), 36)), 1e-6)
+        alone, own = update(law, cut, np.zeros((len(cut), 36)), 1e-6)
         np.testing.assert_array_equal(alone, P[part])
         np.testing.assert_array_equal(own, state[part])
 
@@ -226,7 +227,7 @@ def test_without_a_compiler_pytorch_evaluates(
     def fails(*_: object) -> None:
         raise BuildError("there is no C compiler")
 
-    monkeypatch.setattr(compiled, "_library", fails)
+    monkeypatch.setattr(compiled_recurrent, "build_evaluator", fails)
     with caplog.at_level(logging.WARNING):
         assert compile_law(scripted) is None
     assert "there is no C compiler" in caplog.text

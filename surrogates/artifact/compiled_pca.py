@@ -1,0 +1,167 @@
+"""PCA-Net in compiled form: the weights of an artifact, evaluated by a C library, NumPy in and out.
+
+All points of a host have one time, so that they share the sums over the times of the data that encoder and first layer
+need (`surrogates.path.pca_law`), and the row of the decoder. Sums to the end of the window are made once per law, so
+that a step takes differences and multiples of rows. Points of different times are left to PyTorch.
+"""
+
+import ctypes
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from micro.build import build_evaluator
+
+MAIN = Path(__file__).parent / "kernel" / "pca_net.c"
+#: Neurons of a layer are filled up to a multiple of this, the lanes of the widest vector.
+LANES = 16
+
+
+class _Job(ctypes.Structure):
+    """`Job` of pca_net.c."""
+
+    _fields_ = (
+        ("points", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("weights", "rows", "F", "state", "P", "state_new")),
+        *((name, ctypes.c_double) for name in ("dt", "rate", "bulk", "scale")),
+        *((name, ctypes.c_long) for name in ("passes", "isochoric", "full")),
+    )
+
+
+class CompiledPCALaw:
+    """The compiled form of an on-line PCA-Net in single precision.
+
+    Args:
+        module: The law, scripted or not.
+
+    Raises:
+        BuildError: It cannot be compiled here.
+        ValueError: The sizes of its weights do not fit.
+    """
+
+    relative_to_stress: tuple[int, ...] = ()
+
+    def __init__(self, module: Any) -> None:
+        layers = [(layer.weight.detach().double(), layer.base.detach().flatten()) for layer in module.hidden.children()]
+        self._module, self._stored = module, len(layers[0][1])
+        width = -(-self._stored // LANES) * LANES
+        pads = (0, width - self._stored)
+        square = [torch.nn.functional.pad(W.t(), (*pads, *pads)).flatten() for W, _ in layers[1:]]
+        bases = [torch.nn.functional.pad(base, pads).double() for _, base in layers]
+        self._weights = torch.cat([*square, *bases]).float().numpy().copy()
+        self._sums = Sums(module, pads)
+        self._numbers = (float(module.bulk), float(module.stress_scale))
+        self._flags = (int(module.isochoric_measure), int(module.full_stress))
+        self._window = float(module.window)
+        defines = (f"STORED={self._stored}", f"WIDTH={width}", f"LAYERS={len(square)}")
+        self._library = build_evaluator(MAIN, defines, _Job)
+        size = module.initial_state(0).shape[1]
+        found = (self._library.weights_size(), self._library.state_size())
+        if found != (self._weights.size, size):
+            raise ValueError(f"The compiled law needs {found} weights and numbers, got {(self._weights.size, size)}.")
+        self._last: tuple[tuple[float, float], tuple[np.ndarray, float, bool]] | None = None
+
+    def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there; all contiguous.
+
+        Raises:
+            MemoryError: There is no memory for the intermediate results.
+        """
+        if len(F) == 0:
+            return
+        times = state[:, self._stored + 6]
+        start = float(times[0])
+        if not (times == start).all():
+            with torch.no_grad():
+                piece = self._module(torch.from_numpy(F), torch.from_numpy(state), float(dt))
+            P[:], new[:] = (tensor.numpy() for tensor in piece)
+            return
+        rows, rate, passes = self._rows(start, start + float(dt))
+        arrays = (array.ctypes.data for array in (self._weights, rows, F, state, P, new))
+        bulk, scale = self._numbers
+        full = self._flags[1]
+        job = _Job(len(F), *arrays, float(dt), rate, 0.0 if full else bulk, scale, int(passes), *self._flags)
+        if self._library.evaluate(ctypes.byref(job)):
+            raise MemoryError("The compiled law has no memory for its intermediate results.")
+
+    def _rows(self, start: float, end: float) -> tuple[np.ndarray, float, bool]:
+        """`Sums.rows`; those of the last step are kept, for all pieces of a host have the same."""
+        last = self._last
+        if last is None or last[0] != (start, end):
+            last = ((start, end), self._sums.rows(start / self._window, end / self._window))
+            self._last = last
+        return last[1]
+
+    def durations(self, strains: np.ndarray) -> np.ndarray:
+        """Durations (s) of steps of these strains, to compare laws with: of very different size, beyond the window."""
+        parts = 10.0 ** (-3 + 3 * ((np.arange(len(strains)) * 0.414) % 1))
+        return np.asarray(parts * (1.3 * self._window / parts.sum()))
+
+
+class Sums:
+    """Sums over the times t_j of the data, from each to the last, of the first layer's weights W_j = W Phi_j.
+
+    Args:
+        module: The law.
+        pads: Neurons to add before and after those of a layer.
+    """
+
+    def __init__(self, module: Any, pads: tuple[int, int]) -> None:
+        modes, psi = module.phi.detach().double().cpu().numpy(), module.psi.detach().double().cpu().numpy()
+        T, _, d = modes.shape
+        first = next(module.hidden.parameters()).detach().double().numpy().reshape(-1, 6, d)
+        output = module.output.detach().double().numpy().reshape(6, d, -1)
+        W = self._rows_of("tcd,kcd->tck", modes, first, pads)
+        self.decoder = self._rows_of("tcd,cdk->tck", psi, output, pads)
+        self.count, self.horizon = T, float(module.horizon)
+        at = (np.arange(T) / (T - 1))[:, None, None]
+        self.plain, self.moment = self._from_each(W), self._from_each(W * at)
+        self.fading = np.zeros_like(self.plain)  # sum of W_j exp(-(t_j - t)/horizon) from each t on
+        if 0.0 < self.horizon < math.inf:
+            decay, sum_ = math.exp(-1.0 / ((T - 1) * self.horizon)), np.zeros_like(W[0])
+            for j in reversed(range(T)):
+                sum_ = self.fading[j] = W[j] + decay * sum_
+
+    @staticmethod
+    def _rows_of(subscripts: str, a: np.ndarray, b: np.ndarray, pads: tuple[int, int]) -> np.ndarray:
+        return np.pad(np.einsum(subscripts, a, b, optimize=True), ((0, 0), (0, 0), pads))
+
+    @staticmethod
+    def _from_each(values: np.ndarray) -> np.ndarray:
+        """Sums from each time to the last."""
+        return np.asarray(np.cumsum(values[::-1], axis=0)[::-1])
+
+    def rows(self, start: float, end: float) -> tuple[np.ndarray, float, bool]:
+        """What a step between two times, over the window, needs.
+
+        Returns:
+            Rows (5, 6, width), single precision, of V_n and its rate over the times passed, of V and its rate over
+            those to come, and of the output; the inverse of the step, 0 without one; whether a time was passed.
+        """
+        last = self.count - 1
+        s_n, s = min(start, 1.0), min(end, 1.0)
+        # The first time to come; the last is never passed, so that its sample follows the present strain.
+        j_n, j = (min(math.floor(t * last) + 1, last) for t in (s_n, s))
+        passed = self.plain[j_n] - self.plain[j]
+        moved = self.moment[j_n] - self.moment[j] - s_n * passed
+        if self.horizon == 0.0:
+            ahead = np.zeros_like(passed)
+        elif math.isinf(self.horizon):
+            ahead = self.moment[j] - s * self.plain[j]
+        else:
+            fading = math.exp(-max(j / last - s, 0.0) / self.horizon) * self.fading[j]
+            ahead = self.horizon * (self.plain[j] - fading)
+        k = min(math.floor(s * last), last - 1)
+        w = s * last - k
+        output = (1.0 - w) * self.decoder[k] + w * self.decoder[k + 1]
+        rows = np.stack([passed, moved, self.plain[j], ahead, output]).astype(np.float32)
+        return rows, (1.0 / (s - s_n) if s > s_n else 0.0), j > j_n
+
+
+def is_pca_net(module: Any) -> bool:
+    """Whether a module is an on-line PCA-Net in single precision."""
+    names = ("phi", "psi", "hidden", "output", "horizon", "window", "stress_scale", "isochoric_measure", "full_stress")
+    return all(hasattr(module, name) for name in names) and module.phi.dtype == torch.float32

@@ -1,0 +1,89 @@
+"""The recurrent law in compiled form: the weights of an artifact, evaluated by a C library, NumPy in and out.
+
+The C code in surrogates/artifact/kernel does what `surrogates.path.recurrent` does: kinematics in double precision, the
+network in single precision with one material point in each lane of a vector.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from micro.build import build_evaluator
+
+MAIN = Path(__file__).parent / "kernel" / "evaluate.c"
+#: The weights in the order of `places` in kernel/overlay.h.
+WEIGHTS = (
+    *("mix", "left", "right", "basis", "W1", "b1", "W2", "b2", "W3", "b3"),
+    *("strength", "viscosity", "share", "rate"),
+)
+#: Sizes of a law, by macro of the C code, and the weights whose lengths they are.
+COUNTED = {
+    "ELEMENTS": "strength", "MEMORY": "rate", "MIXED": "mix", "PRODUCTS": "left", "BASIS": "basis", "WIDTH": "b1",
+}  # fmt: skip
+
+
+class _Job(ctypes.Structure):
+    """`Job` of evaluate.c."""
+
+    _fields_ = (
+        ("points", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("weights", "F", "state", "P", "state_new")),
+        *((name, ctypes.c_double) for name in ("dt", "bulk", "shear", "limit")),
+    )
+
+
+class CompiledRecurrentLaw:
+    """The compiled form of a recurrent law in single precision.
+
+    Args:
+        module: The law, scripted or not.
+
+    Raises:
+        BuildError: It cannot be compiled here.
+        ValueError: The sizes of its weights do not fit.
+    """
+
+    #: Rounding makes up small dissipated energies; relative to them it does not matter.
+    relative_to_stress: tuple[int, ...] = (-1,)
+
+    def __init__(self, module: Any) -> None:
+        weights = {name: getattr(module.overlay, name).detach() for name in WEIGHTS}
+        self._library = build_evaluator(MAIN, defines(weights), _Job)
+        self._weights = torch.cat([weights[name].flatten() for name in WEIGHTS]).float().numpy().copy()
+        self._numbers = tuple(float(getattr(module, name)) for name in ("bulk", "shear", "limit"))
+        size = module.initial_state(0).shape[1]
+        found = (self._library.weights_size(), self._library.state_size())
+        if found != (self._weights.size, size):
+            raise ValueError(f"The compiled law needs {found} weights and numbers, got {(self._weights.size, size)}.")
+
+    def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
+        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there; all contiguous.
+
+        Raises:
+            MemoryError: There is no memory for the intermediate results.
+        """
+        arrays = (array.ctypes.data for array in (self._weights, F, state, P, new))
+        job = _Job(len(F), *arrays, float(dt), *self._numbers)
+        if self._library.evaluate(ctypes.byref(job)):
+            raise MemoryError("The compiled law has no memory for its intermediate results.")
+
+    def durations(self, strains: np.ndarray) -> np.ndarray:
+        """Durations (s) of steps of these strains, to compare laws with: at 1e3 to 1e6 1/s."""
+        return np.asarray(strains / 10.0 ** (3 + 3 * ((np.arange(len(strains)) * 0.414) % 1)))
+
+
+def defines(weights: Mapping[str, Any]) -> tuple[str, ...]:
+    """The macros of the C code for weights of these shapes."""
+    return tuple(f"{macro}={len(weights[name])}" for macro, name in COUNTED.items())
+
+
+def is_recurrent(module: Any) -> bool:
+    """Whether a module is a recurrent law in single precision."""
+    overlay = getattr(module, "overlay", None)
+    if overlay is None or not all(hasattr(overlay, name) for name in WEIGHTS):
+        return False
+    return all(getattr(overlay, name).dtype == torch.float32 for name in WEIGHTS)
