@@ -47,7 +47,7 @@ from micro.data.config import read_config
 from micro.data.files import write_whole
 from micro.tensors import from_components, to_components
 from surrogates.artifact.tangent import smallest_eigenvalue
-from surrogates.path.trust import EXPECTED, NOVELTY, rank_correlation
+from surrogates.path.trust import observes_trust, rank_correlation, trust_of_paths
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -222,13 +222,11 @@ def trusted(
 
     The expected error of a path is the root mean square over its instants; over time, where times are given.
     """
-    if not {NOVELTY, EXPECTED} <= set(law.observed):
+    if not observes_trust(law.observed):
         return []
     values = law.observe(np.concatenate(states)).reshape(len(found), -1, len(law.observed))
-    novelty, expected = (values[..., law.observed.index(name)] for name in (NOVELTY, EXPECTED))
-    w = np.ones(expected.shape) if time is None else np.diff(time, axis=1)
-    expected = np.sqrt((w * expected**2).sum(1) / w.sum(1))
-    rows = zip(novelty.max(axis=1), expected, found, strict=True)
+    novelty, expected = trust_of_paths(values, law.observed, None if time is None else np.diff(time, axis=1))
+    rows = zip(novelty, expected, found, strict=True)
     return [(kind, float(far), float(forecast), float(error)) for far, forecast, error in rows]
 
 

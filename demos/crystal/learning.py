@@ -48,8 +48,6 @@ PROTOCOLS = {
 TRAINED = ("R", "F", "R+", "m5", "2D-R", "2D-F", "2D-L-U", "2D-m5", "2D-64")
 #: Sets whose material or cell is no other set's.
 ALONE = ("m5", "2D-m5", "2D-64")
-#: Training paths of the paper by strain, the smallest number of several.
-PAPER_PATHS = {10: 3200, 50: 4000}
 #: What is learned: fields of the configuration.
 ROUTES: dict[str, dict[str, Any]] = {
     "paper": {"stress": "full", "measure": "stretch", "augment": False},

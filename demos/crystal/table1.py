@@ -31,7 +31,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,50 +52,65 @@ from table1_pictures import draw_errors, draw_properties
 from micro.data.cli import Parser, check_count, check_folder
 from micro.data.files import write_whole
 
-#: Rows of table 1: case, strain in %, training protocol, test protocol, training paths, modes per component, error of
-#: the modes (input, output) and total error (training, test) in %. None: not legible in our copy of the paper.
+LARGE = "R+"  # the protocol whose numbers of paths `--large` asks for
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: the network that it names, what it is tested on, and the numbers of the paper."""
+
+    case: int | None  # None: the paper does not have it
+    strain: int  # per cent
+    train: str  # protocol
+    test: str
+    paths: int  # for training
+    modes: int | None = None  # at most so many per component; None: as many as `--modes` says
+    modes_error: tuple[float | None, float | None] = (None, None)  # input and output, per cent
+    errors: tuple[float | None, float | None] = (None, None)  # training and test, per cent
+
+
+#: Rows of table 1; errors that are None cannot be read in our copy of the paper, whose modes are 100 where None stands
+#: here. Then rows that the paper does not have, or that cannot be read: the other protocols.
 ROWS = [
-    (1, 10, "2D-R", "2D-R", 3200, 32, 0.08, 0.13, 5, 5),
-    (2, 10, "2D-R", "2D-F", 3200, 32, 0.08, 0.13, 5, 5),
-    (3, 10, "2D-R", "2D-U", 3200, 32, 0.08, 0.13, 5, 9),
-    (4, 10, "2D-R", "2D-L-U", 3200, 32, 0.08, 0.13, 5, 10),
-    (5, 10, "2D-R", "2D-C", 3200, 32, 0.08, 0.13, 5, 8),
-    (6, 10, "2D-F", "2D-F", 3200, 32, 0.0013, 0.02, 5, 5),
-    (7, 10, "2D-F", "2D-R", 3200, 32, 0.0013, 0.02, 5, 33),
-    (8, 10, "2D-F", "2D-U", 3200, 32, 0.0013, 0.02, 5, 30),
-    (9, 10, "2D-L-U", "2D-R", 900, 32, 0.0013, 0.07, 1.2, 90),
-    (10, 10, "2D-m5", "2D-m5", 3200, 32, 0.0013, 0.02, 5, 5),
-    (11, 10, "R", "R", 3200, 100, 0.18, 0.46, 5, 5),
-    (12, 10, "R", "F", 3200, 100, 0.18, 0.46, 5, 4),
-    (13, 10, "R", "U", 3200, 100, 0.18, 0.46, 5, 8),
-    (14, 10, "F", "F", 3200, 100, 0.011, 0.05, 4, 4),
-    (15, 10, "F", "R", 3200, 100, 0.011, 0.05, 4, 30),
-    (16, 50, "R", "R", 4000, 100, 1.2, 1.1, 3.7, 17),
-    (17, 50, "R+", "R+", 8000, 100, 1.2, 1.1, 3.1, 15),
-    (18, 50, "R+", "R+", 16000, 100, 1.2, 1.1, 2.8, 13),
-    (19, 50, "R+", "R+", 30000, 100, 1.2, 1.1, 2.5, 10),
-    (20, 50, "R+", "R+", 30000, 60, None, None, None, None),
-    (24, 50, "R+", "C", 30000, 100, 1.2, 1.1, 2.5, 12),
-    (25, 10, "m5", "m5", 3200, 100, 0.18, 0.45, 4, None),
+    Row(1, 10, "2D-R", "2D-R", 3200, 32, (0.08, 0.13), (5, 5)),
+    Row(2, 10, "2D-R", "2D-F", 3200, 32, (0.08, 0.13), (5, 5)),
+    Row(3, 10, "2D-R", "2D-U", 3200, 32, (0.08, 0.13), (5, 9)),
+    Row(4, 10, "2D-R", "2D-L-U", 3200, 32, (0.08, 0.13), (5, 10)),
+    Row(5, 10, "2D-R", "2D-C", 3200, 32, (0.08, 0.13), (5, 8)),
+    Row(6, 10, "2D-F", "2D-F", 3200, 32, (0.0013, 0.02), (5, 5)),
+    Row(7, 10, "2D-F", "2D-R", 3200, 32, (0.0013, 0.02), (5, 33)),
+    Row(8, 10, "2D-F", "2D-U", 3200, 32, (0.0013, 0.02), (5, 30)),
+    Row(9, 10, "2D-L-U", "2D-R", 900, 32, (0.0013, 0.07), (1.2, 90)),
+    Row(10, 10, "2D-m5", "2D-m5", 3200, 32, (0.0013, 0.02), (5, 5)),
+    Row(11, 10, "R", "R", 3200, None, (0.18, 0.46), (5, 5)),
+    Row(12, 10, "R", "F", 3200, None, (0.18, 0.46), (5, 4)),
+    Row(13, 10, "R", "U", 3200, None, (0.18, 0.46), (5, 8)),
+    Row(14, 10, "F", "F", 3200, None, (0.011, 0.05), (4, 4)),
+    Row(15, 10, "F", "R", 3200, None, (0.011, 0.05), (4, 30)),
+    Row(16, 50, "R", "R", 4000, None, (1.2, 1.1), (3.7, 17)),
+    Row(17, 50, "R+", "R+", 8000, None, (1.2, 1.1), (3.1, 15)),
+    Row(18, 50, "R+", "R+", 16000, None, (1.2, 1.1), (2.8, 13)),
+    Row(19, 50, "R+", "R+", 30000, None, (1.2, 1.1), (2.5, 10)),
+    Row(20, 50, "R+", "R+", 30000, 60),
+    Row(24, 50, "R+", "C", 30000, None, (1.2, 1.1), (2.5, 12)),
+    Row(25, 10, "m5", "m5", 3200, None, (0.18, 0.45), (4, None)),
+    Row(None, 10, "2D-64", "2D-64", 3200, 32),
+    Row(None, 10, "R", "L-U", 3200),
+    Row(None, 10, "R", "C", 3200),
+    Row(None, 50, "R", "F", 4000),
+    Row(None, 50, "R", "U", 4000),
+    Row(None, 50, "R", "L-U", 4000),
+    Row(None, 50, "R", "C", 4000),
 ]
-CELL_MODES = 32  # per component, of the rows in 2-D
-#: Training paths of a set where the paper does not have those of `PAPER_PATHS`.
-OTHER_PATHS = {"2D-L-U": 900}
-#: Rows that the paper does not have, or that cannot be read: the other protocols.
-OWN = [
-    (10, "2D-64", "2D-64"), (10, "R", "L-U"), (10, "R", "C"), (50, "R", "F"), (50, "R", "U"), (50, "R", "L-U"),
-    (50, "R", "C"),
-]  # fmt: skip
 NOT_RUN = """
 Rows 21 to 23 cannot be read in our copy of the paper, nor the errors of row 20 and the test error of row 25.
 """
 
-
-#: Other networks at 10 %: training protocol and route.
-OTHERS = [
-    ("F", "paper"), ("m5", "paper"), ("m5", "isochoric"), ("2D-R", "paper"), ("2D-F", "paper"), ("2D-L-U", "paper"),
-    ("2D-m5", "paper"), ("2D-64", "paper"),
-]  # fmt: skip
+#: Protocols whose networks have not all routes that are asked for, but these.
+SOME_ROUTES = {
+    "F": ["paper"], "m5": ["paper", "isochoric"], "2D-R": ["paper"], "2D-F": ["paper"], "2D-L-U": ["paper"],
+    "2D-m5": ["paper"], "2D-64": ["paper"],
+}  # fmt: skip
 
 
 # %% [markdown]
@@ -159,28 +174,35 @@ def trial(o: argparse.Namespace) -> None:
 
 
 # %%
-def networks(o: argparse.Namespace) -> list[Network]:
-    """All networks to train: for the rows of the table, then the others; the first of each kind come first."""
-    found = []
-    for route in o.routes:
-        for strain in o.strains:
-            found.append(standard(o, strain, "R", route))
-    if 10 in o.strains:
-        found += [standard(o, 10, train, route) for train, route in OTHERS]
-    base = replace(standard(o, max(o.strains), "R", o.extra), steps=o.extra_updates)
-    if o.large:
-        found += [replace(standard(o, 50, "R+", route), paths=n) for n in o.large for route in o.routes]
-        base = replace(standard(o, 50, "R+", o.extra), paths=max(o.large), steps=o.extra_updates)
-    for field, values in (("paths", o.sizes), ("width", o.widths), ("modes", o.dimensions), ("steps", o.lengths)):
-        found += [replace(base, **{field: value}) for value in values] + ([base] if values else [])
-    return list(dict.fromkeys(found))
+def rows(o: argparse.Namespace) -> list[Row]:
+    """The rows of the table: those above, and one for each other number of paths that `--large` has."""
+    known = {row.paths for row in ROWS if row.train == LARGE}
+    return ROWS + [Row(None, 50, LARGE, LARGE, paths) for paths in sorted({*o.large} - known)]
+
+
+def network_of(o: argparse.Namespace, row: Row, route: str) -> Network:
+    """The network that a row names."""
+    paths = row.paths if row.train == LARGE else o.paths or row.paths
+    modes = o.modes if row.modes is None else min(o.modes, row.modes)
+    return Network(row.strain, row.train, paths, modes, o.width, route, o.updates)
 
 
 def standard(o: argparse.Namespace, strain: int, train: str, route: str) -> Network:
-    """The network of a row of the table; in 2-D the paper has 32 modes."""
-    modes = min(o.modes, CELL_MODES) if train.startswith("2D") else o.modes
-    paths = o.paths or OTHER_PATHS.get(train, learning.PAPER_PATHS[strain])
-    return Network(strain, train, paths, modes, o.width, route, o.updates)
+    """The network of the first row with a training protocol at a strain."""
+    return network_of(o, next(row for row in ROWS if (row.strain, row.train) == (strain, train)), route)
+
+
+def networks(o: argparse.Namespace) -> list[Network]:
+    """All networks to train: for the rows of the table, those of random intervals first; then the others."""
+    asked = [row for row in rows(o) if row.strain in o.strains and (row.train != LARGE or row.paths in o.large)]
+    asked.sort(key=lambda row: row.train != "R")
+    found = [network_of(o, row, route) for row in asked for route in SOME_ROUTES.get(row.train, o.routes)]
+    walks = [row for row in asked if row.train == LARGE] or [row for row in asked if row.train == "R"]
+    most = max(walks, key=lambda row: (row.strain, row.paths))
+    base = replace(network_of(o, most, o.extra), steps=o.extra_updates)
+    for field, values in (("paths", o.sizes), ("width", o.widths), ("modes", o.dimensions), ("steps", o.lengths)):
+        found += [replace(base, **{field: value}) for value in values] + ([base] if values else [])
+    return list(dict.fromkeys(found))
 
 
 def per_cent(value: Any) -> str:
@@ -196,33 +218,22 @@ def table(results: dict[str, Any], o: argparse.Namespace) -> str:
     heads += ["training error (paper)", "ours", "test error, full (paper)", *[f"ours, {r}" for r in o.routes]]
     heads += [f"deviator, {r}" for r in o.routes]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    rows: list[tuple[Any, ...]] = [*ROWS, *(("-", s, a, b, *[None] * 6) for s, a, b in OWN)]
-    for case, strain, train, test, paths, modes, error_in, error_out, e_train, e_test in rows:
-        nets = {route: find(results, strain, train, o, route, paths, modes) for route in o.routes}
-        first = next((net for net in nets.values() if net and test in net["tests"]), None)
+    for row in rows(o):
+        nets = {route: results["networks"].get(named(network_of(o, row, route))) for route in o.routes}
+        first = next((net for net in nets.values() if net and row.test in net["tests"]), None)
         if first is None:
             continue
-        tests = {route: net["tests"].get(test, {}) if net else {} for route, net in nets.items()}
-        own = first["tests"][test]
-        cells = [str(case), f"{strain} %", f"{train}, {test}", str(paths or "-"), str(first["paths"])]
-        cells += [f"{error_in or '-'}, {error_out or '-'}"]
+        tests = {route: net["tests"].get(row.test, {}) if net else {} for route, net in nets.items()}
+        own, (e_train, e_test) = first["tests"][row.test], row.errors
+        cells = [str(row.case or "-"), f"{row.strain} %", f"{row.train}, {row.test}"]
+        cells += [str(row.paths if row.case else "-"), str(first["paths"])]
+        cells += [", ".join(str(error or "-") for error in row.modes_error)]
         cells += [f"{per_cent(own['input_strain'])}, {per_cent(own['output'])}"]
         cells += [str(e_train or "-"), per_cent(first["training"]["full"]), str(e_test or "-")]
         cells += [per_cent(tests[route].get("full")) for route in o.routes]
         cells += [per_cent(tests[route].get("deviatoric")) for route in o.routes]
         lines.append(f"| {' | '.join(cells)} |")
     return "All numbers but the first five columns in per cent.\n\n" + "\n".join(lines) + "\n"
-
-
-def find(
-    results: dict[str, Any], strain: int, train: str, o: argparse.Namespace, route: str, paths: int, modes: int
-) -> dict[str, Any] | None:
-    """The results of the network of a row, None where there is none."""
-    network = standard(o, strain, train, route)
-    if train == "R+":
-        network = replace(network, paths=paths, modes=modes if modes != 100 else o.modes)
-    found = results["networks"].get(named(network))
-    return found if found is None else dict(found)
 
 
 def others(results: dict[str, Any]) -> str:
@@ -306,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["properties"], curves = study.properties(models, max(o.strains))
     results["resolution"] = study.resolution(models, max(o.strains))
     draw_errors(results, study, models, folder / "table1.png")
-    shown = [named(n) for n in networks(o)[: len(o.routes) * len(o.strains)] if n.strain == max(o.strains)]
+    shown = [named(standard(o, max(o.strains), "R", route)) for route in o.routes]
     draw_properties(curves, ["polycrystal", *(name for name in shown if name in models)], folder / "properties.png")
     plt.close("all")
     sys.stdout.write(write(folder, results, o))

@@ -121,11 +121,16 @@ class CellSource(Source):
             ids: Sample ids.
             store: Numbers of the stored times whose local fields are kept; `CellResult` says which.
         """
-        paths = self.paths(ids)
+        return self._respond(ids, self.paths(ids), store)
+
+    def _respond(self, ids: np.ndarray, paths: Paths, store: tuple[int, ...] = ()) -> CellResult:
+        """Solve the cells of the samples along paths that are drawn already; see `respond`."""
         U, duration = paths.U, paths.duration
         common = self.config.cell_seed
         streams = [(self.seed, int(sample)) if common < 0 else (common, 0) for sample in ids]
-        cells = [random_cell(self.config.grains, self.config.shape, *stream) for stream in streams]
+        # A cell that samples have in common is built once.
+        drawn = {stream: random_cell(self.config.grains, self.config.shape, *stream) for stream in set(streams)}
+        cells = [drawn[stream] for stream in streams]
         orientations = torch.stack([turn for _, turn in cells])
         problem = polycrystal_cells(
             np.stack([grain for grain, _ in cells]),
@@ -146,7 +151,7 @@ class CellSource(Source):
     def solve(self, ids: np.ndarray) -> Block:
         """Make the samples of one block; see `fields` for the arrays."""
         paths = self.paths(ids)
-        result = self.respond(ids)
+        result = self._respond(ids, paths)
         stress = result.stress[:, :: self.config.substeps].cpu().numpy()
         stress[[bool(text) for text in result.reason]] = np.nan  # a failed sample has no stress at all
         arrays = {"U": paths.U, "stress": stress, "time": paths.time, "duration": paths.duration}

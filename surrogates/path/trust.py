@@ -120,6 +120,25 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)
 
 
+def observes_trust(fields: Sequence[str]) -> bool:
+    """Whether a law that observes these fields observes novelty and expected error."""
+    return {NOVELTY, EXPECTED} <= set(fields)
+
+
+def trust_of_paths(
+    observed: np.ndarray, fields: Sequence[str], weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Largest novelty (s,) of paths, and their expected error (s,), the root mean square over the states.
+
+    Args:
+        observed: What a law observes at states of each path, (s, T, m).
+        fields: Names of its m columns, novelty and expected error among them.
+        weights: Weights of the states in the mean, (s, T); None: all alike.
+    """
+    novelty, expected = (observed[..., fields.index(name)] for name in (NOVELTY, EXPECTED))
+    return novelty.max(axis=1), np.sqrt(np.average(expected**2, axis=1, weights=weights))
+
+
 def forecast(law: Any, fields: Sequence[str], samples: Samples) -> dict[str, float]:
     """What novelty and expected error of a law say of its errors along paths.
 
@@ -133,14 +152,13 @@ def forecast(law: Any, fields: Sequence[str], samples: Samples) -> dict[str, flo
         for more than two paths, the rank correlation of each of the two with the error. Nothing for a law that does
         not observe them.
     """
-    if not {NOVELTY, EXPECTED} <= set(fields):
+    if not observes_trust(fields):
         return {}
     states, errors = states_along(law, samples)
     with torch.no_grad():
         seen = law.observe(states).reshape(-1, len(samples), len(fields)).numpy()
     error = np.sqrt(np.mean(errors.reshape(-1, len(samples)).numpy() ** 2, axis=0))
-    expected = np.sqrt(np.mean(seen[..., fields.index(EXPECTED)] ** 2, axis=0))
-    novelty = seen[..., fields.index(NOVELTY)].max(axis=0)
+    novelty, expected = trust_of_paths(seen.swapaxes(0, 1), fields)
     found = {EXPECTED: float(expected.mean()), NOVELTY: float(np.median(novelty))}
     if len(samples) > 2:
         found |= {f"{name}_correlation": rank_correlation(values, error)

@@ -108,6 +108,34 @@ def test_other_networks_differ_in_one_thing_each(tmp_path: Path) -> None:
     assert others == {(4000, 90), (9, 30), (4000, 30), (4000, 60)}
 
 
+def test_every_row_has_the_network_that_it_names(tmp_path: Path) -> None:
+    """Also those of the large set, by the numbers of paths that are asked for; row 20 has fewer modes."""
+    o = table1.parse(["--large", "16000", "30000", "500", "500", "--paths", "900", "--output", str(tmp_path)])
+    found = table1.networks(o)
+    large = {(n.paths, n.modes, n.route) for n in found if n.protocol == "R+"}
+    assert large == {
+        (paths, modes, route)
+        for paths, modes in ((500, 100), (16000, 100), (30000, 100), (30000, 60))
+        for route in learning.ROUTES
+    }
+    assert all(table1.network_of(o, row, "paper") in found for row in table1.rows(o) if row.case != 17)
+    assert {n.paths for n in found if n.protocol != "R+"} == {900}
+    assert "R+" not in {n.protocol for n in table1.networks(table1.parse(["--output", str(tmp_path)]))}
+    own = {"input_strain": 0.1, "output": 0.1, "deviatoric": 0.1}
+    results = {"networks": {
+        learning.named(n): {
+            "tests": {test: own | {"full": n.modes / 1000 + n.paths / 1e6} for test in ("R+", "C")}, "paths": n.paths,
+            "training": {"full": 0.1},
+        } for n in found if n.protocol == "R+"
+    }}  # fmt: skip
+    lines = [line.split(" | ") for line in table1.table(results, o).splitlines() if " | R+, " in line]
+    assert [(line[0], line[2], line[3], line[4], line[10]) for line in lines] == [
+        ("| 18", "R+, R+", "16000", "16000", "12"), ("| 19", "R+, R+", "30000", "30000", "13"),
+        ("| 20", "R+, R+", "30000", "30000", "9"), ("| 24", "R+, C", "30000", "30000", "13"),
+        ("| -", "R+, R+", "-", "500", "10"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("modes", "width"), [(10, 16), (7, 33)])
 def test_weights_are_counted(modes: int, width: int) -> None:
     network = learning.Network(10, "R", 10, modes, width, "paper", 30)

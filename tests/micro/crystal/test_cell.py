@@ -1,11 +1,13 @@
 """Polycrystals in periodic cells: one orientation is uniform, the Taylor average lies above, the data source."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from micro.crystal import cell_source
 from micro.crystal.cell import CrystalPoints, grain_orientations, polycrystal_cells, random_cell
 from micro.crystal.cell_source import CellConfig, CellSource
 from micro.crystal.compiled import available
@@ -133,3 +135,25 @@ def test_samples_with_one_cell_differ_by_their_paths_alone() -> None:
     own = CellSource(1, CellConfig(**options)).solve(ids).arrays["stress"]
     assert np.allclose(common[0], common[1], rtol=1e-9, atol=1.0) and np.allclose(other[0], common[0], atol=1.0)
     assert np.abs(own[0] - own[1]).max() > 1e6  # the same path in two cells
+
+
+@pytest.mark.parametrize(("cell_seed", "cells"), [(5, 1), (-1, 2)])
+def test_a_block_draws_its_paths_and_each_cell_once(
+    cell_seed: int, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"draw_paths": 0, "random_cell": 0}
+
+    def counted(name: str) -> Callable[..., object]:
+        original = getattr(cell_source, name)
+
+        def call(*arguments: object) -> object:
+            calls[name] += 1
+            return original(*arguments)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(cell_source, name, counted(name))
+    config = CellConfig(shape=(3, 3), grains=2, steps=1, strain=(0.01, 0.01), cell_seed=cell_seed)
+    CellSource(0, config).solve(np.array([0, 1]))
+    assert calls == {"draw_paths": 1, "random_cell": cells}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from surrogates.path.data import Samples
-from surrogates.path.trust import Trust, calibrate, forecast, rank_correlation
+from surrogates.path.trust import Trust, calibrate, forecast, rank_correlation, trust_of_paths
 
 
 @pytest.fixture
@@ -94,6 +94,19 @@ def test_a_forecast_is_compared_with_the_errors_of_each_path() -> None:
     kept = np.array([0.0, 0.5, 1.0])  # every tenth step
     assert found["expected_error"] == pytest.approx(2 * 2**0.5 * size.mean() * np.sqrt((kept**2).mean()))
     assert forecast(Known(), ["novelty"], samples) == {}
+
+
+def test_novelty_of_a_path_is_its_largest_and_the_expected_error_its_mean_over_time() -> None:
+    """Two paths of three states; the second stays in its last state three times as long as in the others."""
+    novelty = np.array([[0.1, 0.7, 0.2], [2.0, 1.0, 0.5]])
+    expected = np.array([[0.1, 0.1, 0.1], [0.0, 0.0, 0.5]])
+    observed = np.stack([expected, np.full((2, 3), 9.0), novelty], axis=2)
+    fields = ("expected_error", "else", "novelty")
+    far, alike = trust_of_paths(observed, fields)
+    assert far.tolist() == [0.7, 2.0]
+    assert alike == pytest.approx([0.1, 0.5 * (1 / 3) ** 0.5])
+    steps = np.array([[1.0, 1.0, 1.0], [1e-6, 1e-6, 3e-6]])
+    assert trust_of_paths(observed, fields, steps)[1] == pytest.approx([0.1, 0.5 * (3 / 5) ** 0.5])
 
 
 def test_rank_correlation_does_not_depend_on_scales() -> None:
