@@ -15,7 +15,6 @@
 #define BLOCK 48                      /* points evaluated at once */
 #define TILE 6                        /* points and vectors of neurons whose sums stay in registers */
 #define GROUP (BYTES == 64 ? 4 : 2)
-#define VECTORS (WIDTH / LANES)
 
 typedef struct {
     long points;
@@ -39,7 +38,7 @@ INLINE void store(float *p, V a) { *(Loose *)p = a; }
 typedef struct {
     D F[BLOCK / HALF][9], R[BLOCK / HALF][9], J[BLOCK / HALF];
     double V[BLOCK][6], stress[BLOCK][6];
-    float x[BLOCK][WIDTH], y[BLOCK][WIDTH];
+    float x[BLOCK][WIDTH], y[BLOCK][WIDTH], origin[LAYERS + 1][WIDTH]; /* origin: activations for the identity */
 } Block;
 
 /* Polar rotation of F, by eight of Newton's iterations on its isochoric part, and the strain V = U - I. */
@@ -100,11 +99,8 @@ INLINE V selu(V x) {
     return choose(x == x, y, x); /* not-a-number stays */
 }
 /* The change of a layer's output for a change y of its input; zero for zero. */
-static void activate(const float *base, float *y) {
-    for (int k = 0; k < WIDTH; k += LANES) {
-        V origin = load(base + k);
-        store(y + k, selu(origin + load(y + k)) - selu(origin));
-    }
+static void activate(const float *base, const float *origin, float *y) {
+    for (int k = 0; k < WIDTH; k += LANES) store(y + k, selu(load(base + k) + load(y + k)) - load(origin + k));
 }
 
 /* `group` vectors of neurons of the next layer, at the points of a tile. */
@@ -181,10 +177,10 @@ static void evaluate_block(const Job *job, Block *b, long first, int count) {
         encode(job, job->state + (first + p) * STATE, b->V[p], b->x[p], job->state_new + (first + p) * STATE);
     const float *base = job->weights + (long)LAYERS * WIDTH * WIDTH;
     float(*x)[WIDTH] = b->x, (*y)[WIDTH] = b->y;
-    for (int p = 0; p < count; p++) activate(base, x[p]);
+    for (int p = 0; p < count; p++) activate(base, b->origin[0], x[p]);
     for (int n = 0; n < LAYERS; n++) {
         layer(job->weights + (long)n * WIDTH * WIDTH, x, y, count);
-        for (int p = 0; p < count; p++) activate(base + (n + 1) * WIDTH, y[p]);
+        for (int p = 0; p < count; p++) activate(base + (n + 1) * WIDTH, b->origin[n + 1], y[p]);
         float(*last)[WIDTH] = x;
         x = y, y = last;
     }
@@ -202,6 +198,8 @@ int evaluate(const Job *job) {
     Block *b = aligned_alloc(64, (sizeof(Block) + 63) / 64 * 64);
     if (!b) return 1;
     memset(b, 0, sizeof *b);
+    const float *base = job->weights + (long)LAYERS * WIDTH * WIDTH;
+    for (int k = 0; k < (LAYERS + 1) * WIDTH; k += LANES) store(b->origin[0] + k, selu(load(base + k)));
     for (long first = 0; first < job->points; first += BLOCK) {
         long left = job->points - first;
         evaluate_block(job, b, first, left < BLOCK ? (int)left : BLOCK);
