@@ -115,24 +115,3 @@ def build(main: Path, defines: tuple[str, ...], headers: tuple[Path, ...] = ()) 
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path.name} cannot be built or loaded: {error}") from error
-
-
-@cache
-def build_evaluator(main: Path, defines: tuple[str, ...], job: type[ctypes.Structure]) -> ctypes.CDLL:
-    """Return the library of a compiled law: `evaluate` takes a job, and says with 1 that there is no memory.
-
-    Args:
-        main: The file; its functions `weights_size` and `state_size` count the numbers of the weights and of a state.
-        defines: Macro definitions.
-        job: The structure that Python fills; `job_bytes` of the library must be its size.
-
-    Raises:
-        BuildError: The library cannot be built or loaded, or takes another job.
-    """
-    library = build(main, defines)
-    library.evaluate.argtypes, library.evaluate.restype = [ctypes.c_void_p], ctypes.c_int
-    for name in ("weights_size", "job_bytes", "state_size"):
-        getattr(library, name).restype = ctypes.c_long
-    if library.job_bytes() != ctypes.sizeof(job):
-        raise BuildError(f"the job of {main.name} has {library.job_bytes()} bytes, not {ctypes.sizeof(job)}")
-    return library

@@ -77,8 +77,9 @@ LIGHT: dict[str, set[str]] = {
     "surrogates.artifact.self_consistency": {"torch", "surrogates.artifact.tangent"},
     "surrogates.artifact.certify": {"torch", "numpy", "surrogates.artifact"},
     "surrogates.artifact.compiled": {"torch", "numpy", "micro.build", "surrogates.artifact"},
-    "surrogates.artifact.compiled_pca": {"torch", "numpy", "micro.build"},
-    "surrogates.artifact.compiled_recurrent": {"torch", "numpy", "micro.build"},
+    "surrogates.artifact.compiled_pca": {"torch", "numpy", "surrogates.artifact.evaluator"},
+    "surrogates.artifact.compiled_recurrent": {"torch", "numpy", "surrogates.artifact.evaluator"},
+    "surrogates.artifact.evaluator": {"micro.build"},
     "surrogates.artifact.export": {"torch", "surrogates.artifact"},
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.build import build_evaluator
+from surrogates.artifact.evaluator import Evaluator
 
 MAIN = Path(__file__).parent / "kernel" / "pca_net.c"
 #: Neurons of a layer are filled up to a multiple of this, the lanes of the widest vector.
@@ -57,11 +57,8 @@ class CompiledPCALaw:
         self._flags = (int(module.isochoric_measure), int(module.full_stress))
         self._window = float(module.window)
         defines = (f"STORED={self._stored}", f"WIDTH={width}", f"LAYERS={len(square)}")
-        self._library = build_evaluator(MAIN, defines, _Job)
-        size = module.initial_state(0).shape[1]
-        found = (self._library.weights_size(), self._library.state_size())
-        if found != (self._weights.size, size):
-            raise ValueError(f"The compiled law needs {found} weights and numbers, got {(self._weights.size, size)}.")
+        sizes = {"weights": self._weights.size, "state": module.initial_state(0).shape[1]}
+        self._evaluate = Evaluator(MAIN, defines, _Job, **sizes)
         self._last: tuple[tuple[float, float], tuple[np.ndarray, float, bool]] | None = None
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
@@ -82,10 +79,8 @@ class CompiledPCALaw:
         rows, rate, passes = self._rows(start, start + float(dt))
         arrays = (array.ctypes.data for array in (self._weights, rows, F, state, P, new))
         bulk, scale = self._numbers
-        full = self._flags[1]
-        job = _Job(len(F), *arrays, float(dt), rate, 0.0 if full else bulk, scale, int(passes), *self._flags)
-        if self._library.evaluate(ctypes.byref(job)):
-            raise MemoryError("The compiled law has no memory for its intermediate results.")
+        numbers = (float(dt), rate, 0.0 if self._flags[1] else bulk, scale)
+        self._evaluate(_Job(len(F), *arrays, *numbers, int(passes), *self._flags))
 
     def _rows(self, start: float, end: float) -> tuple[np.ndarray, float, bool]:
         """`Sums.rows`; those of the last step are kept, for all pieces of a host have the same."""
@@ -110,7 +105,7 @@ class Sums:
     """
 
     def __init__(self, module: Any, pads: tuple[int, int]) -> None:
-        modes, psi = module.phi.detach().double().cpu().numpy(), module.psi.detach().double().cpu().numpy()
+        modes, psi = module.phi.detach().double().numpy(), module.psi.detach().double().numpy()
         T, _, d = modes.shape
         first = next(module.hidden.parameters()).detach().double().numpy().reshape(-1, 6, d)
         output = module.output.detach().double().numpy().reshape(6, d, -1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micro.build import build_evaluator
+from surrogates.artifact.evaluator import Evaluator
 
 MAIN = Path(__file__).parent / "kernel" / "evaluate.c"
 #: The weights in the order of `places` in kernel/overlay.h.
@@ -52,13 +52,10 @@ class CompiledRecurrentLaw:
 
     def __init__(self, module: Any) -> None:
         weights = {name: getattr(module.overlay, name).detach() for name in WEIGHTS}
-        self._library = build_evaluator(MAIN, defines(weights), _Job)
         self._weights = torch.cat([weights[name].flatten() for name in WEIGHTS]).float().numpy().copy()
         self._numbers = tuple(float(getattr(module, name)) for name in ("bulk", "shear", "limit"))
-        size = module.initial_state(0).shape[1]
-        found = (self._library.weights_size(), self._library.state_size())
-        if found != (self._weights.size, size):
-            raise ValueError(f"The compiled law needs {found} weights and numbers, got {(self._weights.size, size)}.")
+        sizes = {"weights": self._weights.size, "state": module.initial_state(0).shape[1]}
+        self._evaluate = Evaluator(MAIN, defines(weights), _Job, **sizes)
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
         """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there; all contiguous.
@@ -67,9 +64,7 @@ class CompiledRecurrentLaw:
             MemoryError: There is no memory for the intermediate results.
         """
         arrays = (array.ctypes.data for array in (self._weights, F, state, P, new))
-        job = _Job(len(F), *arrays, float(dt), *self._numbers)
-        if self._library.evaluate(ctypes.byref(job)):
-            raise MemoryError("The compiled law has no memory for its intermediate results.")
+        self._evaluate(_Job(len(F), *arrays, float(dt), *self._numbers))
 
     def durations(self, strains: np.ndarray) -> np.ndarray:
         """Durations (s) of steps of these strains, to compare laws with: at 1e3 to 1e6 1/s."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from micro.build import BuildError
-from surrogates.artifact import compiled, compiled_recurrent, switch_fusion_off
+from surrogates.artifact import compiled, evaluator, switch_fusion_off
 from surrogates.artifact.compiled import AGREEMENT, compile_law, disagreement, update
 from surrogates.artifact.compiled_recurrent import CompiledRecurrentLaw
 from surrogates.path.corotated import first_piola, five, from_five, pieces, relative, strain, stretch
@@ -227,7 +227,7 @@ def test_without_a_compiler_pytorch_evaluates(
     def fails(*_: object) -> None:
         raise BuildError("there is no C compiler")
 
-    monkeypatch.setattr(compiled_recurrent, "build_evaluator", fails)
+    monkeypatch.setattr(evaluator, "_library", fails)
     with caplog.at_level(logging.WARNING):
         assert compile_law(scripted) is None
     assert "there is no C compiler" in caplog.text

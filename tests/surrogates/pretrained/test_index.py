@@ -16,7 +16,7 @@ HASHES = {
     "lattice_cube_1": "5fb3eff47cf17e57c19c455f62a8e8b46e04025413fb53a2bad511eb27bae72e",
     "lattice_cube_2_perturbed": "0e59cc7e7ea94b545b3ac284941e66b84d016f17511d0e2c710292c60d410de0",
     "lattice_square_1": "014118d497ec756501923c8bda65b1194d9a284e403f30163b5d3c8065bcebf7",
-    "pca_net": "4c5be53e658c4d5c3ffbbb09232c370ec455d934404164c00dc789eeb2fa9303",
+    "pca_net": "b99118c925217a1ccb737ce5521c9642757e36cdb93f30b9e43b5554ed7abe79",
     "recurrent": "79041a98defcea80c478375b994a10fdb159894e585228a70cd09622fbb04c4a",
     "tann_cube_1": "91ce1c335b3ee64c1bfb346d8b318aeca25d711e4a431cb021ea328e00ada1c3",
     "tann_cube_2_perturbed": "cfaadb6934f031f34035abbd55f55a3e0c98d6d71092a3e1b6b0c562e3e031f7",
