@@ -9,7 +9,8 @@ export OMPI_MCA_rmaps_base_oversubscribe=${OMPI_MCA_rmaps_base_oversubscribe-1}
 export OMPI_MCA_btl=${OMPI_MCA_btl-self,sm}
 
 # mpirun keeps a folder named by its process number, in /tmp if not told otherwise, and does not start where a killed one
-# or another container has left that folder. This one is new for every call of docker/run and goes with it.
+# or another container has left that folder. Where docker/run makes a container or enters a root filesystem, this one is
+# new for every call and goes with it.
 if [ -w /run/anvilx/mpi ]; then export PRTE_MCA_prte_tmpdir_base=${PRTE_MCA_prte_tmpdir_base-/run/anvilx/mpi}; fi
 
 # Threads of OpenMP that wait sleep (see micro/threads.py): also where a command loads PyTorch before our packages.

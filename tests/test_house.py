@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_exceptions_are_needed() -> None:
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         lengths = [(node.end_lineno or 0) - node.lineno + 1 for node in functions(tree) if node.name == function]
         assert max(lengths, default=0) > LONGEST_FUNCTION, key
+
+
+def test_files_that_are_not_python_are_part_of_the_package() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        data = tomllib.load(stream)["tool"]["setuptools"]["package-data"]
+    packed = {path for name, patterns in data.items() for each in patterns for path in package_files(name, each)}
+    kernels = {path for package in PACKAGES for end in ("c", "h") for path in (ROOT / package).rglob(f"*.{end}")}
+    assert kernels and kernels <= packed
+
+
+def package_files(package: str, pattern: str) -> Iterator[Path]:
+    """Files of a package that a pattern of its data means."""
+    return (ROOT / package.replace(".", "/")).glob(pattern)
 
 
 @pytest.mark.parametrize("noun", HOMES)

@@ -69,8 +69,8 @@ class Row:
     errors: tuple[float | None, float | None] = (None, None)  # training and test, per cent
 
 
-#: Rows of table 1; errors that are None cannot be read in our copy of the paper, whose modes are 100 where None stands
-#: here. Then rows that the paper does not have, or that cannot be read: the other protocols.
+#: Rows of table 1. Where modes are None the paper has 100. Where errors are None our copy of the paper cannot be read.
+#: The rows without a case, at the end, are ours: other protocols, and cells of 64 x 64 points.
 ROWS = [
     Row(1, 10, "2D-R", "2D-R", 3200, 32, (0.08, 0.13), (5, 5)),
     Row(2, 10, "2D-R", "2D-F", 3200, 32, (0.08, 0.13), (5, 5)),
@@ -131,7 +131,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--rate", type=float, default=1e-2, help="learning rate at the start; the paper's is 1e-4")
     p.add_argument("--width", type=int, default=256, help="width of the hidden layers; the paper's is 1000")
     p.add_argument("--modes", type=int, default=100, help="modes per component")
-    p.add_argument("--paths", type=int, default=0, help="at most so many training paths; 0: all that the paper has")
+    p.add_argument("--paths", type=int, default=0, help="at most so many training paths, but of the large set; 0: all")
     p.add_argument("--tests", type=int, default=2000, help="at most so many test paths of a protocol")
     p.add_argument("--large", type=int, nargs="*", default=[], help="numbers of training paths of the large set, 50 %%")
     p.add_argument("--sizes", type=int, nargs="*", default=[], help="other numbers of training paths, largest strain")

@@ -48,8 +48,8 @@ def load_law(name: str | PathLike[str] | object, **options: Any) -> Law:
             "module:callable" or "file.py:callable" for a law of one's own: what the callable returns, a law or a
             PyTorch module;
             a law or a PyTorch module itself.
-        **options: Constants of a classical law, `parameters` (a file) of Johnson-Cook, `dtype` and `chunk` of an
-            artifact, or arguments of the callable.
+        **options: Constants of a classical law, `parameters` (a file) of Johnson-Cook, `dtype`, `chunk` and `compiled`
+            of an artifact, or arguments of the callable.
 
     Returns:
         The law; its attribute `source` is the name and the options, for `python3 -m fem.replay`.

@@ -18,7 +18,7 @@ from surrogates.artifact.compiled_recurrent import CompiledRecurrentLaw, is_recu
 
 logger = logging.getLogger(__name__)
 
-#: Largest difference of the stress from that of TorchScript, relative to the largest stress of the comparison.
+#: Largest difference of stress and state from those of PyTorch, relative to the largest values of the comparison.
 AGREEMENT = 1e-4
 
 
@@ -27,11 +27,13 @@ class CompiledLaw(Protocol):
 
     #: Fields of the state whose differences count relative to the stress where they are small.
     relative_to_stress: tuple[int, ...]
+    #: Differences of fields that are smaller than this count relative to it.
+    smallest_scale: float
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
         """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there.
 
-        All arrays are contiguous and float64.
+        All arrays are contiguous and float64; `new` must not be `state`, which is read while `new` is written.
 
         Raises:
             MemoryError: There is no memory for the intermediate results.
@@ -64,7 +66,7 @@ def compile_law(module: Any) -> CompiledLaw | None:
         try:
             law: CompiledLaw = form(module)
         except (BuildError, ValueError, AttributeError) as error:
-            logger.warning("The %s is evaluated by PyTorch, and slower: %s.", name, error)
+            logger.warning("The %s is evaluated by PyTorch, and slower: %s.", name, str(error).rstrip("."))
             return None
         found = disagreement(law, module)
         if found <= AGREEMENT:
@@ -77,12 +79,13 @@ def compile_law(module: Any) -> CompiledLaw | None:
 def disagreement(law: CompiledLaw, module: Any, points: int = 37, steps: int = 12) -> float:
     """Largest difference of stress and state along random paths, relative to the largest stress and each largest field.
 
-    The paths have steps of 1e-4 to 1e-2 of strain, turn, and pause; the law says in what time.
+    The paths have steps of 1e-4 to 3e-2 of strain, turn, and pause; the law says in what time, and down to what size a
+    field counts.
     """
     generator = torch.Generator().manual_seed(0)
     F = torch.eye(3, dtype=torch.float64).repeat(points, 1, 1)
     state = module.initial_state(points)
-    strains = 10.0 ** (-4 + 2 * ((np.arange(steps) * 0.618) % 1))
+    strains = 10.0 ** (-4 + 2.5 * ((np.arange(steps) * 0.618) % 1))
     stresses, states = [], []  # of PyTorch, and the differences from them
     for k, (size, dt) in enumerate(zip(strains, law.durations(strains), strict=True)):
         L = torch.randn(points, 3, 3, generator=generator, dtype=torch.float64)
@@ -96,7 +99,7 @@ def disagreement(law: CompiledLaw, module: Any, points: int = 37, steps: int = 1
         state = new
     largest, deviation = torch.stack(stresses).amax(0)
     scale, deviations = torch.stack(states).amax(0)
-    scale = scale.clamp_min(1e-3)
+    scale = scale.clamp_min(law.smallest_scale)
     for field in law.relative_to_stress:
         scale[field] = scale[field].clamp_min(1e-3 * float(largest))
     found = torch.cat([deviation.reshape(1) / largest.clamp_min(1.0), deviations / scale])

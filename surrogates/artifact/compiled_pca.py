@@ -26,7 +26,7 @@ class _Job(ctypes.Structure):
     _fields_ = (
         ("points", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("weights", "rows", "F", "state", "P", "state_new")),
-        *((name, ctypes.c_double) for name in ("dt", "rate", "bulk", "scale")),
+        *((name, ctypes.c_double) for name in ("dt", "inverse_step", "bulk", "scale")),
         *((name, ctypes.c_long) for name in ("passes", "isochoric", "full")),
     )
 
@@ -43,16 +43,17 @@ class CompiledPCALaw:
     """
 
     relative_to_stress: tuple[int, ...] = ()
+    smallest_scale = 1e-12  # the time is some 1e-6 s
 
     def __init__(self, module: Any) -> None:
-        layers = [(layer.weight.detach().double(), layer.base.detach().flatten()) for layer in module.hidden.children()]
+        layers = [(layer.weight.detach(), layer.base.detach().flatten()) for layer in module.hidden.children()]
         self._module, self._stored = module, len(layers[0][1])
         width = -(-self._stored // LANES) * LANES
         pads = (0, width - self._stored)
         square = [torch.nn.functional.pad(W.t(), (*pads, *pads)).flatten() for W, _ in layers[1:]]
-        bases = [torch.nn.functional.pad(base, pads).double() for _, base in layers]
-        self._weights = torch.cat([*square, *bases]).float().numpy().copy()
-        self._sums = Sums(module, pads)
+        bases = [torch.nn.functional.pad(base, pads) for _, base in layers]
+        self._weights = torch.cat([*square, *bases]).numpy().copy()
+        self._sums = Sums(module, layers[0][0], pads)
         self._numbers = (float(module.bulk), float(module.stress_scale))
         self._flags = (int(module.isochoric_measure), int(module.full_stress))
         self._window = float(module.window)
@@ -62,24 +63,20 @@ class CompiledPCALaw:
         self._last: tuple[tuple[float, float], tuple[np.ndarray, float, bool]] | None = None
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there; all contiguous.
-
-        Raises:
-            MemoryError: There is no memory for the intermediate results.
-        """
+        """See `CompiledLaw`."""
         if len(F) == 0:
             return
         times = state[:, self._stored + 6]
-        start = float(times[0])
-        if not (times == start).all():
+        start, end = float(times[0]), float(times[0]) + float(dt)
+        if not ((times == start).all() and start >= 0.0 and math.isfinite(end)):
             with torch.no_grad():
                 piece = self._module(torch.from_numpy(F), torch.from_numpy(state), float(dt))
             P[:], new[:] = (tensor.numpy() for tensor in piece)
             return
-        rows, rate, passes = self._rows(start, start + float(dt))
+        rows, inverse_step, passes = self._rows(start, end)
         arrays = (array.ctypes.data for array in (self._weights, rows, F, state, P, new))
         bulk, scale = self._numbers
-        numbers = (float(dt), rate, 0.0 if self._flags[1] else bulk, scale)
+        numbers = (float(dt), inverse_step, 0.0 if self._flags[1] else bulk, scale)
         self._evaluate(_Job(len(F), *arrays, *numbers, int(passes), *self._flags))
 
     def _rows(self, start: float, end: float) -> tuple[np.ndarray, float, bool]:
@@ -91,8 +88,9 @@ class CompiledPCALaw:
         return last[1]
 
     def durations(self, strains: np.ndarray) -> np.ndarray:
-        """Durations (s) of steps of these strains, to compare laws with: of very different size, beyond the window."""
+        """Durations (s) of steps of these strains, to compare laws with: very different, one of them 0, and to beyond T."""
         parts = 10.0 ** (-3 + 3 * ((np.arange(len(strains)) * 0.414) % 1))
+        parts[len(parts) // 2] = 0.0
         return np.asarray(parts * (1.3 * self._window / parts.sum()))
 
 
@@ -101,15 +99,15 @@ class Sums:
 
     Args:
         module: The law.
+        first: Weight (width, 6 d) of its first layer.
         pads: Neurons to add before and after those of a layer.
     """
 
-    def __init__(self, module: Any, pads: tuple[int, int]) -> None:
+    def __init__(self, module: Any, first: torch.Tensor, pads: tuple[int, int]) -> None:
         modes, psi = module.phi.detach().double().numpy(), module.psi.detach().double().numpy()
         T, _, d = modes.shape
-        first = next(module.hidden.parameters()).detach().double().numpy().reshape(-1, 6, d)
         output = module.output.detach().double().numpy().reshape(6, d, -1)
-        W = self._rows_of("tcd,kcd->tck", modes, first, pads)
+        W = self._rows_of("tcd,kcd->tck", modes, first.double().numpy().reshape(-1, 6, d), pads)
         self.decoder = self._rows_of("tcd,cdk->tck", psi, output, pads)
         self.count, self.horizon = T, float(module.horizon)
         at = (np.arange(T) / (T - 1))[:, None, None]

@@ -49,6 +49,7 @@ class CompiledRecurrentLaw:
 
     #: Rounding makes up small dissipated energies; relative to them it does not matter.
     relative_to_stress: tuple[int, ...] = (-1,)
+    smallest_scale = 1e-3  # strains are in per cent
 
     def __init__(self, module: Any) -> None:
         weights = {name: getattr(module.overlay, name).detach() for name in WEIGHTS}
@@ -58,11 +59,7 @@ class CompiledRecurrentLaw:
         self._evaluate = Evaluator(MAIN, defines(weights), _Job, **sizes)
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
-        """First Piola-Kirchhoff stress (n, 3, 3), Pa, and new state (n, k), into arrays that are there; all contiguous.
-
-        Raises:
-            MemoryError: There is no memory for the intermediate results.
-        """
+        """See `CompiledLaw`."""
         arrays = (array.ctypes.data for array in (self._weights, F, state, P, new))
         self._evaluate(_Job(len(F), *arrays, float(dt), *self._numbers))
 

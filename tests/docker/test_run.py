@@ -177,6 +177,7 @@ def test_mpirun_starts_where_a_killed_one_left_its_folder() -> None:
     try:
         said, complaint = start.communicate("go\n", timeout=60)
     finally:
+        start.kill()
         shutil.rmtree(left)
     assert (start.returncode, said) == (0, "started\n"), complaint
 

@@ -22,7 +22,7 @@ typedef struct {
     const float *rows;                /* 5 x 6 x WIDTH: V_n and rate passed, V and rate to come, output */
     const double *F, *state;
     double *P, *state_new;
-    double dt, rate, bulk, scale;     /* s; of V per difference, over the window; Pa; Pa */
+    double dt, inverse_step, bulk, scale; /* s; 1 / step in parts of the window, 0 without one; Pa; Pa */
     long passes, isochoric, full;     /* whether times of the data were passed; what V and the stress are */
 } Job;
 
@@ -30,14 +30,14 @@ long job_bytes(void) { return sizeof(Job); }
 long state_size(void) { return STATE; }
 long weights_size(void) { return LAYERS * WIDTH * WIDTH + (LAYERS + 1) * WIDTH; }
 
-typedef V Loose __attribute__((aligned(4)));
+typedef V Loose __attribute__((aligned(4), may_alias));
 INLINE V load(const float *p) { return *(const Loose *)p; }
 INLINE void store(float *p, V a) { *(Loose *)p = a; }
 
 /* What a block of points keeps between the stages. */
 typedef struct {
     D F[BLOCK / HALF][9], R[BLOCK / HALF][9], J[BLOCK / HALF];
-    double V[BLOCK][6], stress[BLOCK][6];
+    double strains[BLOCK][6], stress[BLOCK][6];
     float x[BLOCK][WIDTH], y[BLOCK][WIDTH], origin[LAYERS + 1][WIDTH]; /* origin: activations for the identity */
 } Block;
 
@@ -58,7 +58,7 @@ static void strain(Block *b, int h, int isochoric) {
         D one = R[i] * G[j] + R[3 + i] * G[3 + j] + R[6 + i] * G[6 + j];
         D two = R[j] * G[i] + R[3 + j] * G[3 + i] + R[6 + j] * G[6 + i];
         D v = k < 3 ? one - 1.0 : 0.70710678118654752440 * (one + two);
-        for (int l = 0; l < HALF; l++) b->V[h * HALF + l][k] = v[l];
+        for (int l = 0; l < HALF; l++) b->strains[h * HALF + l][k] = v[l];
     }
     b->J[h] = J;
 }
@@ -74,7 +74,10 @@ INLINE V rows_of(const float *rows, const double *v) {
 static void encode(const Job *job, const double *state, const double *V_new, float *x, double *new) {
     const double *V_n = state + STORED;
     double rate[6], norm = 0;
-    for (int c = 0; c < 6; c++) rate[c] = (V_new[c] - V_n[c]) * job->rate, norm += V_new[c] * V_new[c];
+    for (int c = 0; c < 6; c++) {
+        rate[c] = job->inverse_step ? (V_new[c] - V_n[c]) * job->inverse_step : 0;
+        norm += V_new[c] * V_new[c];
+    }
     norm = sqrt(norm);
     memcpy(new, state, STORED * sizeof *new);
     if (job->passes)
@@ -90,7 +93,8 @@ static void encode(const Job *job, const double *state, const double *V_new, flo
     }
     memcpy(new + STORED, V_new, 6 * sizeof *new);
     new[STORED + 6] = state[STORED + 6] + job->dt;
-    new[STORED + 7] = norm <= state[STORED + 7] ? state[STORED + 7] : norm;
+    double peak = state[STORED + 7];
+    new[STORED + 7] = norm <= peak || peak != peak ? peak : norm; /* not-a-number stays */
 }
 
 INLINE V selu(V x) {
@@ -144,7 +148,7 @@ static void decode(const Job *job, const float *x, double *stress) {
 
 /* P = (R tau R^T + K (J - 1) J I) F^-T. */
 static void first_piola(const Job *job, const Block *b, int h, D *P) {
-    D J = b->J[h], t[6], rotated[9], tau[9], cofactor[9];
+    D J = b->J[h], t[6], rotated[9], tau[9], adjugated[9];
     for (int k = 0; k < 6; k++)
         for (int l = 0; l < HALF; l++) t[k][l] = b->stress[h * HALF + l][k] * (k < 3 ? 1 : 0.70710678118654752440);
     if (!job->full) {
@@ -159,9 +163,9 @@ static void first_piola(const Job *job, const Block *b, int h, D *P) {
             tau[3 * i + j] = left[0] * right[0] + left[1] * right[1] + left[2] * right[2];
         }
     for (int k = 0; k < 9; k += 4) tau[k] += job->bulk * (J - 1.0) * J;
-    adjugate(b->F[h], cofactor);
+    adjugate(b->F[h], adjugated);
     for (int k = 0; k < 9; k++) {
-        const D *left = tau + 3 * (k / 3), *right = cofactor + 3 * (k % 3);
+        const D *left = tau + 3 * (k / 3), *right = adjugated + 3 * (k % 3);
         P[k] = (left[0] * right[0] + left[1] * right[1] + left[2] * right[2]) / J;
     }
 }
@@ -174,7 +178,7 @@ static void evaluate_block(const Job *job, Block *b, long first, int count) {
     }
     for (int h = 0; h < parts; h++) strain(b, h, job->isochoric != 0);
     for (int p = 0; p < count; p++)
-        encode(job, job->state + (first + p) * STATE, b->V[p], b->x[p], job->state_new + (first + p) * STATE);
+        encode(job, job->state + (first + p) * STATE, b->strains[p], b->x[p], job->state_new + (first + p) * STATE);
     const float *base = job->weights + (long)LAYERS * WIDTH * WIDTH;
     float(*x)[WIDTH] = b->x, (*y)[WIDTH] = b->y;
     for (int p = 0; p < count; p++) activate(base, b->origin[0], x[p]);

@@ -11,7 +11,9 @@ from fem.implicit import Dirichlet, ImplicitSolver
 from fem.laws import FINITE, SETS, SMALL, as_law, load_law
 from fem.laws.johnson_cook import read_parameters
 from fem.laws.neo_hookean import NeoHookean
+from micro.build import BuildError, compiler
 from surrogates.artifact import Observable, export_law, shipped
+from surrogates.artifact.compiled import AGREEMENT
 
 OWN = '''"""A law of one's own in a file: neo-Hookean by its energy, with a state that counts."""
 
@@ -123,6 +125,21 @@ def test_fitted_constants_are_those_of_the_shipped_file():
     law, values = load_law("polycrystal-johnson-cook"), read_parameters(file)
     assert law.flow_stress(1.0, 1.0) == pytest.approx(values["A"] + values["B"], rel=1e-15)
     assert law.bulk_modulus == values["bulk_modulus"] == 48e9
+
+
+@pytest.mark.parametrize("name", ["magnesium-recurrent", "magnesium-pca-net"])
+def test_shipped_path_laws_are_evaluated_in_compiled_form(name):
+    try:
+        compiler()
+    except BuildError as error:
+        pytest.skip(str(error))
+    law, plain = load_law(name), load_law(name, compiled=False)
+    assert (law.compiled is not None, plain.compiled) == (True, None)
+    rng = np.random.default_rng(1)
+    F, state = np.eye(3) + 0.02 * rng.standard_normal((30, 3, 3)), law.initial_state(30)
+    P, expected = law.update(F, state, 1e-7)[0].copy(), plain.update(F, state, 1e-7)[0]
+    assert np.abs(P - expected).max() < AGREEMENT * np.abs(expected).max()
+    assert "compiled" in law.summary()
 
 
 @pytest.mark.parametrize("name", ["magnesium-recurrent", "recurrent", "recurrent.pt"])

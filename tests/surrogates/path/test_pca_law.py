@@ -2,14 +2,16 @@
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from micro import build
 from micro.build import BuildError
 from surrogates import tensors
-from surrogates.artifact import switch_fusion_off
+from surrogates.artifact import evaluator, switch_fusion_off
 from surrogates.artifact.compiled import AGREEMENT, compile_law, disagreement, update
 from surrogates.artifact.compiled_pca import CompiledPCALaw
 from surrogates.path.pca_law import PCALaw, Shifted
@@ -286,11 +288,59 @@ def test_compiled_form_agrees(horizon: float, options: dict) -> None:
     assert disagreement(compiled, law, points=50, steps=20) > AGREEMENT, "the comparison sees a thousandth"
 
 
-def test_compiled_form_is_taken_for_single_precision() -> None:
+@pytest.mark.parametrize("options", [{}, {"horizon": math.inf, "full_stress": True}], ids=str)
+def test_compiled_form_is_taken_for_single_precision(options: dict) -> None:
     compiled_or_skip(make_law(dtype=torch.float32))
     switch_fusion_off()
-    assert compile_law(torch.jit.script(make_law(dtype=torch.float32))) is not None
-    assert compile_law(make_law()) is None
+    assert compile_law(torch.jit.script(make_law(dtype=torch.float32, **options))) is not None
+    assert compile_law(make_law(**options)) is None
+
+
+@pytest.mark.parametrize("machine", ["-march=x86-64", "-mavx2"])
+def test_compiled_form_agrees_with_shorter_vectors(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_or_skip(make_law(dtype=torch.float32))
+    caches = (build._target, build.build, evaluator._library)
+    monkeypatch.setattr(build, "NATIVE", machine)
+    for kept in caches:
+        kept.cache_clear()
+    try:
+        law = make_law(horizon=0.1, dtype=torch.float32, width=37)
+        assert disagreement(compiled_or_skip(law), law, points=50) < AGREEMENT
+    finally:
+        for kept in caches:
+            kept.cache_clear()
+
+
+@pytest.mark.parametrize("time", [0.0, 0.4, 1.0, 1.7])
+def test_compiled_steps_without_duration_are_those_of_pytorch(time: float) -> None:
+    law = make_law(horizon=0.1, dtype=torch.float32)
+    F, state = deformed(5), np.zeros((5, 24))
+    if time:
+        _, state = update(compiled_or_skip(law), deformed(5, seed=4), state, time * WINDOW)
+    P, new = update(compiled_or_skip(law), F, state, 0.0)
+    with torch.no_grad():
+        expected, state_expected = law(torch.from_numpy(F), torch.from_numpy(state), 0.0)
+    np.testing.assert_allclose(P, expected.numpy(), atol=1e-5 * float(expected.abs().max()))
+    np.testing.assert_allclose(new, state_expected.numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_compiled_pieces_on_threads_are_those_of_one_call() -> None:
+    law = compiled_or_skip(make_law(horizon=0.1, dtype=torch.float32))
+    F, state = deformed(400), np.zeros((400, 24))
+    pieces = [slice(start, start + 20) for start in range(0, 400, 20)]
+    with ThreadPoolExecutor(4) as pool:
+        for k in range(5):
+            dt = (0.05 + 0.1 * k) * WINDOW
+            P, new = update(law, F, state, dt)
+            again, state_again = np.empty_like(P), np.empty_like(new)
+
+            def piece(part: slice, state=state, dt=dt, P=again, new=state_again) -> None:
+                law.update_into(F[part], state[part], dt, P[part], new[part])
+
+            list(pool.map(piece, pieces))
+            np.testing.assert_array_equal(again, P)
+            np.testing.assert_array_equal(state_again, new)
+            state = new
 
 
 def test_compiled_points_do_not_depend_on_their_batch() -> None:
@@ -323,7 +373,7 @@ def test_compiled_virgin_points_have_no_stress_and_nan_stays() -> None:
         P, state = update(law, F, state, 0.4 * WINDOW)
         np.testing.assert_array_equal(P, 0.0)
         np.testing.assert_array_equal(state[:, :22], 0.0)
-    F[1, 0, 2], state[2, 0] = np.nan, np.nan
+    F[1, 0, 2], state[2, 0], state[0, 23] = np.nan, np.nan, np.nan
     P, state = update(law, F, state, 0.1 * WINDOW)
-    assert np.isfinite(P[0]).all()
+    assert np.isfinite(P[0]).all() and np.isnan(state[0, 23])
     assert np.isnan(P[1]).any() and np.isnan(P[2]).any()
