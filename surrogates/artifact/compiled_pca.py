@@ -88,7 +88,7 @@ class CompiledPCALaw:
         return last[1]
 
     def durations(self, strains: np.ndarray) -> np.ndarray:
-        """Durations (s) of steps of these strains, to compare laws with: very different, one of them 0, and to beyond T."""
+        """Durations (s) of steps of these strains, to compare laws with: one is zero, the last pass the window."""
         parts = 10.0 ** (-3 + 3 * ((np.arange(len(strains)) * 0.414) % 1))
         parts[len(parts) // 2] = 0.0
         return np.asarray(parts * (1.3 * self._window / parts.sum()))
