@@ -75,7 +75,6 @@ def coarsen(samples: Samples, stride: int) -> Samples:
     return Samples(U, stress, samples.duration, time, samples.ids, samples.hash, samples.meta)
 
 
-@small_batches()
 def walk(law: Any, F: Tensor, dt: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Lead a law along paths step by step; gives the number of each step, P (s, 3, 3), Pa, and the state after it.
 
@@ -99,6 +98,7 @@ def cauchy(P: Tensor, F: Tensor) -> Tensor:
     return tensors.to_vector(0.5 * (sigma + sigma.transpose(1, 2)))
 
 
+@small_batches()
 def follow(law: Any, samples: Samples) -> Tensor:
     """Cauchy stress (s, T, 6) (Mandel, Pa) of a law driven with F = U along the paths, step by step as a host does.
 

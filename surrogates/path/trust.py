@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micro.threads import small_batches
 from surrogates.path.data import Samples, mandel, matrices
 from surrogates.path.errors import cauchy, walk
 from surrogates.tensors import deviator
@@ -93,6 +94,7 @@ def training_states(law: Any, parts: Sequence[Samples]) -> tuple[Tensor, Tensor]
     return torch.cat(states), torch.cat(errors)
 
 
+@small_batches()
 def states_along(law: Any, samples: Samples) -> tuple[Tensor, Tensor]:
     """States (s, k) along paths, and the error (s,) of the deviator there over its root mean square along the path.
 

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from surrogates import tensors
-from surrogates.path import errors
+from surrogates.path import errors, trust
 from surrogates.path.data import Samples, join, mandel, matrices, moduli, trained_range
 from surrogates.path.properties import turned_tension
 from surrogates.training.split import split
@@ -112,3 +113,22 @@ def test_range_is_what_the_paths_cover(samples):
     slow = trained_range(dataclasses.replace(samples, duration=10 * samples.duration))
     assert slow["rate_max"] == pytest.approx(found["rate_max"] / 10)
     assert slow["strain_max"] == found["strain_max"]
+
+
+@pytest.mark.parametrize("lead", [errors.follow, trust.states_along], ids=lambda lead: lead.__name__)
+def test_a_law_is_led_along_paths_without_threads_of_blas(lead, samples, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    seen = set()
+
+    class Seen(Elastic):
+        def forward(self, F, state, dt):
+            seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return super().forward(F, state, dt)
+
+    with threadpool_limits(2, user_api="blas"):
+        if not any(pool["num_threads"] == 2 for pool in threadpool_info() if pool["user_api"] == "blas"):
+            pytest.skip("there is no BLAS with two threads")
+        law = Seen()
+        law.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))  # what says on which device a law is
+        lead(law, samples[:2])
+    assert seen == {1}
