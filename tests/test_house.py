@@ -125,14 +125,10 @@ def test_exceptions_are_needed() -> None:
 def test_files_that_are_not_python_are_part_of_the_package() -> None:
     with (ROOT / "pyproject.toml").open("rb") as stream:
         data = tomllib.load(stream)["tool"]["setuptools"]["package-data"]
-    packed = {path for name, patterns in data.items() for each in patterns for path in package_files(name, each)}
+    folders = {ROOT / name.replace(".", "/"): patterns for name, patterns in data.items()}
+    packed = {path for folder, patterns in folders.items() for each in patterns for path in folder.glob(each)}
     kernels = {path for package in PACKAGES for end in ("c", "h") for path in (ROOT / package).rglob(f"*.{end}")}
     assert kernels and kernels <= packed
-
-
-def package_files(package: str, pattern: str) -> Iterator[Path]:
-    """Files of a package that a pattern of its data means."""
-    return (ROOT / package.replace(".", "/")).glob(pattern)
 
 
 @pytest.mark.parametrize("noun", HOMES)

@@ -5,7 +5,6 @@ need (`surrogates.path.pca_law`), and the row of the decoder. Sums to the end of
 that a step takes differences and multiples of rows. Points of different times are left to PyTorch.
 """
 
-import ctypes
 import math
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,12 @@ from surrogates.artifact.evaluator import Evaluator
 MAIN = Path(__file__).parent / "kernel" / "pca_net.c"
 #: Neurons of a layer are filled up to a multiple of this, the lanes of the widest vector.
 LANES = 16
-
-
-class _Job(ctypes.Structure):
-    """`Job` of pca_net.c."""
-
-    _fields_ = (
-        ("points", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("weights", "rows", "F", "state", "P", "state_new")),
-        *((name, ctypes.c_double) for name in ("dt", "inverse_step", "bulk", "scale")),
-        *((name, ctypes.c_long) for name in ("passes", "isochoric", "full")),
-    )
+#: Parts of `Job` in pca_net.c.
+JOB: dict[str, tuple[str, ...]] = {
+    "arrays": ("weights", "rows", "F", "state", "P", "state_new"),
+    "numbers": ("dt", "inverse_step", "bulk", "scale"),
+    "flags": ("passes", "isochoric", "full"),
+}
 
 
 class CompiledPCALaw:
@@ -54,12 +48,13 @@ class CompiledPCALaw:
         bases = [torch.nn.functional.pad(base, pads) for _, base in layers]
         self._weights = torch.cat([*square, *bases]).numpy().copy()
         self._sums = Sums(module, layers[0][0], pads)
-        self._numbers = (float(module.bulk), float(module.stress_scale))
+        # A network of the full stress has its pressure in it.
+        self._numbers = (0.0 if module.full_stress else float(module.bulk), float(module.stress_scale))
         self._flags = (int(module.isochoric_measure), int(module.full_stress))
         self._window = float(module.window)
         defines = (f"STORED={self._stored}", f"WIDTH={width}", f"LAYERS={len(square)}")
-        sizes = {"weights": self._weights.size, "state": module.initial_state(0).shape[1]}
-        self._evaluate = Evaluator(MAIN, defines, _Job, **sizes)
+        state = module.initial_state(0).shape[1]
+        self._evaluate = Evaluator(MAIN, defines, **JOB, weights=self._weights.size, state=state)
         self._last: tuple[tuple[float, float], tuple[np.ndarray, float, bool]] | None = None
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
@@ -74,10 +69,8 @@ class CompiledPCALaw:
             P[:], new[:] = (tensor.numpy() for tensor in piece)
             return
         rows, inverse_step, passes = self._rows(start, end)
-        arrays = (array.ctypes.data for array in (self._weights, rows, F, state, P, new))
-        bulk, scale = self._numbers
-        numbers = (float(dt), inverse_step, 0.0 if self._flags[1] else bulk, scale)
-        self._evaluate(_Job(len(F), *arrays, *numbers, int(passes), *self._flags))
+        arrays, flags = (self._weights, rows, F, state, P, new), (int(passes), *self._flags)
+        self._evaluate(len(F), arrays, (float(dt), inverse_step, *self._numbers), flags)
 
     def _rows(self, start: float, end: float) -> tuple[np.ndarray, float, bool]:
         """`Sums.rows`; those of the last step are kept, for all pieces of a host have the same."""

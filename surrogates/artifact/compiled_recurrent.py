@@ -4,7 +4,6 @@ The C code in surrogates/artifact/kernel does what `surrogates.path.recurrent` d
 network in single precision with one material point in each lane of a vector.
 """
 
-import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,11 @@ WEIGHTS = (
 COUNTED = {
     "ELEMENTS": "strength", "MEMORY": "rate", "MIXED": "mix", "PRODUCTS": "left", "BASIS": "basis", "WIDTH": "b1",
 }  # fmt: skip
-
-
-class _Job(ctypes.Structure):
-    """`Job` of evaluate.c."""
-
-    _fields_ = (
-        ("points", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("weights", "F", "state", "P", "state_new")),
-        *((name, ctypes.c_double) for name in ("dt", "bulk", "shear", "limit")),
-    )
+#: Parts of `Job` in evaluate.c.
+JOB: dict[str, tuple[str, ...]] = {
+    "arrays": ("weights", "F", "state", "P", "state_new"),
+    "numbers": ("dt", "bulk", "shear", "limit"),
+}
 
 
 class CompiledRecurrentLaw:
@@ -55,13 +49,12 @@ class CompiledRecurrentLaw:
         weights = {name: getattr(module.overlay, name).detach() for name in WEIGHTS}
         self._weights = torch.cat([weights[name].flatten() for name in WEIGHTS]).float().numpy().copy()
         self._numbers = tuple(float(getattr(module, name)) for name in ("bulk", "shear", "limit"))
-        sizes = {"weights": self._weights.size, "state": module.initial_state(0).shape[1]}
-        self._evaluate = Evaluator(MAIN, defines(weights), _Job, **sizes)
+        state = module.initial_state(0).shape[1]
+        self._evaluate = Evaluator(MAIN, defines(weights), **JOB, weights=self._weights.size, state=state)
 
     def update_into(self, F: np.ndarray, state: np.ndarray, dt: float, P: np.ndarray, new: np.ndarray) -> None:
         """See `CompiledLaw`."""
-        arrays = (array.ctypes.data for array in (self._weights, F, state, P, new))
-        self._evaluate(_Job(len(F), *arrays, float(dt), *self._numbers))
+        self._evaluate(len(F), (self._weights, F, state, P, new), (float(dt), *self._numbers))
 
     def durations(self, strains: np.ndarray) -> np.ndarray:
         """Durations (s) of steps of these strains, to compare laws with: at 1e3 to 1e6 1/s."""

@@ -148,25 +148,23 @@ static void decode(const Job *job, const float *x, double *stress) {
 
 /* P = (R tau R^T + K (J - 1) J I) F^-T. */
 static void first_piola(const Job *job, const Block *b, int h, D *P) {
-    D J = b->J[h], t[6], rotated[9], tau[9], adjugated[9];
-    for (int k = 0; k < 6; k++)
+    D J = b->J[h], t[6], turned[9], tau[6], adjugated[9];
+    for (int k = 0; k < 6; k++) {
         for (int l = 0; l < HALF; l++) t[k][l] = b->stress[h * HALF + l][k] * (k < 3 ? 1 : 0.70710678118654752440);
+        if (!job->isochoric) t[k] *= J; /* Kirchhoff from Cauchy */
+    }
     if (!job->full) {
         D mean = (t[0] + t[1] + t[2]) / 3.0;
         for (int k = 0; k < 3; k++) t[k] -= mean;
     }
-    for (int k = 0; k < 9; k++) tau[k] = job->isochoric ? t[PLACE[k]] : J * t[PLACE[k]];
-    times(b->R[h], tau, rotated);
-    for (int i = 0; i < 3; i++)
-        for (int j = 0; j < 3; j++) {
-            const D *left = rotated + 3 * i, *right = b->R[h] + 3 * j;
-            tau[3 * i + j] = left[0] * right[0] + left[1] * right[1] + left[2] * right[2];
-        }
-    for (int k = 0; k < 9; k += 4) tau[k] += job->bulk * (J - 1.0) * J;
+    for (int k = 0; k < 9; k++) turned[k] = b->R[h][3 * (k % 3) + k / 3];
+    congruence(turned, t, tau);
+    for (int k = 0; k < 3; k++) tau[k] += job->bulk * (J - 1.0) * J;
     adjugate(b->F[h], adjugated);
     for (int k = 0; k < 9; k++) {
-        const D *left = tau + 3 * (k / 3), *right = adjugated + 3 * (k % 3);
-        P[k] = (left[0] * right[0] + left[1] * right[1] + left[2] * right[2]) / J;
+        const int *row = PLACE + 3 * (k / 3);
+        const D *column = adjugated + 3 * (k % 3); /* of the cofactors */
+        P[k] = (tau[row[0]] * column[0] + tau[row[1]] * column[1] + tau[row[2]] * column[2]) / J;
     }
 }
 
